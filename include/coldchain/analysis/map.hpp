@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: MIT
+// The map of a chain: for every guest byte, which layer provides it and how. Extents come in order,
+// without gaps, merged by qemu-img's rule. The cost is each layer's metadata read once plus the
+// extents, not their product; windows are worked on in parallel, and the result does not depend on
+// it.
+#pragma once
+
+#include <functional>
+#include <span>
+
+#include <coldchain/base/result.hpp>
+#include <coldchain/graph/chain.hpp>
+
+namespace coldchain::analysis {
+
+struct Extent {
+  GuestRange guest;
+  HostOffset host;          // where has_host
+  std::uint32_t layer = 0;  // position in the chain; of the deepest layer asked where none provides
+  bool present = false;     // some layer provides it
+  bool zero = false;        // reads as zeros
+  bool data = false;        // backed by clusters of a qcow2 image or by bytes of a raw file
+  bool has_host = false;    // at `host` in the layer's file (its data file, if it has one)
+  bool compressed = false;
+  bool past_end = false;  // past the end of the backing file of `layer`, which is shorter
+};
+
+// Whether `next` continues `extent`, so that qemu-img prints the two as one.
+[[nodiscard]] bool continues(const Extent& extent, const Extent& next);
+
+using ExtentConsumer = std::function<Result<void>(std::span<const Extent>)>;
+
+// Feeds the extents of `range` (within the guest's disk) to `consumer`, a span of some at a time.
+[[nodiscard]] Result<void> map(const graph::Chain& chain, GuestRange range, unsigned workers,
+                               const ExtentConsumer& consumer);
+
+}  // namespace coldchain::analysis

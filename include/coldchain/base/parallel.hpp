@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: MIT
+// Work on several cores whose result does not depend on how many there are.
+#pragma once
+
+#include <condition_variable>
+#include <cstddef>
+#include <deque>
+#include <functional>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <coldchain/base/result.hpp>
+
+namespace coldchain {
+
+// As many workers as the machine has cores.
+[[nodiscard]] unsigned default_workers();
+
+// Runs body(index) for every index below `count`, in no particular order. `body` may not throw.
+void parallel_for(std::size_t count, unsigned workers,
+                  const std::function<void(std::size_t index)>& body);
+
+// A pipeline that keeps its order. `next` hands out tasks (nothing when there are no more) and runs
+// under a lock; `work(task, worker)` runs on the workers, `worker` being an index for scratch
+// space; `consume` gets the products on the calling thread in the order in which the tasks were
+// handed out. At most a few products per worker exist at any time. The first error in that order
+// ends it all.
+template <class Task, class Product>
+class OrderedPipeline {
+ public:
+  using Next = std::function<std::optional<Task>()>;
+  using Work = std::function<Result<Product>(const Task&, unsigned worker)>;
+  using Consume = std::function<Result<void>(Product)>;
+
+  OrderedPipeline(Next next, Work work, unsigned workers)
+      : next_(std::move(next)), work_(std::move(work)), workers_(workers) {}
+
+  [[nodiscard]] Result<void> run(const Consume& consume) {
+    if (workers_ <= 1)
+      return run_inline(consume);
+    std::vector<std::jthread> threads;
+    threads.reserve(workers_);
+    for (unsigned worker = 0; worker < workers_; ++worker)
+      threads.emplace_back([this, worker] { produce(worker); });
+    Result<void> outcome = drain(consume);
+    stop();
+    return outcome;
+  }
+
+ private:
+  using Slot = std::optional<Result<Product>>;  // empty until the worker has finished
+
+  Result<void> run_inline(const Consume& consume) {
+    while (const std::optional<Task> task = next_()) {
+      Result<Product> product = work_(*task, 0);
+      if (!product)
+        return fail(std::move(product).error());
+      if (Result<void> consumed = consume(std::move(*product)); !consumed)
+        return consumed;
+    }
+    return {};
+  }
+
+  void produce(unsigned worker) {
+    std::unique_lock lock(mutex_);
+    for (;;) {
+      changed_.wait(lock, [this] { return stopped_ || slots_.size() < 4 * workers_; });
+      std::optional<Task> task = stopped_ ? std::nullopt : next_();
+      if (!task) {
+        stopped_ = true;
+        changed_.notify_all();
+        return;
+      }
+      Slot& slot = slots_.emplace_back();  // a deque keeps references valid at both ends
+      lock.unlock();
+      Result<Product> product = work_(*task, worker);
+      lock.lock();
+      slot.emplace(std::move(product));
+      changed_.notify_all();
+    }
+  }
+
+  Result<void> drain(const Consume& consume) {
+    std::unique_lock lock(mutex_);
+    for (;;) {
+      changed_.wait(lock,
+                    [this] { return slots_.empty() ? stopped_ : slots_.front().has_value(); });
+      if (slots_.empty())
+        return {};
+      Result<Product> product = std::move(*slots_.front());
+      slots_.pop_front();
+      changed_.notify_all();
+      lock.unlock();
+      if (!product)
+        return fail(std::move(product).error());
+      if (Result<void> consumed = consume(std::move(*product)); !consumed)
+        return consumed;
+      lock.lock();
+    }
+  }
+
+  void stop() {
+    const std::lock_guard lock(mutex_);
+    stopped_ = true;
+    changed_.notify_all();
+  }
+
+  Next next_;
+  Work work_;
+  unsigned workers_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<Slot> slots_;
+  bool stopped_ = false;
+};
+
+}  // namespace coldchain

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: MIT
+// A chain of opened images as the guest sees it through its top: layers with their mappings, and
+// guest reads. Index 0 is the top. Making a Chain fails where guest data could not be read, so that
+// what it answers is never an invention.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <coldchain/base/result.hpp>
+#include <coldchain/graph/node.hpp>
+
+namespace coldchain::graph {
+
+struct ChainOptions {
+  std::optional<std::string> snapshot;  // ID or name of an internal snapshot of the top layer
+  std::optional<std::size_t> layer;     // this layer of the tree alone, as if it had no backing
+};
+
+struct Layer {
+  const Node* node = nullptr;
+  std::size_t index = 0;                  // in the tree, where a single layer was asked for
+  std::optional<qcow2::Mapping> mapping;  // none for a raw image
+  std::uint64_t guest_size = 0;
+
+  [[nodiscard]] const qcow2::Image& qcow2() const { return *node->qcow2_image(); }
+  [[nodiscard]] const raw::Image& raw() const { return *node->raw_image(); }
+};
+
+class Chain {
+ public:
+  // `top` outlives the chain.
+  [[nodiscard]] static Result<Chain> make(const Node& top, const ChainOptions& options = {});
+
+  [[nodiscard]] const std::vector<Layer>& layers() const { return layers_; }
+  [[nodiscard]] std::uint64_t guest_size() const { return layers_.front().guest_size; }
+
+  // Guest bytes through the whole chain. What no layer has, and what lies past the end of a shorter
+  // backing file, reads as zeros. Fails past the end of the guest's disk.
+  [[nodiscard]] Result<void> read(GuestOffset offset, ByteSpan buffer) const;
+
+ private:
+  std::vector<Layer> layers_;
+};
+
+}  // namespace coldchain::graph

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: MIT
+// Who backs whom in a folder: every qcow2 image found there, every file that one of them names, and
+// the links between them. Later verbs use it to refuse harming siblings. Files are opened one after
+// the other and closed again, so a folder may hold any number of images.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <coldchain/base/result.hpp>
+#include <coldchain/graph/node.hpp>
+#include <coldchain/io/open.hpp>
+
+namespace coldchain::graph {
+
+struct ForestImage {
+  std::string path;
+  std::string format;
+  bool is_open = false;
+  bool in_scan = true;         // false: named by an image, but not in the folders that were scanned
+  std::uint64_t capacity = 0;  // bytes
+  std::optional<io::FileStatus> status;
+  std::string backing_name;            // as recorded; empty without a backing file
+  std::string data_name;               // as recorded; empty without a data file
+  std::optional<std::size_t> backing;  // index of the image that backs this one
+  std::vector<std::size_t> overlays;   // indices of the images that this one backs, by path
+  std::vector<std::size_t>
+      data_file_of;  // indices of the images whose guest data lies in this file
+  finding::Findings findings;
+};
+
+struct Forest {
+  std::vector<ForestImage> images;  // by path
+  std::vector<std::size_t> roots;   // images without a backing image here; of a loop, one member
+  std::size_t other_files = 0;      // neither qcow2 nor named by an image
+  std::vector<Error> unreadable;    // folders and files that could not be looked at
+};
+
+// Called for each image while it is open, from several threads at once.
+using Inspect = std::function<void(const std::string& path, const Node& node)>;
+
+[[nodiscard]] Result<Forest> scan(const io::FileSource& files, const io::OpenPolicy& policy,
+                                  const std::vector<std::string>& directories, unsigned workers,
+                                  const Inspect& inspect);
+
+}  // namespace coldchain::graph

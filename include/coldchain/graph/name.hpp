@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: MIT
+// What a name means: a plain path, `file:`, `json:{…}` nested or dotted, `--image-opts`, or a
+// protocol that is never contacted. Names are bytes. A name from inside an image may reach less
+// than one that the user typed: it comes from whoever could write the image.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include <coldchain/base/result.hpp>
+
+namespace coldchain::graph {
+
+enum class NameOrigin { command_line, image };
+
+// What a name asks for.
+struct NameSpec {
+  std::string path;                   // of a local file, as written; empty where `protocol` is set
+  std::string protocol;               // "nbd", "http", …: a node that is not opened
+  std::optional<std::string> format;  // where the name itself says it ("raw", "qcow2", …)
+  bool from_options = false;          // json:, file: or --image-opts: QEMU resolves a relative path
+                                      // against its current directory, not the overlay's
+  std::uint64_t raw_offset = 0;       // window of the raw driver, bytes
+  std::optional<std::uint64_t> raw_size;
+  bool without_backing = false;  // "backing": null
+  std::unique_ptr<NameSpec> backing;
+  std::unique_ptr<NameSpec> data_file;
+};
+
+// Whether QEMU takes the part before the first ':' as a protocol.
+[[nodiscard]] bool has_protocol(std::string_view name);
+
+[[nodiscard]] Result<NameSpec> parse_name(std::string_view name, NameOrigin origin);
+
+// "driver=qcow2,file.filename=a.qcow2": QEMU's key=value form, a comma doubled to be literal.
+[[nodiscard]] Result<NameSpec> parse_image_opts(std::string_view options);
+
+// A relative path is relative to the directory of the overlay as it was given: symbolic links are
+// not resolved, nothing is normalised.
+[[nodiscard]] std::string resolve_path(std::string_view overlay_path, std::string_view name);
+
+}  // namespace coldchain::graph

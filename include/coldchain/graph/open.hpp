@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: MIT
+// From a name to an opened tree of nodes. The top must open; everything below may fail, and then is
+// a node that was not opened, with findings that say why. Files come from a FileSource.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include <coldchain/base/result.hpp>
+#include <coldchain/graph/name.hpp>
+#include <coldchain/graph/node.hpp>
+#include <coldchain/io/open.hpp>
+
+namespace coldchain::graph {
+
+// At most so many layers in one chain.
+constexpr std::size_t max_layers = 1024;
+
+enum class ProbeRule {
+  qemu,     // a top image without a given format is what its first bytes say
+  libvirt,  // the same, but a probed image that names a backing file is taken as raw
+};
+
+struct OpenRequest {
+  std::string name;
+  std::optional<std::string> format;  // -f
+  bool is_image_opts = false;
+  ProbeRule probe_rule = ProbeRule::qemu;
+  bool follow_links = true;  // false: the top alone, its links unmentioned
+};
+
+[[nodiscard]] Result<std::unique_ptr<Node>> open(const io::FileSource& files,
+                                                 const io::OpenPolicy& policy,
+                                                 const OpenRequest& request);
+
+}  // namespace coldchain::graph

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: MIT
+// A file as bytes at offsets, with its holes and its system facts: a regular file, a block device,
+// or memory. Reading only. Implementations may be used from several threads at once.
+#pragma once
+
+#include <compare>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include <coldchain/base/bytes.hpp>
+#include <coldchain/base/offsets.hpp>
+#include <coldchain/base/result.hpp>
+
+namespace coldchain::io {
+
+// What makes two names the same file, however they are spelled.
+struct FileIdentity {
+  std::uint64_t device = 0;
+  std::uint64_t inode = 0;
+  friend auto operator<=>(const FileIdentity&, const FileIdentity&) = default;
+};
+
+struct Timestamp {
+  std::int64_t seconds = 0;
+  std::uint32_t nanoseconds = 0;
+  friend auto operator<=>(const Timestamp&, const Timestamp&) = default;
+};
+
+enum class FileKind { regular, block_device, memory };
+
+struct FileStatus {
+  FileKind kind = FileKind::memory;
+  std::uint64_t size = 0;       // bytes that can be read; a block device's by ioctl
+  std::uint64_t allocated = 0;  // bytes of storage: st_blocks * 512; 0 for a block device
+  std::uint32_t sector_size = 512;
+  FileIdentity identity;
+  std::uint32_t mode = 0;  // permission bits
+  std::uint32_t owner = 0;
+  std::uint32_t group = 0;
+  Timestamp accessed, modified, changed;
+  std::optional<Timestamp> born;
+};
+
+class File {
+ public:
+  File() = default;
+  File(const File&) = delete;
+  File& operator=(const File&) = delete;
+  virtual ~File() = default;
+
+  // As it was when the file was opened.
+  [[nodiscard]] virtual const FileStatus& status() const = 0;
+
+  // Reads as much of `buffer` as the file has from `offset` on; less only at the end of the file.
+  [[nodiscard]] virtual Result<std::size_t> read_at(HostOffset offset, ByteSpan buffer) const = 0;
+
+  // The first byte at or after `from` that is not in a hole, and the first that is; the size of the
+  // file where there is none. Holes read as zeros; not every file knows its holes.
+  [[nodiscard]] virtual Result<HostOffset> next_data(HostOffset from) const = 0;
+  [[nodiscard]] virtual Result<HostOffset> next_hole(HostOffset from) const = 0;
+
+  // Whether QEMU's lock byte `byte` is held by another process (coldchain/io/lock.hpp).
+  [[nodiscard]] virtual Result<bool> lock_is_held(std::uint64_t byte) const = 0;
+
+  [[nodiscard]] std::uint64_t size() const { return status().size; }
+};
+
+// The whole buffer or an error that says where the file ends. `what` names the structure.
+[[nodiscard]] Result<void> read_exactly(const File& file, HostOffset offset, ByteSpan buffer,
+                                        std::string_view what);
+
+// The parts of `range` that are not in holes: sorted, disjoint, within the file.
+[[nodiscard]] Result<std::vector<HostRange>> data_ranges(const File& file, HostRange range);
+
+// The whole buffer; what lies past the end of the file reads as zeros.
+[[nodiscard]] Result<void> read_zero_extended(const File& file, HostOffset offset, ByteSpan buffer);
+
+}  // namespace coldchain::io

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: MIT
+// Opening files by name under a policy. Only regular files and block devices are ever opened,
+// always read-only, without blocking on a FIFO and, where the system permits, without changing the
+// access time. Names are bytes. A FileSource is where `graph` gets its files from; the real one
+// asks the system, others serve from memory.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include <coldchain/io/file.hpp>
+
+namespace coldchain::io {
+
+// What may be opened. `root` and `sysroot` exclude each other.
+struct OpenPolicy {
+  // Nothing outside this directory. Absolute names with this prefix are opened beneath it, and the
+  // kernel keeps every symbolic link on the way inside (openat2, or a refusal).
+  std::string root;
+  // Absolute names are read inside this directory, as if it were "/": a mounted evidence tree.
+  std::string sysroot;
+  // Whether backing and data files are opened at all.
+  bool follow = true;
+  // Whether the links of an image whose format was only probed are followed.
+  bool allow_probe = false;
+  // Whether an image that another process writes to is refused (QEMU's locks).
+  bool test_locks = true;
+};
+
+class FileSource {
+ public:
+  FileSource() = default;
+  FileSource(const FileSource&) = delete;
+  FileSource& operator=(const FileSource&) = delete;
+  virtual ~FileSource() = default;
+
+  // Errors: not_found, permission_denied, refused (outside the root), invalid_argument (a
+  // directory, FIFO, socket or character device), io_error. The message does not repeat the name.
+  [[nodiscard]] virtual Result<std::unique_ptr<File>> open(const std::string& path) const = 0;
+};
+
+// The files of this machine. Fails if the root or sysroot is not a directory.
+[[nodiscard]] Result<std::unique_ptr<FileSource>> system_files(const OpenPolicy& policy);
+
+}  // namespace coldchain::io

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MIT
+// From guest ranges to runs: what one image alone says about its guest's bytes, read from an L1
+// table (the active one, or a snapshot's) and its L2 tables. qcow2.rst, "Cluster mapping".
+// Each L2 entry is read at most once per window, and a Result is made per table, not per entry.
+#pragma once
+
+#include <vector>
+
+#include <coldchain/base/result.hpp>
+#include <coldchain/io/file.hpp>
+#include <coldchain/qcow2/tables.hpp>
+
+namespace coldchain::qcow2 {
+
+enum class RunKind : std::uint8_t {
+  unallocated,    // the backing file answers
+  reserved,       // the backing file answers, but a host cluster is there already (subclusters)
+  zero,           // reads as zeros, nothing behind it
+  zero_reserved,  // reads as zeros, with a host cluster behind it
+  data,           // standard clusters
+  compressed,     // compressed clusters; a run may span several
+};
+
+// Guest bytes of one kind. Where has_host(kind) they lie contiguously in the file from `host` on.
+struct Run {
+  GuestRange guest;
+  HostOffset host;
+  RunKind kind{};
+};
+
+[[nodiscard]] constexpr bool has_host(RunKind kind) {
+  return kind == RunKind::data || kind == RunKind::zero_reserved || kind == RunKind::reserved;
+}
+[[nodiscard]] constexpr bool is_allocated(RunKind kind) {
+  return kind != RunKind::unallocated && kind != RunKind::reserved;
+}
+
+// What a reader of one guest byte needs to know.
+struct Location {
+  RunKind kind{};
+  HostOffset host;                // of that byte, where has_host(kind)
+  std::uint64_t length = 0;       // guest bytes of this kind from there on, within the cluster
+  CompressedExtent compressed{};  // for compressed clusters
+  GuestOffset cluster_begin;
+};
+
+// The rules that differ from image to image.
+struct MappingRules {
+  Geometry geometry;
+  bool allows_zero_flag = true;  // version 3
+  bool has_data_file = false;
+  bool data_file_is_raw = false;
+};
+
+// A mapping is immutable and shared by threads; buffers that are reused live in the caller's
+// Cursor.
+class Mapping {
+ public:
+  struct Cursor {
+    std::vector<be64> table;
+  };
+
+  // `l1` has been read whole; `guest_size` bounds the answers. `file` outlives the mapping.
+  Mapping(const io::File& file, MappingRules rules, std::vector<be64> l1, std::uint64_t guest_size)
+      : file_(&file), rules_(rules), l1_(std::move(l1)), guest_size_(guest_size) {}
+
+  [[nodiscard]] const Geometry& geometry() const { return rules_.geometry; }
+  [[nodiscard]] std::uint64_t guest_size() const { return guest_size_; }
+  [[nodiscard]] const std::vector<be64>& l1() const { return l1_; }
+
+  // Appends the runs of `window` to `runs`: in order, without gaps, neighbours merged where they
+  // continue each other. They end where the guest's disk ends.
+  [[nodiscard]] Result<void> runs(GuestRange window, Cursor& cursor, std::vector<Run>& runs) const;
+
+  [[nodiscard]] Result<Location> locate(GuestOffset offset, Cursor& cursor) const;
+
+  // The first offset at or after `from` that an L2 table describes; `limit` if none does below it.
+  [[nodiscard]] GuestOffset next_described(GuestOffset from, GuestOffset limit) const;
+
+ private:
+  [[nodiscard]] Result<void> read_entries(std::uint64_t l1_index, std::uint64_t first,
+                                          std::uint64_t count, Cursor& cursor) const;
+
+  const io::File* file_;
+  MappingRules rules_;
+  std::vector<be64> l1_;
+  std::uint64_t guest_size_;
+};
+
+}  // namespace coldchain::qcow2

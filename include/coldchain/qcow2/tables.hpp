@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: MIT
+// Table entries as small classes over their raw bits. qcow2.rst, "Cluster mapping", "Extended L2
+// Entries". They answer questions and judge nothing: reserved bits and alignment are for the
+// caller.
+#pragma once
+
+#include <cstdint>
+
+#include <coldchain/qcow2/geometry.hpp>
+
+namespace coldchain::qcow2 {
+
+constexpr std::uint64_t copied_flag = 1ULL << 63;
+constexpr std::uint64_t compressed_flag = 1ULL << 62;
+constexpr std::uint64_t zero_flag = 1ULL << 0;
+constexpr std::uint64_t offset_mask = 0x00ff'ffff'ffff'fe00;  // bits 9-55
+
+class L1Entry {
+ public:
+  explicit L1Entry(std::uint64_t raw) : raw_(raw) {}
+  // qcow2.rst, "Cluster mapping": L1 table entry, bits 9-55; 0 means no L2 table.
+  [[nodiscard]] HostOffset l2_table() const { return {raw_ & offset_mask}; }
+  [[nodiscard]] bool has_l2_table() const { return (raw_ & offset_mask) != 0; }
+
+ private:
+  std::uint64_t raw_;
+};
+
+// Where the bytes of a compressed cluster lie.
+struct CompressedExtent {
+  HostOffset begin;         // not aligned to anything
+  std::uint64_t max_bytes;  // the stream ends somewhere within
+};
+
+class L2Entry {
+ public:
+  explicit L2Entry(std::uint64_t raw) : raw_(raw) {}
+
+  [[nodiscard]] bool is_compressed() const { return (raw_ & compressed_flag) != 0; }
+  [[nodiscard]] bool reads_as_zero() const { return (raw_ & zero_flag) != 0; }
+  [[nodiscard]] bool is_copied() const { return (raw_ & copied_flag) != 0; }
+  [[nodiscard]] HostOffset host_offset() const { return {raw_ & offset_mask}; }
+
+  // qcow2.rst, "Compressed Clusters Descriptor".
+  [[nodiscard]] CompressedExtent compressed_extent(unsigned cluster_bits) const {
+    const unsigned x = 62 - (cluster_bits - 8);
+    const std::uint64_t offset = raw_ & ((1ULL << x) - 1);
+    const std::uint64_t sectors = ((raw_ >> x) & ((1ULL << (cluster_bits - 8)) - 1)) + 1;
+    return {{offset}, sectors * 512 - (offset & 511)};
+  }
+
+ private:
+  std::uint64_t raw_;
+};
+
+// qcow2.rst, "Subcluster Allocation Bitmap".
+class SubclusterBitmap {
+ public:
+  explicit SubclusterBitmap(std::uint64_t raw) : raw_(raw) {}
+  [[nodiscard]] std::uint32_t allocated() const { return static_cast<std::uint32_t>(raw_); }
+  [[nodiscard]] std::uint32_t zero() const { return static_cast<std::uint32_t>(raw_ >> 32); }
+
+ private:
+  std::uint64_t raw_;
+};
+
+}  // namespace coldchain::qcow2

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: MIT
+// Findings in words and in JSON, alike in every report that has some.
+#pragma once
+
+#include <string>
+
+#include <coldchain/finding/finding.hpp>
+#include <coldchain/report/json_writer.hpp>
+#include <coldchain/report/style.hpp>
+
+namespace coldchain::report {
+
+// "findings": [ { "code", "name", "severity", "detail", "advice" } … ]
+void write_findings(JsonWriter& json, const finding::Findings& findings);
+
+// One line: "fatal link-missing: No such file or directory".
+[[nodiscard]] std::string finding_line(const Style& style, const finding::Finding& finding);
+
+}  // namespace coldchain::report

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: MIT
+// Where reports go: a function that takes text. Reports are written as they come, so that a long
+// one never lies in memory whole.
+#pragma once
+
+#include <functional>
+#include <string_view>
+
+#include <coldchain/base/result.hpp>
+
+namespace coldchain::report {
+
+using Sink = std::function<Result<void>(std::string_view text)>;
+
+}  // namespace coldchain::report

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: MIT
+// `tree IMAGE…`: the backing tree for people and as JSON (docs/json.md, coldchain.tree).
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include <coldchain/analysis/usage.hpp>
+#include <coldchain/graph/node.hpp>
+#include <coldchain/report/json_writer.hpp>
+#include <coldchain/report/sink.hpp>
+#include <coldchain/report/style.hpp>
+
+namespace coldchain::report {
+
+struct TreeLayer {
+  const graph::Node* node = nullptr;
+  analysis::Sizes sizes;
+  std::optional<analysis::NodeUsage> usage;         // nothing with --fast
+  std::optional<analysis::Provided> provides;       // nothing with --fast or where it is not known
+  std::optional<std::uint64_t> provides_elsewhere;  // of the top: bytes that no layer has
+};
+
+using Tree = std::vector<TreeLayer>;  // the top first
+
+[[nodiscard]] Result<void> write_tree_text(const Tree& tree, bool details, const Style& style,
+                                           const Sink& sink);
+void write_tree_json(JsonWriter& json, const Tree& tree);
+
+// "version 3", "lazy_refcounts", …: for both trees and forests.
+[[nodiscard]] std::vector<std::string> feature_names(const qcow2::Header& header);
+
+// Permissions, owner and timestamps of an open file, as JSON members.
+void write_status(JsonWriter& json, const io::FileStatus& status);
+
+}  // namespace coldchain::report

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: MIT
+#include <coldchain/analysis/image_info.hpp>
+#include <coldchain/analysis/usage.hpp>
+#include <coldchain/graph/name.hpp>
+
+namespace coldchain::analysis {
+
+namespace {
+
+using finding::Code;
+
+// The value, or the reader's default with a finding in its place.
+template <class T>
+T value_or_finding(Result<T> result, Code code, finding::Findings& findings) {
+  if (result)
+    return std::move(*result);
+  findings.push_back({code, result.error().message});
+  return {};
+}
+
+}  // namespace
+
+ImageInfo image_info(const graph::Node& node) {
+  ImageInfo info;
+  info.filename = node.filename;
+  info.format = node.format;
+  info.virtual_size = node.guest_size();
+  info.actual_size = node.file->status().allocated;
+  info.findings = node.findings;
+  const qcow2::Image* image = node.qcow2_image();
+  if (image == nullptr)
+    return info;
+  const qcow2::Header& header = image->header();
+  info.header = header;
+  if (header.backing_file && !header.backing_file->empty()) {
+    info.backing_filename = header.backing_file;
+    info.full_backing_filename = graph::has_protocol(*header.backing_file)
+                                     ? *header.backing_file
+                                     : graph::resolve_path(node.filename, *header.backing_file);
+  }
+  if (header.unknown_incompatible() != 0)
+    return info;  // the tables behind the header may mean something new
+  info.snapshots = value_or_finding(qcow2::read_snapshots(image->file(), header),
+                                    Code::image_snapshots_unreadable, info.findings);
+  info.bitmaps = value_or_finding(qcow2::read_bitmaps(image->file(), header),
+                                  Code::image_bitmaps_unreadable, info.findings);
+  if (header.crypt_method == static_cast<std::uint32_t>(qcow2::CryptMethod::luks)) {
+    if (Result<qcow2::LuksInfo> luks = qcow2::read_luks(image->file(), header))
+      info.luks = std::move(*luks);
+    else
+      info.findings.push_back({Code::image_unreadable, luks.error().message});
+  }
+  return info;
+}
+
+}  // namespace coldchain::analysis

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: MIT
+// The program as a function of its arguments and a World. Exit status: docs/verbs/coldchain.md.
+#pragma once
+
+#include "world.hpp"
+
+#include <string>
+#include <vector>
+
+namespace CLI {
+class App;
+}
+
+namespace coldchain::cli {
+
+enum ExitStatus : int { success = 0, failure = 1 };
+
+// `arguments` without the program's name.
+[[nodiscard]] int run(std::vector<std::string> arguments, World& world);
+
+// Each verb adds its subcommand, whose callback sets `status`.
+void register_info(CLI::App& app, World& world, int& status);
+void register_map(CLI::App& app, World& world, int& status);
+void register_tree(CLI::App& app, World& world, int& status);
+
+}  // namespace coldchain::cli

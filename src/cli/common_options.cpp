@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: MIT
+#include "common_options.hpp"
+
+#include <coldchain/base/text.hpp>
+#include <coldchain/base/try.hpp>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
+namespace coldchain::cli {
+
+void add_common_options(CLI::App& app, CommonOptions& options) {
+  app.add_option("-f,--format", options.format, "Format of the image; probed if not given")
+      ->type_name("FMT");
+  app.add_flag("-U,--force-share", options.force_share,
+               "Look even if another process writes to the image");
+  app.add_flag("--image-opts", options.image_opts,
+               "IMAGE is QEMU's key=value form: driver=qcow2,file.filename=PATH");
+  app.add_option("--object", options.object, "Not supported: no secrets are handled");
+  app.add_option("--output", options.output, "human or json")
+      ->check(CLI::IsMember({"human", "json"}))
+      ->type_name("FORM");
+  app.add_option("--color", options.color, "auto, always or never")
+      ->check(CLI::IsMember({"auto", "always", "never"}))
+      ->type_name("WHEN");
+  app.add_option(
+         "--probe", options.probe,
+         "Rule for a top image without -f: qemu, or libvirt (raw if it names a backing file)")
+      ->check(CLI::IsMember({"qemu", "libvirt"}))
+      ->type_name("RULE");
+  app.add_option("--root", options.policy.root, "Open nothing outside DIR")->type_name("DIR");
+  app.add_option("--sysroot", options.policy.sysroot, "Read absolute names inside DIR")
+      ->type_name("DIR");
+  app.add_flag("--no-follow", options.no_follow,
+               "Open nothing but the named file: no backing, no data file");
+  app.add_flag("--allow-probe", options.policy.allow_probe,
+               "Follow the links of an image whose format its overlay does not record");
+}
+
+io::OpenPolicy policy_of(const CommonOptions& options) {
+  io::OpenPolicy policy = options.policy;
+  policy.follow = !options.no_follow;
+  policy.test_locks = !options.force_share;
+  return policy;
+}
+
+Result<OpenedTree> open_tree(const CommonOptions& options, const std::string& image,
+                             bool follow_links, const World& world) {
+  if (options.object)
+    return fail(
+        ErrorCode::unsupported,
+        "--object is not supported: coldchain handles no secrets and reads no encrypted data");
+  if (options.image_opts && options.format)
+    return fail(ErrorCode::invalid_argument, "--image-opts and -f exclude each other");
+  const io::OpenPolicy policy = policy_of(options);
+  OpenedTree tree;
+  tree.files = TRY(world.files(policy));
+  graph::OpenRequest request;
+  request.name = image;
+  request.format = options.format;
+  request.is_image_opts = options.image_opts;
+  request.probe_rule =
+      options.probe == "libvirt" ? graph::ProbeRule::libvirt : graph::ProbeRule::qemu;
+  request.follow_links = follow_links;
+  Result<std::unique_ptr<graph::Node>> top = graph::open(*tree.files, policy, request);
+  if (!top) {
+    Error error = with_context(top.error(), fmt::format("Could not open '{}'", to_terminal(image)));
+    if (error.code == ErrorCode::locked)
+      error.message +=
+          fmt::format("\nIs another process using the image [{}]?", to_terminal(image));
+    return fail(std::move(error));
+  }
+  tree.top = std::move(*top);
+  return tree;
+}
+
+}  // namespace coldchain::cli

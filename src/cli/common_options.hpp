@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: MIT
+// The options that verbs share: how the image is named and opened, and how the answer looks.
+#pragma once
+
+#include "world.hpp"
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include <coldchain/graph/open.hpp>
+#include <coldchain/io/open.hpp>
+
+namespace CLI {
+class App;
+}
+
+namespace coldchain::cli {
+
+struct CommonOptions {
+  std::optional<std::string> format;
+  bool force_share = false;
+  bool image_opts = false;
+  std::optional<std::string> object;
+  std::string output = "human";
+  std::string color = "auto";
+  std::string probe = "qemu";
+  io::OpenPolicy policy;
+  bool no_follow = false;
+
+  [[nodiscard]] bool json() const { return output == "json"; }
+};
+
+void add_common_options(CLI::App& app, CommonOptions& options);
+
+// What an opened tree needs to stay alive, and the tree.
+struct OpenedTree {
+  std::unique_ptr<io::FileSource> files;
+  std::unique_ptr<graph::Node> top;
+};
+
+[[nodiscard]] io::OpenPolicy policy_of(const CommonOptions& options);
+
+// Opens IMAGE; `follow_links` false leaves out what lies below it. Errors name the image.
+[[nodiscard]] Result<OpenedTree> open_tree(const CommonOptions& options, const std::string& image,
+                                           bool follow_links, const World& world);
+
+}  // namespace coldchain::cli

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MIT
+// info: qemu-img's.
+#include "app.hpp"
+#include "common_options.hpp"
+
+#include <memory>
+
+#include <coldchain/analysis/image_info.hpp>
+#include <coldchain/base/try.hpp>
+#include <coldchain/report/info_report.hpp>
+
+#include <CLI/CLI.hpp>
+
+namespace coldchain::cli {
+
+namespace {
+
+struct InfoOptions {
+  CommonOptions common;
+  bool backing_chain = false;
+  std::string image;
+};
+
+void options(CLI::App& app, InfoOptions& info) {
+  add_common_options(app, info.common);
+  app.add_flag("--backing-chain", info.backing_chain, "Describe every layer of the chain");
+  app.add_option("IMAGE", info.image, "Path, block device or json:{…}")->required()->type_name("");
+  app.footer("Example: coldchain info --backing-chain --output=json top.qcow2");
+}
+
+Result<ExitStatus> run_verb(const InfoOptions& info, World& world) {
+  const OpenedTree tree = TRY(open_tree(info.common, info.image, info.backing_chain, world));
+  std::vector<analysis::ImageInfo> images;
+  for (const graph::Node* node : graph::chain_of(*tree.top)) {
+    // A missing data file does not hide the metadata; a missing layer would.
+    if (!node->is_open())
+      return fail(*node->gap);
+    images.push_back(analysis::image_info(*node));
+    if (node->gap && node->gap->code == ErrorCode::refused && info.backing_chain &&
+        node->backing() == nullptr && node->qcow2_image()->header().backing_file)
+      return fail(*node->gap);
+  }
+  if (info.common.json())
+    TRY(report::write_info_json(images, info.backing_chain, world.sink()));
+  else
+    TRY(report::write_info_text(images, world.sink()));
+  return success;
+}
+
+}  // namespace
+
+void register_info(CLI::App& app, World& world, int& status) {
+  const auto info = std::make_shared<InfoOptions>();
+  CLI::App* verb = app.add_subcommand("info", "Describe an image, as qemu-img info does");
+  options(*verb, *info);
+  verb->callback([info, &world, &status] {
+    const Result<ExitStatus> outcome = run_verb(*info, world);
+    if (!outcome)
+      world.complain(outcome.error());
+    status = outcome.value_or(failure);
+  });
+}
+
+}  // namespace coldchain::cli

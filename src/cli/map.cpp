@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: MIT
+// map: qemu-img's, and what an NBD client would see.
+#include "app.hpp"
+#include "common_options.hpp"
+#include "sizes.hpp"
+
+#include <algorithm>
+#include <memory>
+
+#include <coldchain/analysis/contexts.hpp>
+#include <coldchain/analysis/map.hpp>
+#include <coldchain/analysis/usage.hpp>
+#include <coldchain/base/checked.hpp>
+#include <coldchain/base/text.hpp>
+#include <coldchain/base/try.hpp>
+#include <coldchain/report/contexts_report.hpp>
+#include <coldchain/report/map_report.hpp>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
+namespace coldchain::cli {
+
+namespace {
+
+struct MapOptions {
+  CommonOptions common;
+  std::optional<std::string> start_offset;
+  std::optional<std::string> max_length;
+  bool provenance = false;
+  bool summary = false;
+  std::optional<std::size_t> layer;
+  std::optional<std::string> snapshot;
+  std::optional<std::string> context;
+  std::string image;
+};
+
+void options(CLI::App& app, MapOptions& map) {
+  add_common_options(app, map.common);
+  app.add_option("-s,--start-offset", map.start_offset, "Begin here (bytes; k, M, G, T suffix)")
+      ->type_name("OFFSET");
+  app.add_option("-l,--max-length", map.max_length, "At most so many bytes")->type_name("LENGTH");
+  CLI::Option* provenance =
+      app.add_flag("--provenance", map.provenance, "Show each extent's layer, file and kind");
+  CLI::Option* summary = app.add_flag("--summary", map.summary, "Totals per layer and kind");
+  CLI::Option* context =
+      app.add_option("--context", map.context,
+                     "As an NBD client sees it: base:allocation, qemu:allocation-depth or "
+                     "qemu:joint-allocation")
+          ->type_name("NAME");
+  provenance->excludes(summary);
+  provenance->excludes(context);
+  summary->excludes(context);
+  app.add_option("--layer", map.layer,
+                 "One layer alone, as if it had no backing file; 0 is the top")
+      ->type_name("N");
+  app.add_option("--snapshot", map.snapshot, "An internal snapshot of the top, by ID or name")
+      ->type_name("ID");
+  app.add_option("IMAGE", map.image, "Path, block device or json:{…}")->required()->type_name("");
+  app.footer("Example: coldchain map --summary top.qcow2");
+}
+
+// The part of the guest's disk that -s and -l ask for.
+Result<GuestRange> wanted_range(const MapOptions& map, std::uint64_t guest_size) {
+  const std::uint64_t start =
+      map.start_offset ? TRY(parse_size("start offset", *map.start_offset)) : 0;
+  const std::uint64_t length =
+      map.max_length ? TRY(parse_size("max length", *map.max_length)) : guest_size;
+  const std::uint64_t end = std::min(guest_size, checked_add(start, length).value_or(guest_size));
+  return GuestRange{{std::min(start, end)}, {end}};
+}
+
+Result<void> write_context(const graph::Chain& chain, GuestRange range, const MapOptions& map,
+                           analysis::Context context, World& world) {
+  const report::Sink sink = world.sink();
+  report::ContextWriter writer(context, map.common.json(), sink);
+  TRY(analysis::context_extents(
+      chain, range, context, world.workers(),
+      [&](const analysis::ContextExtent& extent) { writer.write(extent); }));
+  return writer.end();
+}
+
+Result<void> write_extents(const graph::Chain& chain, GuestRange range, const MapOptions& map,
+                           World& world) {
+  using Form = report::MapWriter::Form;
+  const Form form = map.provenance
+                        ? (map.common.json() ? Form::provenance_json : Form::provenance_text)
+                        : (map.common.json() ? Form::qemu_json : Form::qemu_text);
+  const report::Sink sink = world.sink();
+  report::MapWriter writer(form, report::map_layers(chain), sink);
+  TRY(writer.begin());
+  TRY(analysis::map(chain, range, world.workers(), [&](std::span<const analysis::Extent> extents) {
+    return writer.write(extents);
+  }));
+  return writer.end();
+}
+
+Result<ExitStatus> run_verb(const MapOptions& map, World& world) {
+  std::optional<analysis::Context> context;
+  if (map.context) {
+    context = analysis::context_from(*map.context);
+    if (!context)
+      return fail(ErrorCode::invalid_argument,
+                  fmt::format("unknown context '{}'; known are base:allocation, "
+                              "qemu:allocation-depth and qemu:joint-allocation",
+                              to_terminal(*map.context)));
+  }
+  const OpenedTree tree = TRY(open_tree(map.common, map.image, true, world));
+  const graph::Chain chain = TRY(graph::Chain::make(*tree.top, {map.snapshot, map.layer}));
+  const GuestRange range = TRY(wanted_range(map, chain.guest_size()));
+  if (context) {
+    TRY(write_context(chain, range, map, *context, world));
+  } else if (map.summary) {
+    const analysis::Provision provision =
+        TRY(analysis::provision_of(chain, range, world.workers()));
+    const auto layers = report::map_layers(chain);
+    if (map.common.json())
+      TRY(report::write_summary_json(layers, provision, world.sink()));
+    else
+      TRY(report::write_summary_text(layers, provision, style_for(world, map.common.color),
+                                     world.sink()));
+  } else {
+    TRY(write_extents(chain, range, map, world));
+  }
+  return success;
+}
+
+}  // namespace
+
+void register_map(CLI::App& app, World& world, int& status) {
+  const auto map = std::make_shared<MapOptions>();
+  CLI::App* verb =
+      app.add_subcommand("map", "Say where each guest byte comes from, as qemu-img map");
+  options(*verb, *map);
+  verb->callback([map, &world, &status] {
+    const Result<ExitStatus> outcome = run_verb(*map, world);
+    if (!outcome)
+      world.complain(outcome.error());
+    status = outcome.value_or(failure);
+  });
+}
+
+}  // namespace coldchain::cli

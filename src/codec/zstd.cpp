@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: MIT
+#include <memory>
+
+#include <coldchain/codec/codec.hpp>
+
+#include <zstd.h>
+
+namespace coldchain::codec {
+
+namespace {
+
+struct FreeContext {
+  void operator()(ZSTD_DCtx* context) const { ZSTD_freeDCtx(context); }
+};
+
+}  // namespace
+
+Result<void> unzstd(ByteView input, ByteSpan output) {
+  thread_local const std::unique_ptr<ZSTD_DCtx, FreeContext> context(ZSTD_createDCtx());
+  if (!context)
+    return fail(ErrorCode::io_error, "no memory for the zstd decoder");
+  ZSTD_DCtx_reset(context.get(), ZSTD_reset_session_only);
+  // The decoder's window is bounded by the output, not by what a frame claims to need.
+  ZSTD_DCtx_setParameter(context.get(), ZSTD_d_windowLogMax, 27);
+
+  ZSTD_inBuffer in{input.data(), input.size(), 0};
+  ZSTD_outBuffer out{output.data(), output.size(), 0};
+  std::size_t pending = 0;
+  while (out.pos < out.size) {
+    const std::size_t in_before = in.pos;
+    const std::size_t out_before = out.pos;
+    pending = ZSTD_decompressStream(context.get(), &out, &in);
+    const bool stuck = in.pos == in_before && out.pos == out_before;
+    if (ZSTD_isError(pending) != 0 || stuck)
+      return fail(ErrorCode::corrupt, "the zstd stream does not yield a whole cluster");
+  }
+  if (pending != 0)
+    return fail(ErrorCode::corrupt, "the zstd stream yields more than a cluster");
+  return {};
+}
+
+}  // namespace coldchain::codec

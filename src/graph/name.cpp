@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: MIT
+#include <algorithm>
+#include <array>
+#include <charconv>
+
+#include <coldchain/base/text.hpp>
+#include <coldchain/base/try.hpp>
+#include <coldchain/graph/name.hpp>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+namespace coldchain::graph {
+
+namespace {
+
+using nlohmann::json;
+
+// Deep enough for a format over a protocol with its backing and data file; beyond is nonsense.
+constexpr int max_depth = 8;
+constexpr std::size_t max_json_bytes = 1U << 16;
+
+template <std::size_t n>
+bool contains(const std::array<std::string_view, n>& names, std::string_view name) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
+
+bool is_file_driver(std::string_view driver) {
+  return driver == "file" || driver == "host_device";
+}
+
+bool is_protocol_driver(std::string_view driver) {
+  constexpr std::array<std::string_view, 16> drivers = {
+      "nbd", "http", "https",    "ftp",  "ftps", "tftp", "gluster",    "iscsi",
+      "rbd", "ssh",  "sheepdog", "vxhs", "nfs",  "nvme", "host_cdrom", "null-co"};
+  return contains(drivers, driver);
+}
+
+// Options that change how a file is accessed, but neither which file nor what it means.
+bool is_harmless_option(std::string_view key) {
+  constexpr std::array<std::string_view, 13> keys = {
+      "node-name",  "read-only",  "auto-read-only",       "cache",       "discard",
+      "aio",        "locking",    "detect-zeroes",        "force-share", "lazy-refcounts",
+      "drop-cache", "pr-manager", "x-check-cache-dropped"};
+  return contains(keys, key);
+}
+
+// {"file.filename": x} becomes {"file": {"filename": x}}. Contradictions are errors.
+Result<json> nest(const json& flat, int depth) {
+  if (depth > max_depth)
+    return fail(ErrorCode::invalid_argument, "nested too deeply");
+  json nested = json::object();
+  for (const auto& [dotted, value] : flat.items()) {
+    json* place = &nested;
+    std::string_view rest = dotted;
+    for (std::size_t dot = rest.find('.'); dot != std::string_view::npos; dot = rest.find('.')) {
+      json& next = (*place)[std::string(rest.substr(0, dot))];
+      if (!next.is_null() && !next.is_object())
+        return fail(ErrorCode::invalid_argument, fmt::format("'{}' is given twice", dotted));
+      place = &next;
+      rest.remove_prefix(dot + 1);
+    }
+    json& target = (*place)[std::string(rest)];
+    json content = value.is_object() ? TRY(nest(value, depth + 1)) : value;
+    if (target.is_object() && content.is_object())
+      target.update(content);
+    else if (target.is_null())
+      target = std::move(content);
+    else
+      return fail(ErrorCode::invalid_argument, fmt::format("'{}' is given twice", dotted));
+  }
+  return nested;
+}
+
+std::optional<std::uint64_t> to_number(const json& value) {
+  if (value.is_number_unsigned())
+    return value.get<std::uint64_t>();
+  if (!value.is_string())
+    return std::nullopt;
+  const auto& text = value.get_ref<const std::string&>();
+  std::uint64_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc{} || end != text.data() + text.size())
+    return std::nullopt;
+  return number;
+}
+
+Result<NameSpec> interpret(const json& options, NameOrigin origin, int depth);
+
+Result<std::unique_ptr<NameSpec>> interpret_child(const json& options, std::string_view key,
+                                                  NameOrigin origin, int depth) {
+  if (!options.is_object())
+    return fail(ErrorCode::invalid_argument,
+                fmt::format("'{}' is a reference to another node; give its options instead", key));
+  return std::make_unique<NameSpec>(TRY(interpret(options, origin, depth + 1)));
+}
+
+// {"driver": "file", "filename": path}, the driver optional.
+Result<NameSpec> interpret_file(const json& options) {
+  NameSpec spec;
+  spec.from_options = true;
+  for (const auto& [key, value] : options.items()) {
+    if (key == "driver" || is_harmless_option(key))
+      continue;
+    if (key != "filename" || !value.is_string())
+      return fail(ErrorCode::invalid_argument,
+                  fmt::format("option '{}' of a file is not known", key));
+    spec.path = value.get<std::string>();
+  }
+  if (spec.path.empty())
+    return fail(ErrorCode::invalid_argument, "'filename' is missing");
+  // Without a driver, QEMU reads a protocol out of the file name.
+  if (!options.contains("driver") && has_protocol(spec.path)) {
+    spec.protocol = spec.path.substr(0, spec.path.find(':'));
+    spec.path.clear();
+  }
+  return spec;
+}
+
+Result<void> interpret_format_option(NameSpec& spec, const std::string& key, const json& value,
+                                     NameOrigin origin, int depth) {
+  const std::string driver = spec.format.value_or("");
+  if (driver == "raw" && (key == "offset" || key == "size")) {
+    const auto number = to_number(value);
+    if (!number)
+      return fail(ErrorCode::invalid_argument, fmt::format("'{}' is not a number of bytes", key));
+    if (key == "offset")
+      spec.raw_offset = *number;
+    else
+      spec.raw_size = *number;
+    return {};
+  }
+  if (key == "backing" && driver != "raw") {
+    spec.without_backing = value.is_null() || value == json("");
+    if (!spec.without_backing)
+      spec.backing = TRY(interpret_child(value, key, origin, depth));
+    return {};
+  }
+  if (key == "data-file" && driver != "raw") {
+    spec.data_file = TRY(interpret_child(value, key, origin, depth));
+    return {};
+  }
+  return fail(ErrorCode::invalid_argument, fmt::format("option '{}' is not known", key));
+}
+
+// {"driver": "qcow2", "file": {…}, …}; without a driver the format is probed.
+Result<NameSpec> interpret_format(const json& options, NameOrigin origin, int depth) {
+  const json& file = options["file"];
+  const auto child = TRY(interpret_child(file, "file", origin, depth));
+  NameSpec spec = std::move(*child);
+  if (spec.format && options.contains("driver"))
+    return fail(ErrorCode::invalid_argument, "a format over another format is not read");
+  spec.from_options = true;
+  if (options.contains("driver"))
+    spec.format = options["driver"].get<std::string>();
+  for (const auto& [key, value] : options.items()) {
+    if (key != "driver" && key != "file" && !is_harmless_option(key))
+      TRY(interpret_format_option(spec, key, value, origin, depth));
+  }
+  return spec;
+}
+
+Result<NameSpec> interpret(const json& options, NameOrigin origin, int depth) {
+  if (depth > max_depth)
+    return fail(ErrorCode::invalid_argument, "nested too deeply");
+  if (options.contains("driver") && !options["driver"].is_string())
+    return fail(ErrorCode::invalid_argument, "'driver' is not a string");
+  const std::string driver = options.value("driver", "");
+  if (is_protocol_driver(driver)) {
+    NameSpec spec;
+    spec.protocol = driver;
+    return spec;
+  }
+  if (is_file_driver(driver) || (driver.empty() && options.contains("filename")))
+    return interpret_file(options);
+  if (!driver.empty() && driver != "raw" && driver != "qcow2") {
+    const bool quorum = driver == "quorum";
+    return fail(ErrorCode::unsupported, fmt::format("driver '{}' is not {}", to_terminal(driver),
+                                                    quorum ? "read by this version" : "allowed"));
+  }
+  if (!options.contains("file"))
+    return fail(ErrorCode::invalid_argument, "'file' is missing");
+  return interpret_format(options, origin, depth);
+}
+
+Result<NameSpec> parse_json(std::string_view text, NameOrigin origin) {
+  if (text.size() > max_json_bytes)
+    return fail(ErrorCode::too_large, "json: name of more than 64 KiB");
+  // The parser recurses: bound the nesting before it sees the text.
+  int open = 0;
+  for (const char c : text) {
+    open += c == '{' || c == '[' ? 1 : 0;
+    if (open > 256)
+      return fail(ErrorCode::invalid_argument, "json: nested too deeply");
+  }
+  const json parsed = json::parse(text, nullptr, false);
+  if (!parsed.is_object() || parsed.empty())
+    return fail(ErrorCode::invalid_argument, "json: not a JSON object with options in it");
+  Result<json> nested = nest(parsed, 0);
+  if (!nested)
+    return fail(with_context(nested.error(), "json"));
+  Result<NameSpec> spec = interpret(*nested, origin, 0);
+  return spec ? std::move(spec) : fail(with_context(spec.error(), "json"));
+}
+
+}  // namespace
+
+bool has_protocol(std::string_view name) {
+  const std::size_t first = name.find_first_of(":/");
+  return first != std::string_view::npos && name[first] == ':';
+}
+
+Result<NameSpec> parse_name(std::string_view name, NameOrigin origin) {
+  NameSpec spec;
+  if (name.starts_with("json:"))
+    return parse_json(name.substr(5), origin);
+  if (name.starts_with("file:")) {
+    spec.path = name.substr(5);
+    spec.from_options = true;
+  } else if (has_protocol(name)) {
+    spec.protocol = name.substr(0, name.find(':'));
+  } else {
+    spec.path = name;
+  }
+  return spec;
+}
+
+Result<NameSpec> parse_image_opts(std::string_view options) {
+  json flat = json::object();
+  std::string key;
+  std::string value;
+  bool in_value = false;
+  const auto finish = [&]() -> Result<void> {
+    if (key.empty() || !in_value)
+      return fail(
+          ErrorCode::invalid_argument,
+          fmt::format("image options: '{}' is not of the form key=value", to_terminal(key)));
+    if (!flat.emplace(key, value).second)
+      return fail(ErrorCode::invalid_argument,
+                  fmt::format("image options: '{}' is given twice", to_terminal(key)));
+    key.clear();
+    value.clear();
+    in_value = false;
+    return {};
+  };
+  for (std::size_t i = 0; i < options.size(); ++i) {
+    const char c = options[i];
+    if (!in_value && c == '=') {
+      in_value = true;
+    } else if (c == ',' && in_value && i + 1 < options.size() && options[i + 1] == ',') {
+      value += ',';
+      ++i;
+    } else if (c == ',') {
+      TRY(finish());
+    } else {
+      (in_value ? value : key) += c;
+    }
+  }
+  TRY(finish());
+  Result<json> nested = nest(flat, 0);
+  Result<NameSpec> spec =
+      nested ? interpret(*nested, NameOrigin::command_line, 0) : fail(nested.error());
+  return spec ? std::move(spec) : fail(with_context(spec.error(), "image options"));
+}
+
+std::string resolve_path(std::string_view overlay_path, std::string_view name) {
+  const std::size_t slash = overlay_path.rfind('/');
+  if (name.starts_with('/') || slash == std::string_view::npos)
+    return std::string(name);
+  return fmt::format("{}{}", overlay_path.substr(0, slash + 1), name);
+}
+
+}  // namespace coldchain::graph

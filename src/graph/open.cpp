@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: MIT
+#include <set>
+#include <utility>
+
+#include <coldchain/base/text.hpp>
+#include <coldchain/base/try.hpp>
+#include <coldchain/graph/open.hpp>
+#include <coldchain/graph/probe.hpp>
+#include <coldchain/io/lock.hpp>
+
+#include <fmt/format.h>
+
+namespace coldchain::graph {
+
+namespace {
+
+using finding::Code;
+
+Code code_of(const Error& error) {
+  switch (error.code) {
+    case ErrorCode::not_found:
+      return Code::link_missing;
+    case ErrorCode::permission_denied:
+      return Code::link_not_permitted;
+    case ErrorCode::refused:
+      return Code::link_outside_root;
+    case ErrorCode::invalid_argument:
+      return Code::link_not_a_file;
+    case ErrorCode::locked:
+      return Code::link_locked;
+    default:
+      return Code::link_unreadable;
+  }
+}
+
+// Notes a broken link on the node it leads to.
+void mark_broken(Node& node, Code code, std::string detail) {
+  node.gap = Error{ErrorCode::not_found,
+                   fmt::format("Could not open '{}': {}", to_terminal(node.filename), detail), 0};
+  node.findings.push_back({code, std::move(detail)});
+}
+
+// A link whose other end cannot be read through: noted on the node that has the link.
+void mark_gap(Node& node, Code code, std::string detail) {
+  node.gap =
+      Error{ErrorCode::refused, fmt::format("'{}': {}", to_terminal(node.filename), detail), 0};
+  node.findings.push_back({code, std::move(detail)});
+}
+
+class Opener {
+ public:
+  Opener(const io::FileSource& files, const io::OpenPolicy& policy)
+      : files_(files), policy_(policy) {}
+
+  Result<std::unique_ptr<Node>> open_top(const OpenRequest& request) {
+    NameSpec spec = TRY(request.is_image_opts ? parse_image_opts(request.name)
+                                              : parse_name(request.name, NameOrigin::command_line));
+    if (!spec.protocol.empty())
+      return fail(
+          ErrorCode::unsupported,
+          fmt::format("'{}' is a protocol, and nothing is contacted; a file of that name is "
+                      "'./{}'",
+                      to_terminal(spec.protocol), to_terminal(request.name)));
+    auto node = std::make_unique<Node>();
+    node->name = request.name;
+    node->filename = spec.path;
+    node->file = TRY(files_.open(spec.path));
+    if (request.format)
+      spec.format = request.format;
+    TRY(open_image(*node, spec, request.probe_rule));
+    identities_.insert(node->file->status().identity);
+    if (request.follow_links)
+      follow_all(*node, spec);
+    return node;
+  }
+
+ private:
+  // Sets format and image of a node whose file is open.
+  Result<void> open_image(Node& node, const NameSpec& spec, ProbeRule rule) {
+    node.format_probed = !spec.format;
+    const std::string probed(TRY(probe_format(*node.file)));
+    node.format = spec.format.value_or(probed);
+    if (!is_known_format(node.format))
+      return fail(ErrorCode::invalid_argument,
+                  fmt::format("Unknown driver '{}'", to_terminal(node.format)));
+    if (!is_read_format(node.format))
+      return fail(ErrorCode::unsupported,
+                  fmt::format("the format is {}, and only qcow2 and raw are read{}", node.format,
+                              spec.format ? "" : "; '-f raw' reads the bytes as they are"));
+    if (node.format == "qcow2") {
+      if (policy_.test_locks)
+        TRY(io::test_locks(*node.file, io::LockNeed::exclusive_write));
+      qcow2::Image image = TRY(qcow2::Image::open(*node.file));
+      const bool demoted = rule == ProbeRule::libvirt && node.format_probed &&
+                           image.header().backing_file.has_value();
+      if (!demoted) {
+        describe(node, image.header());
+        node.image = std::move(image);
+        return {};
+      }
+    }
+    node.format = "raw";
+    if (policy_.test_locks)
+      TRY(io::test_locks(*node.file, io::LockNeed::consistent_read));
+    node.image = TRY(raw::Image::open(*node.file, spec.raw_offset, spec.raw_size));
+    if (spec.format && probed != "raw")
+      node.findings.push_back(
+          {Code::link_format_contradicts, fmt::format("recorded raw, but begins like {}", probed)});
+    return {};
+  }
+
+  static void describe(Node& node, const qcow2::Header& header) {
+    if (header.unknown_incompatible() != 0) {
+      const std::string names =
+          fmt::format("{}", fmt::join(header.unknown_incompatible_names(), ", "));
+      node.findings.push_back({Code::image_unknown_incompatible, to_terminal(names)});
+    }
+    if (header.has_incompatible(qcow2::incompatible::dirty))
+      node.findings.push_back({Code::image_dirty, "incompatible feature bit 0 is set"});
+    if (header.has_incompatible(qcow2::incompatible::corrupt))
+      node.findings.push_back({Code::image_corrupt_bit, "incompatible feature bit 1 is set"});
+    if (header.crypt_method != 0)
+      node.findings.push_back({Code::image_encrypted, header.crypt_method == 1 ? "AES" : "LUKS"});
+    if (header.data_file_is_raw() && header.has_data_file() && header.backing_file)
+      node.findings.push_back({Code::data_file_with_backing, "data-file-raw is set"});
+  }
+
+  // Opens the data file and the chain below `top`, layer by layer.
+  void follow_all(Node& top, NameSpec& top_spec) {
+    Node* node = &top;
+    NameSpec spec = std::move(top_spec);
+    for (std::size_t layers = 1; node != nullptr; ++layers) {
+      const qcow2::Image* image = node->qcow2_image();
+      if (image == nullptr)
+        return;
+      const bool has_links =
+          image->header().backing_file.has_value() || image->header().has_data_file();
+      const bool probed_below_top = node != &top && node->format_probed;
+      if (has_links && probed_below_top && !policy_.allow_probe) {
+        mark_gap(*node, Code::link_probed_has_links,
+                 "its format was only probed, so its backing or data file is not followed");
+        return;
+      }
+      follow_data_file(*node, spec);
+      std::optional<NameSpec> next = backing_spec(*node, spec);
+      if (!next)
+        return;
+      if (layers >= max_layers) {
+        mark_gap(*node, Code::link_too_deep, fmt::format("more than {} layers", max_layers));
+        return;
+      }
+      Node* child = node->children.emplace_back(std::make_unique<Node>()).get();
+      child->name = image->header().backing_file.value_or("");
+      open_backing(*node, *child, *next);
+      node = child;
+      spec = std::move(*next);
+    }
+  }
+
+  void follow_data_file(Node& node, NameSpec& spec) {
+    auto& image = std::get<qcow2::Image>(node.image);
+    if (!image.header().has_data_file())
+      return;
+    // A data file's recorded name is a literal local path, never parsed: it could name anything.
+    const std::optional<std::string> recorded = image.header().data_file_name();
+    if (spec.data_file && spec.data_file->protocol.empty())
+      node.data_filename = spec.data_file->path;
+    else if (recorded && !recorded->empty())
+      node.data_filename = resolve_path(node.filename, *recorded);
+    if (node.data_filename.empty()) {
+      mark_gap(node, Code::data_file_missing_name, "'data-file' is required for this image");
+      return;
+    }
+    if (!policy_.follow) {
+      mark_gap(node, Code::link_not_followed,
+               fmt::format("data file '{}'", to_terminal(node.data_filename)));
+      return;
+    }
+    Result<std::unique_ptr<io::File>> file = files_.open(node.data_filename);
+    if (file && policy_.test_locks) {
+      if (Result<void> lock = io::test_locks(**file, io::LockNeed::consistent_read); !lock)
+        file = fail(lock.error());
+    }
+    if (!file) {
+      mark_gap(
+          node, code_of(file.error()),
+          fmt::format("data file '{}': {}", to_terminal(node.data_filename), file.error().message));
+      return;
+    }
+    node.data_file = std::move(*file);
+    image.attach_data_file(*node.data_file);
+  }
+
+  // What the backing file is, by the options of the name or by the header; nothing without one.
+  static std::optional<NameSpec> backing_spec(Node& node, NameSpec& spec) {
+    const qcow2::Header& header = node.qcow2_image()->header();
+    if (spec.without_backing)
+      return std::nullopt;
+    if (spec.backing)
+      return std::move(*spec.backing);
+    if (!header.backing_file || header.backing_file->empty())
+      return std::nullopt;
+    Result<NameSpec> parsed = parse_name(*header.backing_file, NameOrigin::image);
+    if (!parsed) {
+      Node& child = *node.children.emplace_back(std::make_unique<Node>());
+      child.name = child.filename = *header.backing_file;
+      child.format = header.backing_format().value_or("");
+      mark_broken(child, Code::link_not_allowed, parsed.error().message);
+      return std::nullopt;
+    }
+    if (!parsed->format)
+      parsed->format = header.backing_format();
+    if (parsed->format && parsed->format->empty())
+      parsed->format.reset();
+    return std::move(*parsed);
+  }
+
+  void open_backing(const Node& overlay, Node& child, NameSpec& spec) {
+    child.format = spec.format.value_or("");
+    child.filename = child.name;
+    if (!spec.protocol.empty())
+      return mark_broken(child, Code::link_not_local,
+                         fmt::format("protocol '{}' is not contacted", to_terminal(spec.protocol)));
+    if (spec.from_options && !spec.path.starts_with('/'))
+      child.findings.push_back({Code::link_relative_json, "read as relative to the overlay"});
+    child.filename = spec.path = resolve_path(overlay.filename, spec.path);
+    if (!policy_.follow)
+      return mark_broken(child, Code::link_not_followed, "--no-follow was given");
+    Result<std::unique_ptr<io::File>> file = files_.open(spec.path);
+    if (!file)
+      return mark_broken(child, code_of(file.error()), file.error().message);
+    if (!identities_.insert((*file)->status().identity).second)
+      return mark_broken(child, Code::link_loop, "this image is already in the chain");
+    child.file = std::move(*file);
+    if (!spec.format)
+      child.findings.push_back({Code::link_format_not_recorded, "probed"});
+    if (const Result<void> opened = open_image(child, spec, ProbeRule::qemu); !opened)
+      return mark_broken(
+          child,
+          code_of(opened.error()) == Code::link_locked ? Code::link_locked : Code::link_unreadable,
+          opened.error().message);
+    compare_with_overlay(overlay, child);
+  }
+
+  static void compare_with_overlay(const Node& overlay, Node& child) {
+    if (overlay.guest_size() > child.guest_size())
+      child.findings.push_back(
+          {Code::overlay_longer,
+           fmt::format("{} over {} bytes", overlay.guest_size(), child.guest_size())});
+    if (overlay.guest_size() < child.guest_size())
+      child.findings.push_back(
+          {Code::overlay_shorter,
+           fmt::format("{} over {} bytes", overlay.guest_size(), child.guest_size())});
+    if (child.file->status().modified > overlay.file->status().modified)
+      child.findings.push_back({Code::backing_changed, "modified after its overlay"});
+  }
+
+  const io::FileSource& files_;
+  const io::OpenPolicy& policy_;
+  std::set<io::FileIdentity> identities_;
+};
+
+}  // namespace
+
+std::vector<const Node*> chain_of(const Node& top) {
+  std::vector<const Node*> nodes;
+  for (const Node* node = &top; node != nullptr; node = node->backing())
+    nodes.push_back(node);
+  return nodes;
+}
+
+Result<std::unique_ptr<Node>> open(const io::FileSource& files, const io::OpenPolicy& policy,
+                                   const OpenRequest& request) {
+  return Opener(files, policy).open_top(request);
+}
+
+}  // namespace coldchain::graph

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: MIT
+#include <algorithm>
+
+#include <coldchain/base/try.hpp>
+#include <coldchain/io/file.hpp>
+
+#include <fmt/format.h>
+
+namespace coldchain::io {
+
+Result<void> read_exactly(const File& file, HostOffset offset, ByteSpan buffer,
+                          std::string_view what) {
+  const std::size_t read = TRY(file.read_at(offset, buffer));
+  if (read == buffer.size())
+    return {};
+  return fail(ErrorCode::corrupt,
+              fmt::format("{} at {:#x} ({} bytes) is past the end of the file ({} bytes)", what,
+                          offset.value, buffer.size(), file.size()));
+}
+
+Result<std::vector<HostRange>> data_ranges(const File& file, HostRange range) {
+  range.end = std::min(range.end, HostOffset{file.size()});
+  std::vector<HostRange> ranges;
+  HostOffset position = range.begin;
+  while (position < range.end) {
+    const HostOffset begin = TRY(file.next_data(position));
+    if (begin >= range.end)
+      break;
+    const HostOffset end = std::min(TRY(file.next_hole(begin)), range.end);
+    if (end <= begin)
+      break;  // the file is changing under us; what is left is read as a hole
+    ranges.push_back({begin, end});
+    position = end;
+  }
+  return ranges;
+}
+
+Result<void> read_zero_extended(const File& file, HostOffset offset, ByteSpan buffer) {
+  const std::size_t read = TRY(file.read_at(offset, buffer));
+  std::fill(buffer.begin() + static_cast<std::ptrdiff_t>(read), buffer.end(), std::byte{0});
+  return {};
+}
+
+}  // namespace coldchain::io

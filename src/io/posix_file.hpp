@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: MIT
+// A regular file or block device behind a file descriptor. Reads with pread: with a mapping, an I/O
+// error would be a signal.
+#pragma once
+
+#include <memory>
+
+#include <coldchain/io/file.hpp>
+
+namespace coldchain::io {
+
+class Descriptor {
+ public:
+  Descriptor() = default;
+  explicit Descriptor(int fd) : fd_(fd) {}
+  Descriptor(Descriptor&& other) noexcept;
+  Descriptor& operator=(Descriptor&& other) noexcept;
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  ~Descriptor();
+
+  [[nodiscard]] int get() const { return fd_; }
+  [[nodiscard]] bool is_open() const { return fd_ >= 0; }
+
+ private:
+  int fd_ = -1;
+};
+
+// Takes a descriptor opened with O_PATH, looks at what it is, and opens it for reading.
+[[nodiscard]] Result<std::unique_ptr<File>> open_descriptor(const Descriptor& path_descriptor);
+
+}  // namespace coldchain::io

@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: MIT
+#include <algorithm>
+#include <bit>
+#include <optional>
+
+#include <coldchain/base/checked.hpp>
+#include <coldchain/base/try.hpp>
+#include <coldchain/qcow2/mapping.hpp>
+
+#include <fmt/format.h>
+
+namespace coldchain::qcow2 {
+
+namespace {
+
+// What one L2 entry says of its cluster as a whole; with subclusters, the bitmap has the last word.
+struct ClusterState {
+  RunKind kind{};
+  HostOffset host;
+};
+
+// Why an entry cannot be read on, or nothing. QEMU block/qcow2-cluster.c: qcow2_get_host_offset.
+const char* objection(const MappingRules& rules, L2Entry entry, GuestOffset guest) {
+  if (entry.is_compressed())
+    return rules.has_data_file ? "compressed cluster in an image with an external data file"
+                               : nullptr;
+  const Geometry& geometry = rules.geometry;
+  const bool subclusters = geometry.subclusters_per_cluster() > 1;
+  if (!subclusters && entry.reads_as_zero() && !rules.allows_zero_flag)
+    return "zero cluster in a version 2 image";
+  const bool present = entry.host_offset().value != 0 || (rules.has_data_file && entry.is_copied());
+  if (!present)
+    return nullptr;
+  if (!is_aligned(entry.host_offset().value, geometry.cluster_size()))
+    return "host cluster offset is not aligned to a cluster";
+  const std::uint64_t cluster_begin = align_down(guest.value, geometry.cluster_size());
+  if (rules.data_file_is_raw && entry.host_offset().value != cluster_begin)
+    return "raw external data file: host offset differs from guest offset";
+  return nullptr;
+}
+
+ClusterState classify(const MappingRules& rules, L2Entry entry) {
+  if (entry.is_compressed())
+    return {RunKind::compressed, {}};
+  const HostOffset host = entry.host_offset();
+  const bool subclusters = rules.geometry.subclusters_per_cluster() > 1;
+  if (!subclusters && entry.reads_as_zero())
+    return {host.value != 0 ? RunKind::zero_reserved : RunKind::zero, host};
+  // qcow2.rst, "Standard Cluster Descriptor": offset 0 is a place only in an external data file.
+  if (host.value != 0 || (rules.has_data_file && entry.is_copied()))
+    return {RunKind::data, host};
+  return {RunKind::unallocated, {}};
+}
+
+bool contradicts_itself(ClusterState cluster, SubclusterBitmap bitmap) {
+  if (cluster.kind == RunKind::data)
+    return (bitmap.allocated() & bitmap.zero()) != 0;
+  return cluster.kind == RunKind::unallocated && bitmap.allocated() != 0;
+}
+
+RunKind subcluster_kind(ClusterState cluster, SubclusterBitmap bitmap, unsigned index) {
+  if (cluster.kind == RunKind::compressed)
+    return RunKind::compressed;
+  const bool zero = (bitmap.zero() >> index & 1) != 0;
+  if (cluster.kind == RunKind::unallocated)
+    return zero ? RunKind::zero : RunKind::unallocated;
+  if (zero)
+    return RunKind::zero_reserved;
+  return (bitmap.allocated() >> index & 1) != 0 ? RunKind::data : RunKind::reserved;
+}
+
+// How many subclusters from `index` on are of the same kind: their allocated and zero bits equal.
+unsigned same_subclusters(SubclusterBitmap bitmap, unsigned index) {
+  const auto flip = [index](std::uint32_t bits) { return (bits >> index & 1) != 0 ? ~bits : bits; };
+  const std::uint32_t differing = flip(bitmap.allocated()) | flip(bitmap.zero());
+  const std::uint32_t ahead = differing >> index;
+  return ahead == 0 ? 32 - index : static_cast<unsigned>(std::countr_zero(ahead));
+}
+
+// Collects runs and merges each with the last where it continues it.
+class RunBuilder {
+ public:
+  RunBuilder(GuestRange window, std::vector<Run>& runs)
+      : window_(window), runs_(&runs), first_(runs.size()) {}
+
+  // `begin` and `end` may reach out of the window; `host` is where `begin` lies.
+  void add(std::uint64_t begin, std::uint64_t end, RunKind kind, HostOffset host) {
+    if (begin < window_.begin.value) {
+      host = host + (window_.begin.value - begin);
+      begin = window_.begin.value;
+    }
+    end = std::min(end, window_.end.value);
+    if (begin >= end)
+      return;
+    if (runs_->size() > first_) {
+      Run& last = runs_->back();
+      if (last.kind == kind &&
+          (!has_host(kind) || last.host.value + last.guest.size() == host.value)) {
+        last.guest.end = {end};
+        return;
+      }
+    }
+    runs_->push_back({{{begin}, {end}}, has_host(kind) ? host : HostOffset{}, kind});
+  }
+
+ private:
+  GuestRange window_;
+  std::vector<Run>* runs_;
+  std::size_t first_;
+};
+
+Error entry_error(std::uint64_t l1_index, HostOffset l2_table, std::uint64_t l2_index,
+                  const char* what) {
+  return {ErrorCode::corrupt, fmt::format("L2 table at {:#x} (L1 entry {}), entry {}: {}",
+                                          l2_table.value, l1_index, l2_index, what)};
+}
+
+// The hot loop of standard entries. Returns the index of the first entry that cannot be read on.
+std::optional<std::uint64_t> add_standard(const MappingRules& rules, const be64* entries,
+                                          std::uint64_t count, std::uint64_t guest,
+                                          RunBuilder& builder) {
+  const std::uint64_t cluster_size = rules.geometry.cluster_size();
+  std::uint64_t i = 0;
+  while (i < count) {
+    const std::uint64_t raw = entries[i].get();
+    const L2Entry entry(raw);
+    if (objection(rules, entry, {guest + i * cluster_size}) != nullptr)
+      return i;
+    const ClusterState state = classify(rules, entry);
+    std::uint64_t next = i + 1;
+    // Long stretches of nothing, and of clusters that lie one after the other, are the common case:
+    // comparing whole entries finds their end without looking into them.
+    if (state.kind == RunKind::data) {
+      // The offset field may not overflow into the reserved bits above it.
+      const std::uint64_t room = (offset_mask - state.host.value) / cluster_size;
+      const std::uint64_t stop = std::min(count, next + room);
+      std::uint64_t expected = raw + cluster_size;
+      while (next < stop && entries[next].get() == expected) {
+        ++next;
+        expected += cluster_size;
+      }
+    } else {
+      const be64 same = entries[i];
+      while (next < count && entries[next].get() == same.get())
+        ++next;
+      if (state.kind == RunKind::zero_reserved)
+        next = i + 1;  // equal entries would be one host cluster twice, not a run
+    }
+    builder.add(guest + i * cluster_size, guest + next * cluster_size, state.kind, state.host);
+    i = next;
+  }
+  return std::nullopt;
+}
+
+std::optional<std::uint64_t> add_extended(const MappingRules& rules, const be64* entries,
+                                          std::uint64_t count, std::uint64_t guest,
+                                          RunBuilder& builder) {
+  const Geometry& geometry = rules.geometry;
+  for (std::uint64_t i = 0; i < count; ++i, guest += geometry.cluster_size()) {
+    const L2Entry entry(entries[2 * i].get());
+    const SubclusterBitmap bitmap(entries[2 * i + 1].get());
+    const ClusterState state = classify(rules, entry);
+    if (objection(rules, entry, {guest}) != nullptr || contradicts_itself(state, bitmap))
+      return i;
+    if (state.kind == RunKind::compressed) {
+      builder.add(guest, guest + geometry.cluster_size(), state.kind, {});
+      continue;
+    }
+    for (unsigned index = 0; index < 32;) {
+      const unsigned same = same_subclusters(bitmap, index);
+      const std::uint64_t in_cluster = index * geometry.subcluster_size();
+      builder.add(guest + in_cluster, guest + in_cluster + same * geometry.subcluster_size(),
+                  subcluster_kind(state, bitmap, index), state.host + in_cluster);
+      index += same;
+    }
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+Result<void> Mapping::read_entries(std::uint64_t l1_index, std::uint64_t first, std::uint64_t count,
+                                   Cursor& cursor) const {
+  const HostOffset l2_table = L1Entry(l1_[l1_index].get()).l2_table();
+  const Geometry& geometry = rules_.geometry;
+  if (!is_aligned(l2_table.value, geometry.cluster_size()))
+    return fail(ErrorCode::corrupt,
+                fmt::format("L1 entry {}: L2 table offset {:#x} is not aligned to a cluster",
+                            l1_index, l2_table.value));
+  cursor.table.resize(count * geometry.l2_entry_bytes() / sizeof(be64));
+  return io::read_exactly(*file_, l2_table + first * geometry.l2_entry_bytes(),
+                          writable_bytes_of(cursor.table),
+                          fmt::format("L2 table of L1 entry {}", l1_index));
+}
+
+Result<void> Mapping::runs(GuestRange window, Cursor& cursor, std::vector<Run>& runs) const {
+  const Geometry& geometry = rules_.geometry;
+  const bool extended = geometry.subclusters_per_cluster() > 1;
+  const std::uint64_t end = std::min(window.end.value, guest_size_);
+  RunBuilder builder({window.begin, {end}}, runs);
+  std::uint64_t guest = window.begin.value;
+  while (guest < end) {
+    const GuestOffset described = next_described({guest}, {end});
+    if (described.value > guest) {
+      builder.add(guest, described.value, RunKind::unallocated, {});
+      guest = described.value;
+      continue;
+    }
+    const std::uint64_t l1_index = geometry.l1_index({guest});
+    const std::uint64_t table_end = std::min(end, (l1_index + 1) * geometry.l2_coverage());
+    const std::uint64_t first = geometry.l2_index({guest});
+    const std::uint64_t count = geometry.l2_index({table_end - 1}) - first + 1;
+    TRY(read_entries(l1_index, first, count, cursor));
+    const std::uint64_t cluster_begin = align_down(guest, geometry.cluster_size());
+    const auto bad = (extended ? add_extended : add_standard)(rules_, cursor.table.data(), count,
+                                                              cluster_begin, builder);
+    if (bad) {
+      const std::size_t at = static_cast<std::size_t>(*bad) * geometry.l2_entry_bytes() / 8;
+      const char* what = objection(rules_, L2Entry(cursor.table[at].get()),
+                                   {cluster_begin + *bad * geometry.cluster_size()});
+      return fail(entry_error(l1_index, L1Entry(l1_[l1_index].get()).l2_table(), first + *bad,
+                              what != nullptr ? what : "subcluster bitmap contradicts itself"));
+    }
+    guest = table_end;
+  }
+  return {};
+}
+
+Result<Location> Mapping::locate(GuestOffset offset, Cursor& cursor) const {
+  const Geometry& geometry = rules_.geometry;
+  const std::uint64_t in_cluster = geometry.in_cluster(offset.value);
+  Location location;
+  location.cluster_begin = {offset.value - in_cluster};
+  location.length = geometry.cluster_size() - in_cluster;
+  const std::uint64_t l1_index = geometry.l1_index(offset);
+  if (l1_index >= l1_.size() || !L1Entry(l1_[l1_index].get()).has_l2_table())
+    return location;
+  const std::uint64_t l2_index = geometry.l2_index(offset);
+  TRY(read_entries(l1_index, l2_index, 1, cursor));
+  const L2Entry entry(cursor.table[0].get());
+  const ClusterState state = classify(rules_, entry);
+  const char* what = objection(rules_, entry, offset);
+  location.kind = state.kind;
+  if (geometry.subclusters_per_cluster() > 1 && state.kind != RunKind::compressed) {
+    const SubclusterBitmap bitmap(cursor.table[1].get());
+    if (what == nullptr && contradicts_itself(state, bitmap))
+      what = "subcluster bitmap contradicts itself";
+    const auto index = static_cast<unsigned>(in_cluster / geometry.subcluster_size());
+    location.kind = subcluster_kind(state, bitmap, index);
+    location.length =
+        (index + same_subclusters(bitmap, index)) * geometry.subcluster_size() - in_cluster;
+  }
+  if (what != nullptr)
+    return fail(entry_error(l1_index, L1Entry(l1_[l1_index].get()).l2_table(), l2_index, what));
+  if (has_host(location.kind))
+    location.host = state.host + in_cluster;
+  if (location.kind == RunKind::compressed)
+    location.compressed = entry.compressed_extent(geometry.cluster_bits());
+  return location;
+}
+
+GuestOffset Mapping::next_described(GuestOffset from, GuestOffset limit) const {
+  const Geometry& geometry = rules_.geometry;
+  for (std::uint64_t index = geometry.l1_index(from); index < l1_.size(); ++index) {
+    const GuestOffset begin = std::max(from, GuestOffset{index * geometry.l2_coverage()});
+    if (begin >= limit)
+      break;
+    if (L1Entry(l1_[index].get()).has_l2_table())
+      return begin;
+  }
+  return limit;
+}
+
+}  // namespace coldchain::qcow2

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: MIT
+#include <utility>
+#include <vector>
+
+#include <coldchain/base/text.hpp>
+#include <coldchain/report/findings_report.hpp>
+#include <coldchain/report/forest_report.hpp>
+#include <coldchain/report/tree_report.hpp>
+
+#include <fmt/format.h>
+
+namespace coldchain::report {
+
+namespace {
+
+using graph::Forest;
+using graph::ForestImage;
+
+const analysis::NodeUsage* usage_of(const ForestUsage& usage, const ForestImage& image) {
+  const auto found = usage.find(image.path);
+  return found == usage.end() ? nullptr : &found->second;
+}
+
+std::string remark(const ForestImage& image) {
+  std::vector<std::string> words;
+  if (!image.in_scan)
+    words.emplace_back("outside the scan");
+  if (image.overlays.size() > 1)
+    words.push_back(fmt::format("shared by {}", image.overlays.size()));
+  if (!image.data_file_of.empty())
+    words.emplace_back("data file");
+  if (!image.findings.empty())
+    words.push_back(
+        fmt::format("{} finding{}", image.findings.size(), image.findings.size() == 1 ? "" : "s"));
+  return fmt::format("{}", fmt::join(words, ", "));
+}
+
+void add_row(Table& table, const std::string& branch, const ForestImage& image,
+             const ForestUsage& usage) {
+  const auto size = [&](std::uint64_t bytes) { return image.status ? human_size(bytes) : "-"; };
+  const analysis::NodeUsage* used = usage_of(usage, image);
+  std::string end = "-";
+  if (used != nullptr && used->image_end)
+    end = (used->image_end->is_lower_bound ? ">=" : "") + human_size(used->image_end->offset.value);
+  std::string own = "-";
+  if (used != nullptr && used->own)
+    own = human_size(used->own->data + used->own->compressed);
+  table.add({branch + to_terminal(image.path), image.format,
+             image.is_open ? human_size(image.capacity) : "-",
+             size(image.status ? image.status->allocated : 0),
+             size(image.status ? image.status->size : 0), end, own, remark(image)});
+}
+
+// Depth first without recursion: a chain may be as long as a folder has files.
+void add_rows(Table& table, const Forest& forest, std::size_t root, const ForestUsage& usage,
+              const Style& style) {
+  struct Place {
+    std::size_t image;
+    std::string indent;  // of the children
+    std::string branch;
+  };
+  std::vector<Place> open_ends = {{root, "", ""}};
+  while (!open_ends.empty()) {
+    const Place place = std::move(open_ends.back());
+    open_ends.pop_back();
+    add_row(table, place.branch, forest.images[place.image], usage);
+    const auto& overlays = forest.images[place.image].overlays;
+    for (std::size_t i = overlays.size(); i-- > 0;) {
+      const bool last = i + 1 == overlays.size();
+      const char* fork = style.utf8 ? (last ? "└─ " : "├─ ") : (last ? "`- " : "|- ");
+      const char* line = last ? "   " : style.utf8 ? "│  " : "|  ";
+      open_ends.push_back({overlays[i], place.indent + line, place.indent + fork});
+    }
+  }
+}
+
+void write_image(JsonWriter& json, const Forest& forest, std::size_t index,
+                 const ForestUsage& usage) {
+  const ForestImage& image = forest.images[index];
+  json.begin_object().member("index", index);
+  json.name_member("path", image.path)
+      .member("format", image.format)
+      .member("opened", image.is_open)
+      .member("in-scan", image.in_scan);
+  if (image.is_open)
+    json.member("capacity", image.capacity);
+  if (image.status)
+    json.member("allocation", image.status->allocated).member("physical", image.status->size);
+  if (const analysis::NodeUsage* used = usage_of(usage, image)) {
+    if (used->image_end)
+      json.member("image-end", used->image_end->offset.value)
+          .member("image-end-is-lower-bound", used->image_end->is_lower_bound);
+    if (used->own)
+      json.key("own")
+          .begin_object()
+          .member("data", used->own->data)
+          .member("zero", used->own->zero)
+          .member("compressed", used->own->compressed)
+          .end_object();
+  }
+  if (!image.backing_name.empty())
+    json.name_member("backing-filename", image.backing_name);
+  if (image.backing)
+    json.member("backing", *image.backing);
+  const auto write_indices = [&](const char* name, const std::vector<std::size_t>& indices) {
+    json.key(name).begin_array();
+    for (const std::size_t other : indices)
+      json.value(other);
+    json.end_array();
+  };
+  write_indices("overlays", image.overlays);
+  write_indices("data-file-of", image.data_file_of);
+  write_findings(json, image.findings);
+  json.end_object();
+}
+
+}  // namespace
+
+Result<void> write_forest_text(const Forest& forest, const ForestUsage& usage, const Style& style,
+                               const Sink& sink) {
+  using enum Table::Align;
+  Table table(
+      {"IMAGE", "FORMAT", "CAPACITY", "ALLOCATION", "PHYSICAL", "IMAGE END", "OWN DATA", ""},
+      {left, left, right, right, right, right, right, left});
+  std::size_t leaves = 0;
+  for (const std::size_t root : forest.roots)
+    add_rows(table, forest, root, usage, style);
+  std::string out = table.text(style);
+  for (const ForestImage& image : forest.images) {
+    leaves += image.overlays.empty() && image.data_file_of.empty() ? 1 : 0;
+    for (const finding::Finding& finding : image.findings)
+      out += fmt::format("{}: {}\n", to_terminal(image.path), finding_line(style, finding));
+  }
+  out += fmt::format(
+      "{} images: {} without a backing file here, {} without an overlay; {} other files\n",
+      forest.images.size(), forest.roots.size(), leaves, forest.other_files);
+  return sink(out);
+}
+
+Result<void> write_forest_json(const Forest& forest, const ForestUsage& usage, const Sink& sink) {
+  JsonWriter json;
+  json.begin_object().member("schema", "coldchain.forest").member("version", 1);
+  json.key("images").begin_array();
+  for (std::size_t i = 0; i < forest.images.size(); ++i)
+    write_image(json, forest, i, usage);
+  json.end_array();
+  json.key("roots").begin_array();
+  for (const std::size_t root : forest.roots)
+    json.value(root);
+  json.end_array().member("other-files", forest.other_files);
+  json.key("unreadable").begin_array();
+  for (const Error& error : forest.unreadable)
+    json.value(error.message);
+  json.end_array().end_object();
+  return sink(json.take() + "\n");
+}
+
+}  // namespace coldchain::report

@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: MIT
+#include <array>
+#include <ctime>
+#include <string>
+
+#include <coldchain/base/text.hpp>
+#include <coldchain/base/try.hpp>
+#include <coldchain/report/findings_report.hpp>
+#include <coldchain/report/tree_report.hpp>
+
+#include <fmt/format.h>
+
+namespace coldchain::report {
+
+namespace {
+
+finding::Findings all_findings(const TreeLayer& layer) {
+  finding::Findings findings = layer.node->findings;
+  if (layer.usage)
+    findings.insert(findings.end(), layer.usage->findings.begin(), layer.usage->findings.end());
+  return findings;
+}
+
+std::string format_cell(const graph::Node& node) {
+  const auto* qcow2 = node.qcow2_image();
+  if (qcow2 != nullptr)
+    return qcow2->header().version >= 3 ? "qcow2 1.1" : "qcow2 0.10";
+  return node.format.empty() ? "?" : to_terminal(node.format);
+}
+
+std::string size_cell(bool known, std::uint64_t bytes) {
+  return known ? human_size(bytes) : "-";
+}
+
+std::string image_end_cell(const TreeLayer& layer) {
+  if (!layer.usage || !layer.usage->image_end)
+    return "-";
+  const analysis::ImageEnd& end = *layer.usage->image_end;
+  return (end.is_lower_bound ? ">=" : "") + human_size(end.offset.value);
+}
+
+std::string provides_cell(const TreeLayer& layer, std::uint64_t guest_size) {
+  if (!layer.provides)
+    return "-";
+  const std::uint64_t total = layer.provides->total();
+  const double percent =
+      guest_size == 0 ? 0 : 100.0 * static_cast<double>(total) / static_cast<double>(guest_size);
+  return fmt::format("{} {:3.0f}%", human_size(total), percent);
+}
+
+// "top", then "└─ mid", then "   └─ base".
+std::string branch(std::size_t depth, const Style& style) {
+  if (depth == 0)
+    return "";
+  return std::string(3 * (depth - 1), ' ') + (style.utf8 ? "└─ " : "`- ");
+}
+
+std::string date_text(const io::Timestamp& time) {
+  const auto seconds = static_cast<std::time_t>(time.seconds);
+  std::tm local = {};
+  localtime_r(&seconds, &local);
+  std::array<char, 32> text{};
+  return {text.data(), std::strftime(text.data(), text.size(), "%Y-%m-%d %H:%M:%S", &local)};
+}
+
+std::string details_text(std::size_t index, const TreeLayer& layer) {
+  const graph::Node& node = *layer.node;
+  std::string out = fmt::format("[{}] {}\n", index, to_terminal(node.filename));
+  if (const auto* qcow2 = node.qcow2_image()) {
+    const qcow2::Header& header = qcow2->header();
+    out += fmt::format("    cluster size {}, refcount bits {}, features: {}\n",
+                       human_size(header.cluster_size()), header.refcount_bits(),
+                       fmt::join(feature_names(header), ", "));
+    if (!node.data_filename.empty())
+      out += fmt::format("    data file {}\n", to_terminal(node.data_filename));
+  }
+  if (!node.file)
+    return out;
+  const io::FileStatus& status = node.file->status();
+  return out + fmt::format("    mode {:04o}, owner {}, group {}, modified {}, accessed {}\n",
+                           status.mode, status.owner, status.group, date_text(status.modified),
+                           date_text(status.accessed));
+}
+
+void write_timestamp(JsonWriter& json, std::string_view name, const io::Timestamp& time) {
+  json.key(name)
+      .begin_object()
+      .member("seconds", time.seconds)
+      .member("nanoseconds", time.nanoseconds)
+      .end_object();
+}
+
+void write_layer_header(JsonWriter& json, const TreeLayer& layer) {
+  const qcow2::Header& header = layer.node->qcow2_image()->header();
+  json.member("compat", header.version >= 3 ? "1.1" : "0.10")
+      .member("cluster-size", header.cluster_size())
+      .member("refcount-bits", header.refcount_bits());
+  json.key("features").begin_array();
+  for (const std::string& feature : feature_names(header))
+    json.value(feature);
+  json.end_array();
+  if (header.backing_file)
+    json.name_member("backing-filename", *header.backing_file);
+  if (const auto format = header.backing_format())
+    json.name_member("backing-filename-format", *format);
+  if (!layer.node->data_filename.empty())
+    json.name_member("data-file", layer.node->data_filename);
+}
+
+void write_usage(JsonWriter& json, const TreeLayer& layer) {
+  if (layer.usage && layer.usage->image_end)
+    json.member("image-end", layer.usage->image_end->offset.value)
+        .member("image-end-is-lower-bound", layer.usage->image_end->is_lower_bound);
+  if (layer.usage && layer.usage->own) {
+    const analysis::OwnUsage& own = *layer.usage->own;
+    json.key("own")
+        .begin_object()
+        .member("data", own.data)
+        .member("zero", own.zero)
+        .member("compressed", own.compressed)
+        .end_object();
+  }
+  if (layer.provides)
+    json.key("provides")
+        .begin_object()
+        .member("total", layer.provides->total())
+        .member("data", layer.provides->data)
+        .member("zero", layer.provides->zero)
+        .member("compressed", layer.provides->compressed)
+        .end_object();
+}
+
+// The layer, with its children nested under it.
+void write_layer(JsonWriter& json, const Tree& tree, std::size_t index) {
+  const TreeLayer& layer = tree[index];
+  const graph::Node& node = *layer.node;
+  json.begin_object().member("index", index);
+  json.name_member("name", node.name).name_member("filename", node.filename);
+  json.member("depth", index).member("opened", node.is_open());
+  if (!node.format.empty())
+    json.name_member("format", node.format).member("format-probed", node.format_probed);
+  if (node.is_open())
+    json.member("capacity", layer.sizes.capacity)
+        .member("guest-size", node.guest_size())
+        .member("allocation", layer.sizes.allocation)
+        .member("physical", layer.sizes.physical);
+  if (node.qcow2_image() != nullptr)
+    write_layer_header(json, layer);
+  write_usage(json, layer);
+  if (node.file)
+    write_status(json, node.file->status());
+  write_findings(json, all_findings(layer));
+  json.key("children").begin_array();
+  if (index + 1 < tree.size())
+    write_layer(json, tree, index + 1);
+  json.end_array().end_object();
+}
+
+}  // namespace
+
+std::vector<std::string> feature_names(const qcow2::Header& header) {
+  std::vector<std::string> names;
+  const auto add = [&](bool has, const char* name) {
+    if (has)
+      names.emplace_back(name);
+  };
+  using namespace qcow2;
+  add(header.has_lazy_refcounts(), "lazy_refcounts");
+  add(header.has_extended_l2(), "extended_l2");
+  add(header.compression_type() == static_cast<std::uint8_t>(CompressionType::zstd), "zstd");
+  add(header.has_data_file(), "data_file");
+  add(header.has_data_file() && header.data_file_is_raw(), "data_file_raw");
+  add((header.autoclear_features & autoclear::bitmaps) != 0, "bitmaps");
+  add(header.crypt_method == static_cast<std::uint32_t>(CryptMethod::aes), "aes");
+  add(header.crypt_method == static_cast<std::uint32_t>(CryptMethod::luks), "luks");
+  add(header.has_incompatible(incompatible::dirty), "dirty");
+  add(header.has_incompatible(incompatible::corrupt), "corrupt");
+  add(header.nb_snapshots != 0, "snapshots");
+  add(header.unknown_incompatible() != 0, "unknown_incompatible");
+  return names;
+}
+
+void write_status(JsonWriter& json, const io::FileStatus& status) {
+  json.key("permissions")
+      .begin_object()
+      .member("mode", fmt::format("{:04o}", status.mode))
+      .member("owner", status.owner)
+      .member("group", status.group)
+      .end_object();
+  json.key("timestamps").begin_object();
+  write_timestamp(json, "atime", status.accessed);
+  write_timestamp(json, "mtime", status.modified);
+  write_timestamp(json, "ctime", status.changed);
+  if (status.born)
+    write_timestamp(json, "btime", *status.born);
+  json.end_object();
+}
+
+Result<void> write_tree_text(const Tree& tree, bool details, const Style& style, const Sink& sink) {
+  using enum Table::Align;
+  Table table({"#", "IMAGE", "FORMAT", "CAPACITY", "ALLOCATION", "PHYSICAL", "IMAGE END",
+               "OWN DATA", "OWN ZERO", "PROVIDES"},
+              {right, left, left, right, right, right, right, right, right, right});
+  for (std::size_t i = 0; i < tree.size(); ++i) {
+    const TreeLayer& layer = tree[i];
+    const bool known = layer.node->is_open();
+    const bool counted = layer.usage && layer.usage->own;
+    const analysis::OwnUsage own = counted ? *layer.usage->own : analysis::OwnUsage{};
+    table.add({std::to_string(i), branch(i, style) + to_terminal(layer.node->filename),
+               format_cell(*layer.node), size_cell(known, layer.sizes.capacity),
+               size_cell(known, layer.sizes.allocation), size_cell(known, layer.sizes.physical),
+               image_end_cell(layer), size_cell(counted, own.data + own.compressed),
+               size_cell(counted, own.zero),
+               provides_cell(layer, tree.front().node->guest_size())});
+  }
+  std::string out = table.text(style);
+  for (std::size_t i = 0; details && i < tree.size(); ++i)
+    out += details_text(i, tree[i]);
+  for (std::size_t i = 0; i < tree.size(); ++i) {
+    for (const finding::Finding& finding : all_findings(tree[i]))
+      out += fmt::format("[{}] {}\n", i, finding_line(style, finding));
+  }
+  return sink(out);
+}
+
+void write_tree_json(JsonWriter& json, const Tree& tree) {
+  json.begin_object();
+  json.member("layers", tree.size());
+  if (tree.front().provides_elsewhere)
+    json.member("absent", *tree.front().provides_elsewhere);
+  json.key("top");
+  write_layer(json, tree, 0);
+  json.end_object();
+}
+
+}  // namespace coldchain::report

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: MIT
+#include "image_builder.hpp"
+#include "temp_folder.hpp"
+
+#include <filesystem>
+#include <random>
+
+#include <coldchain/analysis/map.hpp>
+#include <coldchain/graph/open.hpp>
+
+#include <doctest/doctest.h>
+
+using namespace coldchain;
+using namespace coldchain::analysis;
+using testing::ImageBuilder;
+using testing::ImageOptions;
+using testing::TempFolder;
+
+namespace {
+
+struct Opened {
+  explicit Opened(const std::string& path) : files(io::system_files({}).value()) {
+    graph::OpenRequest request;
+    request.name = path;
+    top = graph::open(*files, {}, request).value();
+    chain.emplace(graph::Chain::make(*top).value());
+  }
+  std::unique_ptr<io::FileSource> files;
+  std::unique_ptr<graph::Node> top;
+  std::optional<graph::Chain> chain;
+
+  [[nodiscard]] std::vector<Extent> extents(GuestRange range, unsigned workers) const {
+    std::vector<Extent> found;
+    REQUIRE(
+        analysis::map(*chain, range, workers, [&](std::span<const Extent> some) -> Result<void> {
+          found.insert(found.end(), some.begin(), some.end());
+          return {};
+        }));
+    return found;
+  }
+  [[nodiscard]] std::vector<Extent> extents(unsigned workers = 1) const {
+    return extents({{0}, {chain->guest_size()}}, workers);
+  }
+};
+
+bool same(const Extent& a, const Extent& b) {
+  return a.guest == b.guest && a.layer == b.layer && a.present == b.present && a.zero == b.zero &&
+         a.data == b.data && a.has_host == b.has_host && (!a.has_host || a.host == b.host) &&
+         a.compressed == b.compressed && a.past_end == b.past_end;
+}
+
+// Three layers of different cluster sizes, the middle one with subclusters and shorter than the
+// top.
+void make_mixed_chain(const TempFolder& folder, std::uint64_t seed) {
+  std::mt19937_64 random(seed);
+  ImageOptions options;
+  for (int layer = 0; layer < 3; ++layer) {
+    const std::uint32_t bits[] = {12, 16, 14};
+    const std::uint64_t sizes[] = {6 << 20, 5 << 20, 8 << 20};
+    options.cluster_bits = bits[layer];
+    options.extended_l2 = layer == 1;
+    options.size = sizes[layer];
+    ImageBuilder builder(options);
+    builder.shuffle(700, seed + static_cast<std::uint64_t>(layer));
+    const std::uint64_t clusters = options.size >> options.cluster_bits;
+    for (int i = 0; i < 200; ++i) {
+      const std::uint64_t cluster = random() % clusters;
+      const auto bits_of = static_cast<std::uint32_t>(random());
+      switch (random() % 4) {
+        case 0:
+          builder.zero(cluster);
+          break;
+        case 1:
+          builder.compressed(cluster, 'c');
+          break;
+        default:
+          if (options.extended_l2)
+            builder.subclusters(cluster, bits_of & 0xcccccccc, bits_of & 0x33333333, 'x');
+          else
+            builder.data(cluster, static_cast<std::uint8_t>(i));
+      }
+    }
+    builder.build().write_to(folder / std::to_string(layer));
+    options.backing_file = std::to_string(layer);
+    options.backing_format = "qcow2";
+  }
+}
+
+}  // namespace
+
+TEST_CASE("map: the extents cover the range without gaps and none continues the one before") {
+  for (std::uint64_t seed = 1; seed <= 5; ++seed) {
+    const TempFolder folder;
+    make_mixed_chain(folder, seed);
+    const Opened opened(folder / "2");
+    const auto extents = opened.extents();
+    std::uint64_t position = 0;
+    for (std::size_t i = 0; i < extents.size(); ++i) {
+      CHECK(extents[i].guest.begin.value == position);
+      position = extents[i].guest.end.value;
+      if (i > 0)
+        CHECK_FALSE(continues(extents[i - 1], extents[i]));
+    }
+    CHECK(position == 8 << 20);
+  }
+}
+
+TEST_CASE("map: the result does not depend on the number of workers") {
+  const TempFolder folder;
+  make_mixed_chain(folder, 9);
+  const Opened opened(folder / "2");
+  const auto alone = opened.extents(1);
+  for (const unsigned workers : {2U, 5U}) {
+    const auto together = opened.extents(workers);
+    REQUIRE(together.size() == alone.size());
+    for (std::size_t i = 0; i < alone.size(); ++i)
+      CHECK(same(alone[i], together[i]));
+  }
+}
+
+TEST_CASE("map: a part of the range gives the extents of the whole, cut") {
+  const TempFolder folder;
+  make_mixed_chain(folder, 3);
+  const Opened opened(folder / "2");
+  const auto whole = opened.extents();
+  std::mt19937_64 random(4);
+  for (int round = 0; round < 50; ++round) {
+    const std::uint64_t begin = random() % (8 << 20);
+    const std::uint64_t end = begin + 1 + random() % ((8 << 20) - begin);
+    std::uint64_t position = begin;
+    std::size_t at = 0;
+    for (const Extent& extent : opened.extents({{begin}, {end}}, 2)) {
+      while (whole[at].guest.end <= extent.guest.begin)
+        ++at;
+      Extent expected = whole[at];
+      expected.host = expected.host + (position - expected.guest.begin.value);
+      expected.guest = {{position}, {std::min(end, whole[at].guest.end.value)}};
+      CHECK(same(extent, expected));
+      position = extent.guest.end.value;
+    }
+    CHECK(position == end);
+  }
+}
+
+TEST_CASE("map: says of every byte what a read of it finds") {
+  const TempFolder folder;
+  make_mixed_chain(folder, 5);
+  const Opened opened(folder / "2");
+  for (const Extent& extent : opened.extents()) {
+    Bytes content(extent.guest.size());
+    REQUIRE(opened.chain->read(extent.guest.begin, content));
+    if (extent.zero) {
+      CHECK(content == Bytes(content.size()));
+    } else if (extent.has_host) {
+      Bytes host(content.size());
+      const auto& layer = opened.chain->layers()[extent.layer];
+      REQUIRE(io::read_zero_extended(layer.qcow2().file(), extent.host, host));
+      CHECK(content == host);
+    }
+  }
+}
+
+TEST_CASE("map: of an empty or nearly empty huge image costs nothing") {
+  const TempFolder folder;
+  ImageOptions options;
+  options.size = 1ULL << 50;
+  ImageBuilder(options).data_hole(1ULL << 30).build().write_to(folder / "huge");
+  CHECK(Opened(folder / "huge").extents(2).size() == 3);
+  options.backing_file = "huge";
+  options.backing_format = "qcow2";
+  ImageBuilder(options).build().write_to(folder / "top");
+  CHECK(Opened(folder / "top").extents(2).size() == 3);
+  testing::write_file(folder / "raw", "x");
+  std::filesystem::resize_file(folder / "raw", 1ULL << 42);
+  options.backing_file = "raw";
+  options.backing_format = "raw";
+  options.size = 1ULL << 42;
+  ImageBuilder(options).data_hole(1ULL << 20).build().write_to(folder / "top");
+  CHECK(Opened(folder / "top").extents(2).size() == 4);
+}
+
+TEST_CASE("map: an error in a table names the image") {
+  const TempFolder folder;
+  ImageBuilder(ImageOptions{}).raw_entry(0, 0x10200).build().write_to(folder / "bad");
+  const Opened opened(folder / "bad");
+  for (const unsigned workers : {1U, 2U}) {
+    const auto done = analysis::map(*opened.chain, {{0}, {1 << 20}}, workers,
+                                    [](std::span<const Extent>) { return Result<void>{}; });
+    REQUIRE_FALSE(done);
+    CHECK(done.error().message.starts_with(folder / "bad"));
+  }
+}

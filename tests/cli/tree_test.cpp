@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: MIT
+#include "fake_world.hpp"
+#include "image_builder.hpp"
+#include "temp_folder.hpp"
+
+#include <filesystem>
+
+#include <doctest/doctest.h>
+#include <nlohmann/json.hpp>
+
+using namespace coldchain;
+using testing::ImageBuilder;
+using testing::ImageOptions;
+using testing::run_coldchain;
+using testing::TempFolder;
+
+namespace {
+
+std::map<std::string, Bytes> some_files() {
+  ImageOptions options;
+  options.backing_file = "base";
+  options.backing_format = "raw";
+  std::map<std::string, Bytes> files;
+  files["mid"] = ImageBuilder(options).data(0, 1).data(1, 1).build().flat();
+  options.backing_file = "mid";
+  options.backing_format = "qcow2";
+  files["top"] = ImageBuilder(options).data(0, 1).zero(2).build().flat();
+  files["base"] = Bytes(512 << 10);
+  return files;
+}
+
+testing::Ran tree_of(std::vector<std::string> arguments, std::map<std::string, Bytes> files,
+                     std::map<std::string, std::string> variables = {}, bool terminal = false) {
+  testing::FakeWorld world;
+  world.memory = std::move(files);
+  world.variables = std::move(variables);
+  world.terminal = terminal;
+  arguments.insert(arguments.begin(), "tree");
+  const int status = cli::run(arguments, world);
+  return {status, world.out_text, world.err_text};
+}
+
+}  // namespace
+
+TEST_CASE("tree: of a chain for people, golden") {
+  const auto ran = tree_of({"top"}, some_files(), {{"LANG", "en_US.UTF-8"}});
+  CHECK(ran.status == 0);
+  CHECK(
+      ran.out ==
+      R"(#  IMAGE       FORMAT     CAPACITY  ALLOCATION  PHYSICAL  IMAGE END  OWN DATA  OWN ZERO      PROVIDES
+0  top         qcow2 1.1     1 MiB     384 KiB   384 KiB    384 KiB    64 KiB    64 KiB  128 KiB  12%
+1  └─ mid      qcow2 1.1     1 MiB     448 KiB   448 KiB    448 KiB   128 KiB       0 B   64 KiB   6%
+2     └─ base  raw         512 KiB     512 KiB   512 KiB          -   512 KiB       0 B  320 KiB  31%
+[2] note overlay-longer: 1048576 over 524288 bytes
+)");
+}
+
+TEST_CASE("tree: draws in ASCII where the locale is not UTF-8, and in colour only on a terminal") {
+  CHECK(tree_of({"top"}, some_files(), {{"LC_ALL", "C"}}).out.find("1  `- mid") !=
+        std::string::npos);
+  CHECK(tree_of({"top"}, some_files()).out.find('\x1b') == std::string::npos);
+  CHECK(tree_of({"top"}, some_files(), {}, true).out.find("\x1b[1m") != std::string::npos);
+  CHECK(tree_of({"top"}, some_files(), {{"NO_COLOR", "1"}}, true).out.find('\x1b') ==
+        std::string::npos);
+  CHECK(tree_of({"--color=always", "top"}, some_files()).out.find('\x1b') != std::string::npos);
+  CHECK(tree_of({"--color=never", "top"}, some_files(), {}, true).out.find('\x1b') ==
+        std::string::npos);
+}
+
+TEST_CASE("tree: a broken link does not end the run; what can be read is shown, the status is 1") {
+  auto files = some_files();
+  files.erase("mid");
+  const auto ran = tree_of({"top"}, files);
+  CHECK(ran.status == 1);
+  CHECK(ran.out.find("[1] fatal link-missing: No such file or directory") != std::string::npos);
+  CHECK(ran.out.find("0  top") != std::string::npos);
+  const auto both = tree_of({"none", "base"}, files);
+  CHECK(both.status == 1);
+  CHECK(both.out.find("base") != std::string::npos);
+}
+
+TEST_CASE("tree: JSON has a schema, a version and a layer inside its overlay") {
+  const auto json =
+      nlohmann::json::parse(tree_of({"--output=json", "top", "base"}, some_files()).out);
+  CHECK(json["schema"] == "coldchain.tree");
+  CHECK(json["version"] == 1);
+  REQUIRE(json["trees"].size() == 2);
+  const auto& top = json["trees"][0]["top"];
+  CHECK(json["trees"][0]["layers"] == 3);
+  CHECK(json["trees"][0]["absent"] == 1 << 19);
+  CHECK(top["provides"]["total"] == 131072);
+  CHECK(top["children"][0]["filename"] == "mid");
+  CHECK(top["children"][0]["children"][0]["own"]["data"] == 512 << 10);
+  CHECK(top["features"].empty());
+  CHECK(top["permissions"]["mode"] == "0600");
+  CHECK(top["timestamps"].contains("mtime"));
+}
+
+TEST_CASE("tree: --fast reads headers only") {
+  const auto json =
+      nlohmann::json::parse(tree_of({"--fast", "--output=json", "top"}, some_files()).out);
+  const auto& top = json["trees"][0]["top"];
+  CHECK(top["capacity"] == 1 << 20);
+  CHECK_FALSE(top.contains("own"));
+  CHECK_FALSE(top.contains("provides"));
+  CHECK_FALSE(top.contains("image-end"));
+}
+
+TEST_CASE("tree: --details tells cluster size, features, permissions") {
+  const auto ran = tree_of({"--details", "top"}, some_files());
+  CHECK(ran.out.find("cluster size 64 KiB, refcount bits 16") != std::string::npos);
+  CHECK(ran.out.find("mode 0600, owner 0, group 0") != std::string::npos);
+}
+
+TEST_CASE("tree: of a folder draws bases above their overlays and tells the rest") {
+  const TempFolder folder;
+  ImageBuilder(ImageOptions{}).data(0, 1).build().write_to(folder / "base");
+  ImageOptions options;
+  options.backing_file = "base";
+  options.backing_format = "qcow2";
+  ImageBuilder(options).build().write_to(folder / "one");
+  ImageBuilder(options).build().write_to(folder / "two");
+  options.backing_file = "none";
+  ImageBuilder(options).build().write_to(folder / "orphan");
+  testing::write_file(folder / "notes", "x");
+  const auto ran = run_coldchain({"tree", folder.path()});
+  CHECK(ran.status == 1);
+  CHECK(ran.out.find("shared by 2") != std::string::npos);
+  CHECK(ran.out.find("|- " + (folder / "one")) != std::string::npos);
+  CHECK(ran.out.find("`- " + (folder / "two")) != std::string::npos);
+  CHECK(ran.out.find("fatal link-missing") != std::string::npos);
+  CHECK(ran.out.find(
+            "4 images: 2 without a backing file here, 3 without an overlay; 1 other files") !=
+        std::string::npos);
+  const auto json =
+      nlohmann::json::parse(run_coldchain({"tree", "--output=json", folder.path()}).out);
+  CHECK(json["schema"] == "coldchain.forest");
+  CHECK(json["images"].size() == 4);
+  CHECK(json["images"][0]["overlays"].size() == 2);
+  CHECK(json["images"][0].contains("own"));
+  const auto fast =
+      nlohmann::json::parse(run_coldchain({"tree", "--fast", "--output=json", folder.path()}).out);
+  CHECK_FALSE(fast["images"][0].contains("own"));
+  CHECK(run_coldchain({"tree", folder.path(), folder / "one"}).status == 1);
+}

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: MIT
+#include <random>
+
+#include <coldchain/codec/codec.hpp>
+
+#include <doctest/doctest.h>
+#include <zlib.h>
+#include <zstd.h>
+
+using namespace coldchain;
+
+namespace {
+
+Bytes some_bytes(std::size_t size) {
+  Bytes bytes(size);
+  std::mt19937 random(1);
+  for (std::size_t i = 0; i < size; ++i)
+    bytes[i] = static_cast<std::byte>(i % 7 == 0 ? random() : 'a');
+  return bytes;
+}
+
+Bytes deflated(const Bytes& plain, int flush) {
+  z_stream stream = {};
+  ::deflateInit2(&stream, 9, Z_DEFLATED, -15, 9, Z_DEFAULT_STRATEGY);
+  Bytes out(::deflateBound(&stream, plain.size()) + 64);
+  stream.next_in = reinterpret_cast<Bytef*>(const_cast<std::byte*>(plain.data()));
+  stream.avail_in = static_cast<uInt>(plain.size());
+  stream.next_out = reinterpret_cast<Bytef*>(out.data());
+  stream.avail_out = static_cast<uInt>(out.size());
+  ::deflate(&stream, flush);
+  out.resize(stream.total_out);
+  ::deflateEnd(&stream);
+  return out;
+}
+
+Bytes zstd(const Bytes& plain) {
+  Bytes out(ZSTD_compressBound(plain.size()));
+  out.resize(ZSTD_compress(out.data(), out.size(), plain.data(), plain.size(), 3));
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("inflate: gives back the cluster, whatever follows the stream") {
+  const Bytes plain = some_bytes(65536);
+  Bytes stream = deflated(plain, Z_FINISH);
+  stream.insert(stream.end(), 100, std::byte{0xff});
+  Bytes out(plain.size());
+  REQUIRE(codec::inflate(stream, out));
+  CHECK(out == plain);
+}
+
+TEST_CASE("inflate: accepts a stream that fills the cluster without an end mark") {
+  const Bytes plain = some_bytes(65536);
+  const Bytes stream = deflated(plain, Z_SYNC_FLUSH);
+  Bytes out(plain.size());
+  REQUIRE(codec::inflate(stream, out));
+  CHECK(out == plain);
+}
+
+TEST_CASE("inflate: refuses a stream that is cut, damaged or too short for the cluster") {
+  const Bytes plain = some_bytes(65536);
+  Bytes stream = deflated(plain, Z_FINISH);
+  Bytes out(plain.size());
+  CHECK_FALSE(codec::inflate(ByteView(stream).first(stream.size() / 2), out));
+  CHECK_FALSE(codec::inflate({}, out));
+  CHECK_FALSE(codec::inflate(Bytes(64, std::byte{0xff}), out));
+  CHECK_FALSE(codec::inflate(deflated(some_bytes(1000), Z_FINISH), out));
+}
+
+TEST_CASE("unzstd: gives back the cluster, also from several frames and with bytes behind them") {
+  const Bytes plain = some_bytes(65536);
+  Bytes stream = zstd(plain);
+  stream.insert(stream.end(), 100, std::byte{0});
+  Bytes out(plain.size());
+  REQUIRE(codec::unzstd(stream, out));
+  CHECK(out == plain);
+
+  Bytes two = zstd(Bytes(plain.begin(), plain.begin() + 1000));
+  const Bytes second = zstd(Bytes(plain.begin() + 1000, plain.end()));
+  two.insert(two.end(), second.begin(), second.end());
+  REQUIRE(codec::unzstd(two, out));
+  CHECK(out == plain);
+}
+
+TEST_CASE("unzstd: refuses what is cut, damaged, too short or too long for the cluster") {
+  const Bytes plain = some_bytes(65536);
+  const Bytes stream = zstd(plain);
+  Bytes out(plain.size());
+  CHECK_FALSE(codec::unzstd(ByteView(stream).first(stream.size() - 5), out));
+  CHECK_FALSE(codec::unzstd({}, out));
+  CHECK_FALSE(codec::unzstd(Bytes(64, std::byte{0xff}), out));
+  CHECK_FALSE(codec::unzstd(zstd(some_bytes(1000)), out));
+  CHECK_FALSE(codec::unzstd(zstd(some_bytes(70000)), out));
+}

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: MIT
+#include "temp_folder.hpp"
+
+#include <filesystem>
+
+#include <coldchain/io/open.hpp>
+
+#include <doctest/doctest.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+using namespace coldchain;
+using testing::TempFolder;
+
+TEST_CASE("posix file: its facts are those of stat") {
+  const TempFolder folder;
+  testing::write_file(folder / "a", std::string(1000, 'x'));
+  ::chmod((folder / "a").c_str(), 0640);
+  const auto files = io::system_files({}).value();
+  const auto file = files->open(folder / "a").value();
+  struct stat facts = {};
+  ::stat((folder / "a").c_str(), &facts);
+  CHECK(file->size() == 1000);
+  CHECK(file->status().kind == io::FileKind::regular);
+  CHECK(file->status().allocated == static_cast<std::uint64_t>(facts.st_blocks) * 512);
+  CHECK(file->status().mode == 0640);
+  CHECK(file->status().identity.inode == facts.st_ino);
+  CHECK(file->status().modified.seconds == facts.st_mtim.tv_sec);
+}
+
+TEST_CASE("posix file: two names of one file have one identity") {
+  const TempFolder folder;
+  testing::write_file(folder / "a", "x");
+  std::filesystem::create_symlink("a", folder / "link");
+  std::filesystem::create_hard_link(folder / "a", folder / "hard");
+  const auto files = io::system_files({}).value();
+  const auto identity = files->open(folder / "a").value()->status().identity;
+  CHECK(files->open(folder / "link").value()->status().identity == identity);
+  CHECK(files->open(folder / "hard").value()->status().identity == identity);
+}
+
+TEST_CASE("posix file: reading leaves the access time alone for the owner") {
+  const TempFolder folder;
+  testing::write_file(folder / "a", std::string(4096, 'x'));
+  const timespec old[2] = {{1000, 0}, {2000, 0}};
+  ::utimensat(AT_FDCWD, (folder / "a").c_str(), old, 0);
+  const auto file = io::system_files({}).value()->open(folder / "a").value();
+  Bytes buffer(4096);
+  REQUIRE(file->read_at({0}, buffer).value() == 4096);
+  struct stat facts = {};
+  ::stat((folder / "a").c_str(), &facts);
+  CHECK(facts.st_atim.tv_sec == 1000);
+}
+
+TEST_CASE("posix file: data_ranges finds the data between holes") {
+  const TempFolder folder;
+  testing::write_file(folder / "a", "");
+  std::filesystem::resize_file(folder / "a", 8 << 20);
+  std::fstream out(folder / "a", std::ios::in | std::ios::out | std::ios::binary);
+  out.seekp(4 << 20);
+  out << std::string(65536, 'x');
+  out.close();
+  const auto file = io::system_files({}).value()->open(folder / "a").value();
+  const auto ranges = io::data_ranges(*file, {{0}, {8 << 20}}).value();
+  REQUIRE(ranges.size() == 1);
+  CHECK(ranges[0].begin.value == 4 << 20);
+  CHECK(ranges[0].size() == 65536);
+}
+
+TEST_CASE("posix file: reading past the end of any file system's reach yields nothing") {
+  const TempFolder folder;
+  testing::write_file(folder / "a", "xyz");
+  const auto file = io::system_files({}).value()->open(folder / "a").value();
+  Bytes buffer(16);
+  CHECK(file->read_at({~0ULL - 4}, buffer).value() == 0);
+  CHECK(file->read_at({1ULL << 62}, buffer).value() == 0);
+  CHECK(file->read_at({1}, buffer).value() == 2);
+}

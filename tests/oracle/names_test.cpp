@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: MIT
+// How names are written and resolved, against qemu-img: run in the overlay's folder, where both
+// agree even on relative json: and file: names.
+#include "fake_world.hpp"
+#include "process.hpp"
+#include "temp_folder.hpp"
+
+#include <filesystem>
+
+#include <doctest/doctest.h>
+
+using namespace coldchain;
+using testing::quoted;
+using testing::run_coldchain;
+using testing::run_in;
+using testing::TempFolder;
+
+namespace {
+
+void compare(const std::string& folder, const std::vector<std::string>& arguments) {
+  std::string command = "qemu-img";
+  for (const std::string& argument : arguments)
+    command += " " + quoted(argument);
+  CAPTURE(command);
+  const auto theirs = run_in(folder, command);
+  const auto before = std::filesystem::current_path();
+  std::filesystem::current_path(folder);
+  const auto mine = run_coldchain(arguments);
+  std::filesystem::current_path(before);
+  CHECK(mine.status == theirs.status);
+  CHECK(mine.out == theirs.out);
+}
+
+}  // namespace
+
+TEST_CASE(
+    "oracle: every spelling of a backing file leads to the same map and info as in qemu-img") {
+  if (!testing::have_oracles())
+    return;
+  const TempFolder folder;
+  std::filesystem::create_directories(folder / "sub");
+  REQUIRE(run_in(folder.path(),
+                 "qemu-img create -q -f raw base.raw 1M && "
+                 "qemu-io -f raw -c 'write -P 7 64k 64k' base.raw >/dev/null && "
+                 "cp base.raw sub/base.raw && cp base.raw 'we,ird name'")
+              .status == 0);
+  const std::vector<std::string> names = {
+      "base.raw",
+      "./base.raw",
+      "sub/../base.raw",
+      folder / "base.raw",
+      "file:base.raw",
+      "we,ird name",
+      R"(json:{"driver":"raw","file":{"driver":"file","filename":"base.raw"}})",
+      R"(json:{"driver":"raw","file.driver":"file","file.filename":"sub/base.raw"})"};
+  for (const std::string& name : names) {
+    REQUIRE(run_in(folder.path(),
+                   "qemu-img create -q -f qcow2 -F raw -b " + quoted(name) + " top.qcow2 1M")
+                .status == 0);
+    compare(folder.path(), {"map", "--output=json", "top.qcow2"});
+    compare(folder.path(), {"map", "top.qcow2"});
+    compare(folder.path(), {"info", "--backing-chain", "top.qcow2"});
+  }
+  REQUIRE(run_in(folder.path(), "qemu-img create -q -f qcow2 -F raw -b ../base.raw sub/o.qcow2 1M")
+              .status == 0);
+  compare(folder.path(), {"info", "--backing-chain", "sub/o.qcow2"});
+  compare(folder.path(), {"info", folder / "sub/o.qcow2"});
+  compare(folder.path(), {"map", "sub/o.qcow2"});
+}
+
+TEST_CASE(
+    "oracle: image options and json: names on the command line mean what they mean to qemu-img") {
+  if (!testing::have_oracles())
+    return;
+  const TempFolder folder;
+  REQUIRE(run_in(folder.path(),
+                 "qemu-img create -q -f raw base.raw 1M && "
+                 "qemu-img create -q -f qcow2 -F raw -b base.raw top.qcow2 && "
+                 "qemu-io -f qcow2 -c 'write -P 7 64k 64k' top.qcow2 >/dev/null")
+              .status == 0);
+  compare(folder.path(),
+          {"map", "--output=json", "--image-opts", "driver=qcow2,file.filename=top.qcow2"});
+  compare(folder.path(),
+          {"info", "--image-opts", "driver=qcow2,file.driver=file,file.filename=top.qcow2"});
+  compare(
+      folder.path(),
+      {"map", "--output=json",
+       R"(json:{"driver":"qcow2","backing":null,"file":{"driver":"file","filename":"top.qcow2"}})"});
+  compare(folder.path(),
+          {"map", "--output=json", R"(json:{"driver":"qcow2","file.filename":"top.qcow2"})"});
+  compare(folder.path(), {"map", "--output=json", "file:top.qcow2"});
+}
+
+TEST_CASE("oracle: an image that another process writes to is refused, unless -U") {
+  if (!testing::have_oracles())
+    return;
+  const TempFolder folder;
+  REQUIRE(run_in(folder.path(), "qemu-img create -q -f qcow2 top.qcow2 1M").status == 0);
+  const auto theirs = run_in(
+      folder.path(),
+      "mkfifo hold; (sleep 2 > hold) & qemu-io -f qcow2 top.qcow2 < hold >/dev/null & sleep 0.7; "
+      "qemu-img info top.qcow2 2>theirs; echo $? > theirs-status; " COLDCHAIN_PROGRAM
+      " info top.qcow2 2>ours; echo $? > ours-status; " COLDCHAIN_PROGRAM
+      " info -U top.qcow2 >shared; echo $? >> ours-status; wait");
+  const auto read = [&](const char* name) {
+    std::ifstream file(folder / name);
+    return std::string(std::istreambuf_iterator<char>(file), {});
+  };
+  CHECK(read("theirs-status") == "1\n");
+  CHECK(read("ours-status") == "1\n0\n");
+  CHECK(read("ours") == "coldchain: " + read("theirs").substr(std::string("qemu-img: ").size()));
+  CHECK(read("shared").find("image: top.qcow2") != std::string::npos);
+}

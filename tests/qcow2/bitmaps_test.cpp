@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: MIT
+#include "image_builder.hpp"
+
+#include <coldchain/io/memory_file.hpp>
+#include <coldchain/qcow2/bitmaps.hpp>
+#include <coldchain/qcow2/geometry.hpp>
+
+#include <doctest/doctest.h>
+
+using namespace coldchain;
+using namespace coldchain::qcow2;
+
+namespace {
+
+Bitmap some_bitmap() {
+  Bitmap bitmap;
+  bitmap.bitmap_table_offset = 0x50000;
+  bitmap.bitmap_table_size = 3;
+  bitmap.flags = bitmap_flags::automatic;
+  bitmap.extra_data = Bytes(5, std::byte{1});
+  bitmap.name = "nightly";
+  return bitmap;
+}
+
+bool is_accepted(const Bitmap& bitmap) {
+  return decode_bitmap_directory(encode_bitmap_directory({bitmap}), 1).has_value();
+}
+
+}  // namespace
+
+TEST_CASE("bitmaps: decoding what was encoded gives the same directory") {
+  const std::vector<Bitmap> bitmaps = {some_bitmap(), some_bitmap()};
+  CHECK(decode_bitmap_directory(encode_bitmap_directory(bitmaps), 2).value() == bitmaps);
+}
+
+TEST_CASE("bitmaps: a directory that ends inside an entry is an error at every length") {
+  const Bytes bytes = encode_bitmap_directory({some_bitmap()});
+  const std::size_t needed = 24 + 5 + 7;
+  for (std::size_t size = 0; size < needed; ++size)
+    CHECK_FALSE(decode_bitmap_directory(ByteView(bytes).first(size), 1));
+  CHECK(decode_bitmap_directory(ByteView(bytes).first(needed), 1));
+}
+
+TEST_CASE("bitmaps: granularity, name and table size have limits on both sides") {
+  Bitmap bitmap = some_bitmap();
+  for (const unsigned bits : {9U, 31U}) {
+    bitmap.granularity_bits = static_cast<std::uint8_t>(bits);
+    CHECK(is_accepted(bitmap));
+  }
+  for (const unsigned bits : {8U, 32U, 255U}) {
+    bitmap.granularity_bits = static_cast<std::uint8_t>(bits);
+    CHECK_FALSE(is_accepted(bitmap));
+  }
+  bitmap = some_bitmap();
+  bitmap.name = std::string(1023, 'x');
+  CHECK(is_accepted(bitmap));
+  bitmap.name += 'x';
+  CHECK_FALSE(is_accepted(bitmap));
+  bitmap.name.clear();
+  CHECK_FALSE(is_accepted(bitmap));
+  bitmap = some_bitmap();
+  bitmap.bitmap_table_size = limits::max_bitmap_table_entries;
+  CHECK(is_accepted(bitmap));
+  ++bitmap.bitmap_table_size;
+  CHECK_FALSE(is_accepted(bitmap));
+}
+
+TEST_CASE("read_bitmaps: without the autoclear bit the extension is stale and there are none") {
+  testing::ImageBuilder builder{testing::ImageOptions{}};
+  builder.bitmap("a", bitmap_flags::automatic).bitmap("b", bitmap_flags::in_use);
+  const io::MemoryFile file(builder.build().flat());
+  Header header = read_header(file).value();
+  REQUIRE(read_bitmaps(file, header).value().size() == 2);
+  CHECK(read_bitmaps(file, header).value()[1].name == "b");
+  header.autoclear_features = 0;
+  CHECK(read_bitmaps(file, header).value().empty());
+}
+
+TEST_CASE("read_bitmaps: a directory that lies about its size allocates nothing") {
+  testing::ImageBuilder builder{testing::ImageOptions{}};
+  builder.bitmap("a", 0);
+  const io::MemoryFile file(builder.build().flat());
+  Header header = read_header(file).value();
+  Extension& extension = header.extensions.back();
+  REQUIRE(extension.type == qcow2::extension::bitmaps);
+  const be64 huge(60 << 20);
+  std::copy_n(bytes_of(huge).begin(), 8, extension.data.begin() + 8);
+  CHECK_FALSE(read_bitmaps(file, header));
+  extension.data.resize(23);
+  CHECK_FALSE(read_bitmaps(file, header));
+}

@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: MIT
+#include "image_builder.hpp"
+
+#include <memory>
+#include <random>
+
+#include <coldchain/io/memory_file.hpp>
+#include <coldchain/qcow2/image.hpp>
+
+#include <doctest/doctest.h>
+
+using namespace coldchain;
+using namespace coldchain::qcow2;
+using testing::ImageBuilder;
+using testing::ImageOptions;
+
+namespace {
+
+struct Opened {
+  explicit Opened(const ImageBuilder& builder) : file(builder.build().flat()) {}
+  io::MemoryFile file;
+  Image image = Image::open(file).value();
+  Mapping mapping = image.active_mapping().value();
+
+  [[nodiscard]] Result<std::vector<Run>> runs(std::uint64_t begin, std::uint64_t end) const {
+    Mapping::Cursor cursor;
+    std::vector<Run> found;
+    if (Result<void> done = mapping.runs({{begin}, {end}}, cursor, found); !done)
+      return fail(done.error());
+    return found;
+  }
+};
+
+std::string error_of(const ImageBuilder& builder) {
+  const Opened opened(builder);
+  const auto runs = opened.runs(0, opened.image.guest_size());
+  REQUIRE_FALSE(runs);
+  return runs.error().message;
+}
+
+}  // namespace
+
+TEST_CASE("runs: neighbours that continue each other are one run, others are not") {
+  ImageBuilder builder{ImageOptions{}};
+  builder.data(1, 1).data(2, 2).data(4, 4).data(3, 3).zero(5).zero(6).compressed(7, 7).compressed(
+      8, 8);
+  const Opened opened(builder);
+  const auto runs = opened.runs(0, 1 << 20).value();
+  std::vector<RunKind> kinds;
+  std::vector<std::uint64_t> lengths;
+  for (const Run& run : runs) {
+    kinds.push_back(run.kind);
+    lengths.push_back(run.guest.size() / 65536);
+  }
+  using enum RunKind;
+  CHECK(kinds ==
+        std::vector<RunKind>{unallocated, data, data, data, zero, compressed, unallocated});
+  CHECK(lengths == std::vector<std::uint64_t>{1, 2, 1, 1, 2, 2, 7});
+}
+
+TEST_CASE("runs: equal entries with a host offset are not contiguous") {
+  ImageBuilder builder{ImageOptions{}};
+  builder.zero_reserved(0);
+  const std::uint64_t entry = 0x10000 | copied_flag | zero_flag;
+  builder.raw_entry(1, entry);
+  const Opened opened(builder);
+  CHECK(opened.runs(0, 131072).value().size() == 2);
+}
+
+TEST_CASE("runs: cut anywhere, the pieces are those of the whole") {
+  std::mt19937_64 random(7);
+  for (const bool extended : {false, true}) {
+    ImageOptions options;
+    options.cluster_bits = 14;
+    options.extended_l2 = extended;
+    options.size = 300 * 16384 - 512;
+    ImageBuilder builder(options);
+    for (std::uint64_t cluster = 0; cluster < 300; ++cluster) {
+      switch (random() % 5) {
+        case 0:
+          builder.data(cluster, 1);
+          break;
+        case 1:
+          builder.zero(cluster);
+          break;
+        case 2:
+          if (extended) {
+            const auto bits = static_cast<std::uint32_t>(random());
+            builder.subclusters(cluster, bits & 0xaaaaffff, bits & 0x55550000, 3);
+          }
+          break;
+        default:
+          break;
+      }
+    }
+    const Opened opened(builder);
+    const auto whole = opened.runs(0, options.size).value();
+    for (int round = 0; round < 200; ++round) {
+      const std::uint64_t begin = random() % options.size / 512 * 512;
+      const std::uint64_t end = begin + random() % (options.size - begin) + 1;
+      std::uint64_t position = begin;
+      const auto part = opened.runs(begin, end).value();
+      for (const Run& run : part) {
+        CHECK(run.guest.begin.value == position);
+        position = run.guest.end.value;
+        for (const Run& other : whole) {
+          if (!other.guest.contains(run.guest.begin))
+            continue;
+          CHECK(other.kind == run.kind);
+          CHECK(other.guest.end >= run.guest.end);
+          if (has_host(run.kind))
+            CHECK(other.host + (run.guest.begin - other.guest.begin) == run.host);
+        }
+      }
+      CHECK(position == std::min(end, options.size));
+    }
+  }
+}
+
+TEST_CASE("runs: the cluster that the guest's end cuts is cut") {
+  ImageOptions options;
+  options.size = 65536 + 512;
+  ImageBuilder builder(options);
+  builder.data(0, 1).data(1, 1);
+  const Opened opened(builder);
+  const auto runs = opened.runs(0, 1 << 20).value();
+  REQUIRE(runs.size() == 1);
+  CHECK(runs[0].guest.size() == 65536 + 512);
+}
+
+TEST_CASE("runs: subclusters are told apart by their bits") {
+  ImageOptions options;
+  options.extended_l2 = true;
+  ImageBuilder builder(options);
+  builder.subclusters(0, 0x0000'000f, 0x0000'00f0, 1).subclusters(1, 0, 0xffff'0000, 0, false);
+  const Opened opened(builder);
+  const auto runs = opened.runs(0, 131072).value();
+  using enum RunKind;
+  REQUIRE(runs.size() == 5);
+  CHECK(runs[0].kind == data);
+  CHECK(runs[1].kind == zero_reserved);
+  CHECK(runs[2].kind == reserved);
+  CHECK(runs[3].kind == unallocated);
+  CHECK(runs[4].kind == zero);
+  CHECK(runs[0].guest.size() == 4 * 2048);
+  CHECK(runs[1].host == runs[0].host + 4 * 2048);
+}
+
+TEST_CASE("runs: entries that cannot be right are named with table and index") {
+  CHECK(error_of(ImageBuilder{ImageOptions{}}.raw_entry(3, 0x10200))
+            .find("entry 3: host cluster offset is not aligned") != std::string::npos);
+  ImageOptions version2;
+  version2.version = 2;
+  CHECK(
+      error_of(ImageBuilder(version2).raw_entry(2, 1)).find("zero cluster in a version 2 image") !=
+      std::string::npos);
+  ImageOptions extended;
+  extended.extended_l2 = true;
+  CHECK(error_of(ImageBuilder(extended).raw_entry(0, 0x10000, 0x1'0000'0001))
+            .find("subcluster bitmap contradicts itself") != std::string::npos);
+  CHECK(error_of(ImageBuilder(extended).raw_entry(0, 0, 1))
+            .find("subcluster bitmap contradicts itself") != std::string::npos);
+}
+
+TEST_CASE("runs: an L2 table outside the file or unaligned is an error, not zeros") {
+  ImageBuilder builder{ImageOptions{}};
+  builder.data(0, 1);
+  auto bytes = builder.build();
+  const Header header = decode_header(bytes.pieces.at(0)).value();
+  for (const std::uint64_t offset :
+       std::vector<std::uint64_t>{0x4000'0000, 0x10200, bytes.size - 512}) {
+    Bytes flat = bytes.flat();
+    const be64 entry(offset);
+    std::copy_n(bytes_of(entry).begin(), 8,
+                flat.begin() + static_cast<std::ptrdiff_t>(header.l1_table_offset));
+    const io::MemoryFile file(flat);
+    const Image image = Image::open(file).value();
+    const Mapping mapping = image.active_mapping().value();
+    Mapping::Cursor cursor;
+    std::vector<Run> runs;
+    CHECK_FALSE(mapping.runs({{0}, {1 << 20}}, cursor, runs));
+    CHECK_FALSE(mapping.locate({0}, cursor));
+  }
+}
+
+TEST_CASE("runs: a contiguous run never runs over the top of the offset field") {
+  ImageBuilder builder{ImageOptions{}};
+  builder.raw_entry(0, offset_mask & ~0xffffULL).raw_entry(1, (offset_mask & ~0xffffULL) + 0x10000);
+  const Opened opened(builder);
+  const auto runs = opened.runs(0, 131072).value();
+  REQUIRE(runs.size() == 2);
+  CHECK(runs[0].kind == RunKind::data);
+  CHECK(runs[1].kind == RunKind::unallocated);
+}
+
+TEST_CASE("locate: agrees with runs for every sector") {
+  ImageOptions options;
+  options.extended_l2 = true;
+  ImageBuilder builder(options);
+  builder.data(1, 1).zero(2).compressed(3, 3).subclusters(5, 0x00ff00ff, 0xff000000, 5);
+  const Opened opened(builder);
+  Mapping::Cursor cursor;
+  const auto runs = opened.runs(0, options.size).value();
+  for (const Run& run : runs) {
+    for (std::uint64_t at = run.guest.begin.value; at < run.guest.end.value; at += 512) {
+      const Location location = opened.mapping.locate({at}, cursor).value();
+      CHECK(location.kind == run.kind);
+      if (has_host(run.kind))
+        CHECK(location.host == run.host + (at - run.guest.begin.value));
+    }
+  }
+}
