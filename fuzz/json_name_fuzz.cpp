@@ -13,12 +13,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const std::string text = to_string(fuzz::to_bytes(data, size));
   if (!is_valid_utf8(to_terminal(text)))
     std::abort();
-  for (const auto origin : {graph::NameOrigin::image, graph::NameOrigin::command_line}) {
-    const auto json = graph::parse_name("json:" + text, origin);
-    if (json && json->path.empty() == json->protocol.empty())
-      std::abort();
-    (void)graph::parse_name(text, origin);
-  }
+  const auto json = graph::parse_name("json:" + text);
+  if (json && json->path.empty() == json->protocol.empty())
+    std::abort();
+  (void)graph::parse_name(text);
   (void)graph::parse_image_opts(text);
   return 0;
 }

@@ -32,11 +32,11 @@ ImageInfo image_info(const graph::Node& node) {
     return info;
   const qcow2::Header& header = image->header();
   info.header = header;
-  if (header.backing_file && !header.backing_file->empty()) {
-    info.backing_filename = header.backing_file;
-    info.full_backing_filename = graph::has_protocol(*header.backing_file)
-                                     ? *header.backing_file
-                                     : graph::resolve_path(node.filename, *header.backing_file);
+  if (header.backing_file() && !header.backing_file()->empty()) {
+    info.backing_filename = header.backing_file();
+    info.full_backing_filename = graph::has_protocol(*header.backing_file())
+                                     ? *header.backing_file()
+                                     : graph::resolve_path(node.filename, *header.backing_file());
   }
   if (header.unknown_incompatible() != 0)
     return info;  // the tables behind the header may mean something new

@@ -98,8 +98,8 @@ class Windows {
     if (!data)
       return range_.begin;  // the walk will meet the error and report it
     const GuestOffset guest{*data - origin};
-    // Where the data ends counts as content too: the rest is one hole, which needs no windows.
-    return guest.value >= layer.guest_size ? range_.end : std::min(guest, range_.end);
+    // Behind the last data there is one hole up to the end, which needs no windows.
+    return guest.value >= layer.raw().exact_size() ? range_.end : std::min(guest, range_.end);
   }
 
   const Chain* chain_;

@@ -101,6 +101,10 @@ NodeUsage usage_of(const graph::Node& node) {
     usage.findings.push_back({Code::image_mapping_unreadable, mapping.error().message});
 
   const qcow2::Header& header = image->header();
+  if (const auto snapshots = qcow2::read_snapshots(image->file(), header); !snapshots)
+    usage.findings.push_back({Code::image_snapshots_unreadable, snapshots.error().message});
+  if (const auto bitmaps = qcow2::read_bitmaps(image->file(), header); !bitmaps)
+    usage.findings.push_back({Code::image_bitmaps_unreadable, bitmaps.error().message});
   ImageEnd end;
   end.is_lower_bound = !mapping || header.has_incompatible(qcow2::incompatible::dirty |
                                                            qcow2::incompatible::corrupt);

@@ -7,7 +7,9 @@
 namespace coldchain {
 
 unsigned default_workers() {
-  return std::max(1U, std::thread::hardware_concurrency());
+  // More would mostly wait for the one that writes the answer, each holding windows in memory.
+  constexpr unsigned enough = 8;
+  return std::clamp(std::thread::hardware_concurrency(), 1U, enough);
 }
 
 void parallel_for(std::size_t count, unsigned workers,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
 
 #include <coldchain/base/text.hpp>
@@ -39,6 +40,22 @@ Decoded decode_one(std::string_view bytes) {
   const bool valid = code_point >= smallest[length] && code_point <= 0x10ffff && !nonchar &&
                      (code_point < 0xd800 || code_point > 0xdfff);
   return {code_point, length, valid};
+}
+
+// QEMU util/unicode.c: a lead byte takes all the continuation bytes that it asks for, up to five; then
+// the whole is judged. C0 80 is an accepted way to write NUL.
+Decoded decode_as_qemu(std::string_view bytes) {
+  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(bytes[i]); };
+  if (byte(0) < 0xc0 || byte(0) >= 0xfe)
+    return decode_one(bytes);
+  const auto wanted = static_cast<std::size_t>(std::countl_one(byte(0)));
+  std::size_t length = 1;
+  while (length < wanted && length < bytes.size() && (byte(length) & 0xc0) == 0x80)
+    ++length;
+  if (length == wanted && bytes.substr(0, 2) == "\xc0\x80")
+    return {0, 2, true};
+  const Decoded strict = decode_one(bytes.substr(0, length));
+  return {strict.code_point, length, strict.valid && strict.length == length};
 }
 
 void append_json_unit(std::string& out, char32_t unit) {
@@ -92,7 +109,7 @@ bool is_unsafe_on_terminal(char32_t c) {
 std::string to_json_string(std::string_view bytes) {
   std::string out = "\"";
   while (!bytes.empty()) {
-    const Decoded decoded = decode_one(bytes);
+    const Decoded decoded = decode_as_qemu(bytes);
     append_json_character(out, decoded.valid ? decoded.code_point : U'\ufffd');
     bytes.remove_prefix(decoded.length);
   }
@@ -113,6 +130,18 @@ std::string to_terminal(std::string_view bytes) {
     bytes.remove_prefix(decoded.length);
   }
   return out;
+}
+
+std::string to_terminal_lines(std::string_view text) {
+  std::string out;
+  for (;;) {
+    const std::size_t end = text.find('\n');
+    out += to_terminal(text.substr(0, end));
+    if (end == std::string_view::npos)
+      return out;
+    out += '\n';
+    text.remove_prefix(end + 1);
+  }
 }
 
 bool is_valid_utf8(std::string_view bytes) {

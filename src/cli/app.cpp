@@ -2,7 +2,11 @@
 #include "app.hpp"
 
 #include <algorithm>
+#include <array>
+#include <coldchain/base/text.hpp>
 #include <sstream>
+
+#include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
 
@@ -11,8 +15,19 @@ namespace coldchain::cli {
 int run(std::vector<std::string> arguments, World& world) {
   CLI::App app("Reads and explains the disk images of stopped virtual machines.", "coldchain");
   app.require_subcommand(1);
+  app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);  // as getopt
   app.set_version_flag("--version", "coldchain " COLDCHAIN_VERSION);
   app.footer("'coldchain VERB --help' describes a verb.");
+  if (!arguments.empty() && !arguments.front().starts_with('-')) {
+    constexpr std::array<std::string_view, 3> verbs = {"info", "map", "tree"};
+    if (std::find(verbs.begin(), verbs.end(), arguments.front()) == verbs.end()) {
+      world.complain({ErrorCode::invalid_argument,
+                      fmt::format("there is no verb '{}'; there are {}. 'coldchain --help' tells more",
+                                  to_terminal(arguments.front()), fmt::join(verbs, ", ")),
+                      0});
+      return failure;
+    }
+  }
   int status = success;
   register_info(app, world, status);
   register_map(app, world, status);

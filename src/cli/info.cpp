@@ -6,8 +6,11 @@
 #include <memory>
 
 #include <coldchain/analysis/image_info.hpp>
+#include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
 #include <coldchain/report/info_report.hpp>
+
+#include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
 
@@ -37,8 +40,19 @@ Result<ExitStatus> run_verb(const InfoOptions& info, World& world) {
       return fail(*node->gap);
     images.push_back(analysis::image_info(*node));
     if (node->gap && node->gap->code == ErrorCode::refused && info.backing_chain &&
-        node->backing() == nullptr && node->qcow2_image()->header().backing_file)
+        node->backing() == nullptr && node->qcow2_image()->header().backing_file())
       return fail(*node->gap);
+  }
+  // What is missing from the text below must not look as if it were not there.
+  for (const analysis::ImageInfo& image : images) {
+    for (const finding::Finding& found : image.findings) {
+      const finding::Row& row = finding::row(found.code);
+      if (row.severity > finding::Severity::note)
+        world.complain({ErrorCode::corrupt,
+                        fmt::format("{}: {}: {}. {}", to_terminal(image.filename), row.slug,
+                                    found.detail, row.advice),
+                        0});
+    }
   }
   if (info.common.json())
     TRY(report::write_info_json(images, info.backing_chain, world.sink()));

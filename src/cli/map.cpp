@@ -53,6 +53,7 @@ void options(CLI::App& app, MapOptions& map) {
   summary->excludes(context);
   app.add_option("--layer", map.layer,
                  "One layer alone, as if it had no backing file; 0 is the top")
+      ->check(CLI::NonNegativeNumber)
       ->type_name("N");
   app.add_option("--snapshot", map.snapshot, "An internal snapshot of the top, by ID or name")
       ->type_name("ID");
@@ -60,14 +61,14 @@ void options(CLI::App& app, MapOptions& map) {
   app.footer("Example: coldchain map --summary top.qcow2");
 }
 
-// The part of the guest's disk that -s and -l ask for.
+// The part of the guest's disk that -s and -l ask for; it may begin past the end, and is empty then.
 Result<GuestRange> wanted_range(const MapOptions& map, std::uint64_t guest_size) {
   const std::uint64_t start =
       map.start_offset ? TRY(parse_size("start offset", *map.start_offset)) : 0;
   const std::uint64_t length =
       map.max_length ? TRY(parse_size("max length", *map.max_length)) : guest_size;
   const std::uint64_t end = std::min(guest_size, checked_add(start, length).value_or(guest_size));
-  return GuestRange{{std::min(start, end)}, {end}};
+  return GuestRange{{start}, {std::max(start, end)}};
 }
 
 Result<void> write_context(const graph::Chain& chain, GuestRange range, const MapOptions& map,
@@ -88,7 +89,7 @@ Result<void> write_extents(const graph::Chain& chain, GuestRange range, const Ma
                         : (map.common.json() ? Form::qemu_json : Form::qemu_text);
   const report::Sink sink = world.sink();
   report::MapWriter writer(form, report::map_layers(chain), sink);
-  TRY(writer.begin());
+  TRY(writer.begin(range.begin.value));
   TRY(analysis::map(chain, range, world.workers(), [&](std::span<const analysis::Extent> extents) {
     return writer.write(extents);
   }));

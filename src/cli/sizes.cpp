@@ -2,6 +2,7 @@
 #include "sizes.hpp"
 
 #include <charconv>
+#include <limits>
 #include <optional>
 
 #include <coldchain/base/checked.hpp>
@@ -38,6 +39,12 @@ Result<std::uint64_t> parse_size(std::string_view what, std::string_view text) {
   };
   const char* const end = text.data() + text.size();
   std::uint64_t whole = 0;
+  if (text.starts_with("0x") || text.starts_with("0X")) {
+    const auto [hex_end, hex_error] = std::from_chars(text.data() + 2, end, whole, 16);
+    if (hex_error != std::errc{} || hex_end != end)
+      return refuse();
+    return whole;
+  }
   const auto [after, error] = std::from_chars(text.data(), end, whole);
   if (error != std::errc{})
     return refuse();
@@ -56,7 +63,7 @@ Result<std::uint64_t> parse_size(std::string_view what, std::string_view text) {
   const auto bytes = checked_mul(whole, 1ULL << *shift);
   const auto extra = static_cast<std::uint64_t>(fraction * static_cast<double>(1ULL << *shift));
   const auto sum = bytes ? checked_add(*bytes, extra) : std::nullopt;
-  if (!sum)
+  if (!sum || *sum > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()))
     return refuse();
   return *sum;
 }

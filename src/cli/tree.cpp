@@ -4,14 +4,18 @@
 #include "common_options.hpp"
 
 #include <algorithm>
+#include <filesystem>
 #include <memory>
 #include <mutex>
 
 #include <coldchain/analysis/usage.hpp>
+#include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
 #include <coldchain/graph/forest.hpp>
 #include <coldchain/report/forest_report.hpp>
 #include <coldchain/report/tree_report.hpp>
+
+#include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
 
@@ -74,10 +78,30 @@ bool is_sound(const report::Tree& tree) {
   });
 }
 
+// A folder is listed by its name on this machine: it must lie where its files may be opened.
+Result<void> check_beneath(const io::OpenPolicy& policy, const std::string& folder) {
+  namespace fs = std::filesystem;
+  const std::string& root = policy.root.empty() ? policy.sysroot : policy.root;
+  if (root.empty())
+    return {};
+  std::error_code error;
+  const fs::path inside = fs::canonical(folder, error).lexically_relative(fs::canonical(root, error));
+  if (error || inside.empty() || *inside.begin() == "..")
+    return fail(ErrorCode::refused,
+                fmt::format("the folder '{}' does not lie in '{}'; name it by its path on this machine",
+                            to_terminal(folder), to_terminal(root)));
+  return {};
+}
+
 Result<ExitStatus> run_forest(const TreeOptions& options, const std::vector<std::string>& folders,
                               World& world) {
   const io::OpenPolicy policy = policy_of(options.common);
   const auto files = TRY(world.files(policy));
+  if (options.details)
+    return fail(ErrorCode::invalid_argument,
+                "--details is for images; of a folder, '--output=json' tells all");
+  for (const std::string& folder : folders)
+    TRY(check_beneath(policy, folder));
   report::ForestUsage usage;
   std::mutex mutex;
   const graph::Inspect inspect = [&](const std::string& path, const graph::Node& node) {
@@ -85,7 +109,7 @@ Result<ExitStatus> run_forest(const TreeOptions& options, const std::vector<std:
       return;
     analysis::NodeUsage used = analysis::usage_of(node);
     const std::lock_guard lock(mutex);
-    usage.emplace(path, std::move(used));
+    usage.insert_or_assign(path, std::move(used));
   };
   graph::Forest forest = TRY(graph::scan(*files, policy, folders, world.workers(), inspect));
   bool sound = forest.unreadable.empty();
@@ -116,6 +140,7 @@ Result<ExitStatus> run_trees(const TreeOptions& options, World& world) {
     const Result<OpenedTree> opened = open_tree(options.common, image, true, world);
     if (!opened) {
       world.complain(opened.error());
+      report::write_tree_error_json(json, image, opened.error());
       status = failure;
       continue;
     }
@@ -123,7 +148,7 @@ Result<ExitStatus> run_trees(const TreeOptions& options, World& world) {
     if (!is_sound(tree))
       status = failure;
     if (options.common.json()) {
-      report::write_tree_json(json, tree);
+      report::write_tree_json(json, image, tree);
       continue;
     }
     if (!first)

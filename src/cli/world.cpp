@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include <coldchain/base/parallel.hpp>
+#include <coldchain/base/text.hpp>
 
 #include <fmt/format.h>
 #include <unistd.h>
@@ -65,7 +66,7 @@ bool is_utf8_locale(const World& world) {
 }  // namespace
 
 void World::complain(const Error& error) {
-  err(fmt::format("coldchain: {}\n", error.message));
+  err(fmt::format("coldchain: {}\n", to_terminal_lines(error.message)));
 }
 
 report::Style style_for(const World& world, const std::string& when) {

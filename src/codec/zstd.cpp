@@ -20,8 +20,6 @@ Result<void> unzstd(ByteView input, ByteSpan output) {
   if (!context)
     return fail(ErrorCode::io_error, "no memory for the zstd decoder");
   ZSTD_DCtx_reset(context.get(), ZSTD_reset_session_only);
-  // The decoder's window is bounded by the output, not by what a frame claims to need.
-  ZSTD_DCtx_setParameter(context.get(), ZSTD_d_windowLogMax, 27);
 
   ZSTD_inBuffer in{input.data(), input.size(), 0};
   ZSTD_outBuffer out{output.data(), output.size(), 0};

@@ -4,6 +4,8 @@
 #include <map>
 #include <set>
 
+#include "links.hpp"
+
 #include <coldchain/base/parallel.hpp>
 #include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
@@ -11,6 +13,7 @@
 #include <coldchain/graph/name.hpp>
 #include <coldchain/graph/open.hpp>
 #include <coldchain/graph/probe.hpp>
+#include <coldchain/io/lock.hpp>
 
 #include <fmt/format.h>
 
@@ -21,31 +24,38 @@ namespace {
 using finding::Code;
 namespace fs = std::filesystem;
 
-// Regular files below `directory`; symbolic links are not followed.
-void list_files(const std::string& directory, std::vector<std::string>& paths,
-                std::vector<Error>& unreadable) {
-  std::error_code error;
-  fs::recursive_directory_iterator entry(directory, error);
-  const fs::recursive_directory_iterator end;
-  while (!error && entry != end) {
-    std::error_code ignored;
-    if (entry->is_symlink(ignored) && entry->is_directory(ignored))
-      entry.disable_recursion_pending();
-    else if (!entry->is_symlink(ignored) && entry->is_regular_file(ignored))
-      paths.push_back(entry->path().string());
-    const std::string here = entry->path().string();
-    entry.increment(error);
-    if (error && entry != end) {
-      unreadable.push_back(system_error(error.value(), to_terminal(here)));
-      error.clear();
+struct Listing {
+  std::vector<std::string> files;  // regular files
+  std::vector<std::string> links;  // symbolic links to regular files, wherever those are
+  std::vector<Error> unreadable;
+};
+
+// What lies below `top`. Folder by folder, so that one that cannot be read costs nothing but itself.
+// Symbolic links to folders are not followed.
+void list_files(const std::string& top, Listing& listing) {
+  std::vector<std::string> folders = {top};
+  while (!folders.empty()) {
+    const std::string folder = std::move(folders.back());
+    folders.pop_back();
+    std::error_code error;
+    fs::directory_iterator entry(folder, error);
+    for (const fs::directory_iterator end; !error && entry != end; entry.increment(error)) {
+      std::error_code ignored;
+      const bool is_link = entry->is_symlink(ignored);
+      const std::string path = entry->path().string();
+      if (entry->is_regular_file(ignored))
+        (is_link ? listing.links : listing.files).push_back(path);
+      else if (!is_link && entry->is_directory(ignored))
+        folders.push_back(path);
     }
+    if (error)
+      listing.unreadable.push_back(system_error(error.value(), to_terminal(folder)));
   }
-  if (error)
-    unreadable.push_back(system_error(error.value(), to_terminal(directory)));
 }
 
 // What was learned of one file while it was open.
 struct Looked {
+  std::optional<io::FileIdentity> identity;
   std::optional<ForestImage> image;  // nothing: not a qcow2 image
   std::optional<Error> error;
 };
@@ -56,38 +66,47 @@ class Scanner {
       : files_(files), policy_(policy), inspect_(inspect) {}
 
   Result<Forest> run(const std::vector<std::string>& directories, unsigned workers) {
-    std::vector<std::string> paths;
+    Listing listing;
     for (const std::string& directory : directories)
-      list_files(directory, paths, forest_.unreadable);
-    std::sort(paths.begin(), paths.end());
-    paths.erase(std::unique(paths.begin(), paths.end()), paths.end());
-
-    std::vector<Looked> looked(paths.size());
-    parallel_for(paths.size(), workers, [&](std::size_t i) { looked[i] = look(paths[i]); });
-    for (Looked& one : looked) {
-      if (one.error)
-        forest_.unreadable.push_back(std::move(*one.error));
-      else if (!one.image)
-        ++forest_.other_files;
-      else
-        add(std::move(*one.image));
-    }
-    link_all(std::set<std::string>(paths.begin(), paths.end()));
+      list_files(directory, listing);
+    forest_.unreadable = std::move(listing.unreadable);
+    // A file that is there under its own name is shown by that, not by a link to it.
+    look_at_all(std::move(listing.files), workers);
+    look_at_all(std::move(listing.links), workers);
+    link_all();
+    forest_.other_files = others_.size();
     sort_by_path();
     find_roots();
     return std::move(forest_);
   }
 
  private:
+  void look_at_all(std::vector<std::string> paths, unsigned workers) {
+    std::sort(paths.begin(), paths.end());
+    std::vector<Looked> looked(paths.size());
+    parallel_for(paths.size(), workers, [&](std::size_t i) { looked[i] = look(paths[i]); });
+    for (Looked& one : looked) {
+      if (one.error)
+        forest_.unreadable.push_back(std::move(*one.error));
+      else if (by_identity_.contains(*one.identity))
+        continue;  // another name of a file that is known
+      else if (one.image)
+        add(std::move(*one.image));
+      else
+        others_.insert(*one.identity);
+    }
+  }
+
   [[nodiscard]] Looked look(const std::string& path) const {
     Result<std::unique_ptr<io::File>> file = files_.open(path);
     const Result<std::string_view> format =
         file ? probe_format(**file) : Result<std::string_view>(fail(file.error()));
     if (!format)
-      return {std::nullopt, with_context(format.error(), to_terminal(path))};
-    if (*format != "qcow2")
-      return {};
-    return {describe(path, "qcow2", **file), std::nullopt};
+      return {std::nullopt, std::nullopt, with_context(format.error(), to_terminal(path))};
+    Looked looked{(*file)->status().identity, std::nullopt, std::nullopt};
+    if (*format == "qcow2")
+      looked.image = describe(path, "qcow2", **file);
+    return looked;
   }
 
   [[nodiscard]] ForestImage describe(const std::string& path, const std::string& format,
@@ -97,7 +116,7 @@ class Scanner {
     image.format = format;
     image.status = file.status();
     io::OpenPolicy unlocked = policy_;
-    unlocked.test_locks = false;  // who backs whom does not change while a guest writes
+    unlocked.test_locks = false;  // who backs whom must be known of images in use, too
     OpenRequest request;
     request.name = has_protocol(path) ? "./" + path : path;
     request.format = format;
@@ -109,15 +128,18 @@ class Scanner {
     }
     image.is_open = true;
     image.findings = (*node)->findings;
-    if (const qcow2::Image* qcow2 = (*node)->qcow2_image()) {
-      image.capacity = qcow2->header().size;
-      image.backing_name = qcow2->header().backing_file.value_or("");
-      if (qcow2->header().has_data_file())
-        image.data_name = qcow2->header().data_file_name().value_or("");
-    } else {
-      image.capacity = (*node)->raw_image()->exact_size();
-    }
-    inspect_(path, **node);
+    image.capacity = (*node)->qcow2_image() != nullptr ? (*node)->qcow2_image()->header().size
+                                                       : (*node)->raw_image()->exact_size();
+    if (const qcow2::Image* qcow2 = (*node)->qcow2_image())
+      image.header = qcow2->header();
+    const Result<void> lock =
+        policy_.test_locks ? io::test_locks(file, format == "qcow2" ? io::LockNeed::exclusive_write
+                                                                    : io::LockNeed::consistent_read)
+                           : Result<void>{};
+    if (lock)
+      inspect_(path, **node);
+    else
+      image.findings.push_back({Code::link_locked, lock.error().message});
     return image;
   }
 
@@ -128,55 +150,104 @@ class Scanner {
     return forest_.images.size() - 1;
   }
 
-  // Images are appended while this runs: what is named but was not in the scan, or is raw.
-  void link_all(const std::set<std::string>& scanned) {
-    for (std::size_t i = 0; i < forest_.images.size(); ++i) {
-      if (!policy_.follow || forest_.images[i].backing_name.empty())
-        continue;
-      const Result<NameSpec> spec = parse_name(forest_.images[i].backing_name, NameOrigin::image);
-      if (!spec) {
-        forest_.images[i].findings.push_back({Code::link_not_allowed, spec.error().message});
-      } else if (!spec->protocol.empty()) {
-        forest_.images[i].findings.push_back(
+  // What an image says of its backing file, if that is a local path.
+  struct Link {
+    std::string path;
+    std::optional<std::string> format;
+  };
+
+  // Findings are noted if `note`: links are looked at twice.
+  std::optional<Link> backing_link(std::size_t i, bool note) {
+    ForestImage& image = forest_.images[i];
+    const std::string name = image.backing_name();
+    if (name.empty() || !image.follows_links || !policy_.follow)
+      return std::nullopt;
+    const Result<NameSpec> spec = parse_name(name);
+    if (!spec || !spec->protocol.empty()) {
+      if (note && !spec)
+        image.findings.push_back({Code::link_not_allowed, spec.error().message});
+      else if (note)
+        image.findings.push_back(
             {Code::link_not_local, fmt::format("protocol '{}'", to_terminal(spec->protocol))});
-      } else {
-        const std::optional<std::size_t> backing = target(i, spec->path, scanned);
-        forest_.images[i].backing = backing;
-        if (backing)
-          forest_.images[*backing].overlays.push_back(i);
-      }
+      return std::nullopt;
+    }
+    Link link{resolve_path(image.path, spec->path), spec->format};
+    if (!link.format && !image.header->backing_format().value_or("").empty())
+      link.format = image.header->backing_format();
+    return link;
+  }
+
+  // A file that begins like qcow2, but is recorded as raw by an overlay, is what a guest wrote.
+  void demote_recorded_raw() {
+    for (std::size_t i = 0; i < forest_.images.size(); ++i) {
+      const std::optional<Link> link = backing_link(i, false);
+      if (!link || !link->format || *link->format == "qcow2" || !is_read_format(*link->format))
+        continue;
+      const Result<std::unique_ptr<io::File>> file = files_.open(link->path);
+      const auto known = file ? by_identity_.find((*file)->status().identity) : by_identity_.end();
+      if (known == by_identity_.end() || forest_.images[known->second].format != "qcow2")
+        continue;
+      ForestImage& image = forest_.images[known->second];
+      image = describe(image.path, "raw", **file);
+    }
+  }
+
+  // Images are appended while this runs: those that are named but were not found, or are raw.
+  void link_all() {
+    demote_recorded_raw();
+    for (std::size_t i = 0; i < forest_.images.size(); ++i) {
+      if (const std::optional<Link> link = backing_link(i, true))
+        link_backing(i, *link);
     }
     for (std::size_t i = 0; policy_.follow && i < forest_.images.size(); ++i) {
-      if (forest_.images[i].data_name.empty())
+      const std::string name = forest_.images[i].data_name();
+      if (name.empty() || !forest_.images[i].follows_links)
         continue;
-      if (const auto data = target(i, forest_.images[i].data_name, scanned))
+      const Link link{resolve_path(forest_.images[i].path, name), "raw"};
+      if (const auto data = target(i, link))
         forest_.images[*data].data_file_of.push_back(i);
     }
   }
 
-  // The image that `name`, recorded in image `from`, leads to. One that is not known yet is added.
-  std::optional<std::size_t> target(std::size_t from, const std::string& name,
-                                    const std::set<std::string>& scanned) {
-    const std::string path = resolve_path(forest_.images[from].path, name);
-    Result<std::unique_ptr<io::File>> file = files_.open(path);
-    if (!file) {
-      const Code code = file.error().code == ErrorCode::not_found ? Code::link_missing
-                        : file.error().code == ErrorCode::refused ? Code::link_outside_root
-                        : file.error().code == ErrorCode::permission_denied
-                            ? Code::link_not_permitted
-                            : Code::link_unreadable;
+  void link_backing(std::size_t i, const Link& link) {
+    const std::optional<std::size_t> found = target(i, link);
+    ForestImage& image = forest_.images[i];
+    image.backing = found;
+    if (!found)
+      return;
+    ForestImage& backing = forest_.images[*found];
+    backing.overlays.push_back(i);
+    if (!link.format)
+      image.findings.push_back({Code::link_format_not_recorded,
+                                fmt::format("backing file '{}'", to_terminal(link.path))});
+    if (!backing.is_open || !backing.status || !image.status)
+      return;
+    const finding::Findings differences = compare_ends({image.capacity, image.status->modified},
+                                                       {backing.capacity, backing.status->modified});
+    image.findings.insert(image.findings.end(), differences.begin(), differences.end());
+  }
+
+  // The image that a link of image `from` leads to. One that is not known yet is added.
+  std::optional<std::size_t> target(std::size_t from, const Link& link) {
+    const Result<std::unique_ptr<io::File>> file = files_.open(link.path);
+    const Result<std::string_view> probed =
+        file ? probe_format(**file) : Result<std::string_view>(fail(file.error()));
+    if (!probed) {
       forest_.images[from].findings.push_back(
-          {code, fmt::format("'{}': {}", to_terminal(path), file.error().message)});
+          {link_code(probed.error()),
+           fmt::format("'{}': {}", to_terminal(link.path), probed.error().message)});
       return std::nullopt;
     }
     const auto known = by_identity_.find((*file)->status().identity);
     if (known != by_identity_.end())
       return known->second;
-    const Result<std::string_view> probed = probe_format(**file);
-    ForestImage image = describe(path, probed && *probed == "qcow2" ? "qcow2" : "raw", **file);
-    image.in_scan = scanned.contains(path);
-    if (image.in_scan && forest_.other_files > 0)
-      --forest_.other_files;
+    ForestImage image = describe(link.path, link.format.value_or(std::string(*probed)), **file);
+    image.in_scan = others_.erase((*file)->status().identity) != 0;
+    const bool has_links = !image.backing_name().empty() || !image.data_name().empty();
+    if (!link.format && has_links && !policy_.allow_probe) {
+      image.follows_links = false;
+      image.findings.push_back({Code::link_probed_has_links, "its links are not followed"});
+    }
     return add(std::move(image));
   }
 
@@ -250,6 +321,7 @@ class Scanner {
   const Inspect& inspect_;
   Forest forest_;
   std::map<io::FileIdentity, std::size_t> by_identity_;
+  std::set<io::FileIdentity> others_;  // found in the folders, and nobody's image so far
 };
 
 }  // namespace

@@ -38,7 +38,9 @@ bool is_protocol_driver(std::string_view driver) {
 
 // Options that change how a file is accessed, but neither which file nor what it means.
 bool is_harmless_option(std::string_view key) {
-  constexpr std::array<std::string_view, 13> keys = {
+  constexpr std::array<std::string_view, 20> keys = {
+      "l2-cache-size", "l2-cache-entry-size", "refcount-cache-size", "cache-size",
+      "cache-clean-interval", "overlap-check", "pass-discard-request",
       "node-name",  "read-only",  "auto-read-only",       "cache",       "discard",
       "aio",        "locking",    "detect-zeroes",        "force-share", "lazy-refcounts",
       "drop-cache", "pr-manager", "x-check-cache-dropped"};
@@ -56,7 +58,7 @@ Result<json> nest(const json& flat, int depth) {
     for (std::size_t dot = rest.find('.'); dot != std::string_view::npos; dot = rest.find('.')) {
       json& next = (*place)[std::string(rest.substr(0, dot))];
       if (!next.is_null() && !next.is_object())
-        return fail(ErrorCode::invalid_argument, fmt::format("'{}' is given twice", dotted));
+        return fail(ErrorCode::invalid_argument, fmt::format("'{}' is given twice", to_terminal(dotted)));
       place = &next;
       rest.remove_prefix(dot + 1);
     }
@@ -67,7 +69,7 @@ Result<json> nest(const json& flat, int depth) {
     else if (target.is_null())
       target = std::move(content);
     else
-      return fail(ErrorCode::invalid_argument, fmt::format("'{}' is given twice", dotted));
+      return fail(ErrorCode::invalid_argument, fmt::format("'{}' is given twice", to_terminal(dotted)));
   }
   return nested;
 }
@@ -85,14 +87,13 @@ std::optional<std::uint64_t> to_number(const json& value) {
   return number;
 }
 
-Result<NameSpec> interpret(const json& options, NameOrigin origin, int depth);
+Result<NameSpec> interpret(const json& options, int depth);
 
-Result<std::unique_ptr<NameSpec>> interpret_child(const json& options, std::string_view key,
-                                                  NameOrigin origin, int depth) {
+Result<std::unique_ptr<NameSpec>> interpret_child(const json& options, std::string_view key, int depth) {
   if (!options.is_object())
     return fail(ErrorCode::invalid_argument,
                 fmt::format("'{}' is a reference to another node; give its options instead", key));
-  return std::make_unique<NameSpec>(TRY(interpret(options, origin, depth + 1)));
+  return std::make_unique<NameSpec>(TRY(interpret(options, depth + 1)));
 }
 
 // {"driver": "file", "filename": path}, the driver optional.
@@ -104,11 +105,14 @@ Result<NameSpec> interpret_file(const json& options) {
       continue;
     if (key != "filename" || !value.is_string())
       return fail(ErrorCode::invalid_argument,
-                  fmt::format("option '{}' of a file is not known", key));
+                  fmt::format("option '{}' of a file is not known", to_terminal(key)));
     spec.path = value.get<std::string>();
   }
   if (spec.path.empty())
     return fail(ErrorCode::invalid_argument, "'filename' is missing");
+  // An explicit driver means the file's bytes as they are, unless a format is laid over it.
+  if (options.contains("driver"))
+    spec.format = options["driver"].get<std::string>();
   // Without a driver, QEMU reads a protocol out of the file name.
   if (!options.contains("driver") && has_protocol(spec.path)) {
     spec.protocol = spec.path.substr(0, spec.path.find(':'));
@@ -117,13 +121,12 @@ Result<NameSpec> interpret_file(const json& options) {
   return spec;
 }
 
-Result<void> interpret_format_option(NameSpec& spec, const std::string& key, const json& value,
-                                     NameOrigin origin, int depth) {
+Result<void> interpret_format_option(NameSpec& spec, const std::string& key, const json& value, int depth) {
   const std::string driver = spec.format.value_or("");
   if (driver == "raw" && (key == "offset" || key == "size")) {
     const auto number = to_number(value);
     if (!number)
-      return fail(ErrorCode::invalid_argument, fmt::format("'{}' is not a number of bytes", key));
+      return fail(ErrorCode::invalid_argument, fmt::format("'{}' is not a number of bytes", to_terminal(key)));
     if (key == "offset")
       spec.raw_offset = *number;
     else
@@ -133,21 +136,23 @@ Result<void> interpret_format_option(NameSpec& spec, const std::string& key, con
   if (key == "backing" && driver != "raw") {
     spec.without_backing = value.is_null() || value == json("");
     if (!spec.without_backing)
-      spec.backing = TRY(interpret_child(value, key, origin, depth));
+      spec.backing = TRY(interpret_child(value, key, depth));
     return {};
   }
   if (key == "data-file" && driver != "raw") {
-    spec.data_file = TRY(interpret_child(value, key, origin, depth));
+    spec.data_file = TRY(interpret_child(value, key, depth));
     return {};
   }
-  return fail(ErrorCode::invalid_argument, fmt::format("option '{}' is not known", key));
+  return fail(ErrorCode::invalid_argument, fmt::format("option '{}' is not known", to_terminal(key)));
 }
 
 // {"driver": "qcow2", "file": {…}, …}; without a driver the format is probed.
-Result<NameSpec> interpret_format(const json& options, NameOrigin origin, int depth) {
+Result<NameSpec> interpret_format(const json& options, int depth) {
   const json& file = options["file"];
-  const auto child = TRY(interpret_child(file, "file", origin, depth));
+  const auto child = TRY(interpret_child(file, "file", depth));
   NameSpec spec = std::move(*child);
+  if (spec.format && is_file_driver(*spec.format))
+    spec.format.reset();  // that was the protocol layer
   if (spec.format && options.contains("driver"))
     return fail(ErrorCode::invalid_argument, "a format over another format is not read");
   spec.from_options = true;
@@ -155,12 +160,12 @@ Result<NameSpec> interpret_format(const json& options, NameOrigin origin, int de
     spec.format = options["driver"].get<std::string>();
   for (const auto& [key, value] : options.items()) {
     if (key != "driver" && key != "file" && !is_harmless_option(key))
-      TRY(interpret_format_option(spec, key, value, origin, depth));
+      TRY(interpret_format_option(spec, key, value, depth));
   }
   return spec;
 }
 
-Result<NameSpec> interpret(const json& options, NameOrigin origin, int depth) {
+Result<NameSpec> interpret(const json& options, int depth) {
   if (depth > max_depth)
     return fail(ErrorCode::invalid_argument, "nested too deeply");
   if (options.contains("driver") && !options["driver"].is_string())
@@ -180,10 +185,10 @@ Result<NameSpec> interpret(const json& options, NameOrigin origin, int depth) {
   }
   if (!options.contains("file"))
     return fail(ErrorCode::invalid_argument, "'file' is missing");
-  return interpret_format(options, origin, depth);
+  return interpret_format(options, depth);
 }
 
-Result<NameSpec> parse_json(std::string_view text, NameOrigin origin) {
+Result<NameSpec> parse_json(std::string_view text) {
   if (text.size() > max_json_bytes)
     return fail(ErrorCode::too_large, "json: name of more than 64 KiB");
   // The parser recurses: bound the nesting before it sees the text.
@@ -199,7 +204,7 @@ Result<NameSpec> parse_json(std::string_view text, NameOrigin origin) {
   Result<json> nested = nest(parsed, 0);
   if (!nested)
     return fail(with_context(nested.error(), "json"));
-  Result<NameSpec> spec = interpret(*nested, origin, 0);
+  Result<NameSpec> spec = interpret(*nested, 0);
   return spec ? std::move(spec) : fail(with_context(spec.error(), "json"));
 }
 
@@ -210,10 +215,12 @@ bool has_protocol(std::string_view name) {
   return first != std::string_view::npos && name[first] == ':';
 }
 
-Result<NameSpec> parse_name(std::string_view name, NameOrigin origin) {
+Result<NameSpec> parse_name(std::string_view name) {
   NameSpec spec;
+  if (name.starts_with(':'))
+    return fail(ErrorCode::invalid_argument, "Unknown protocol ''");
   if (name.starts_with("json:"))
-    return parse_json(name.substr(5), origin);
+    return parse_json(name.substr(5));
   if (name.starts_with("file:")) {
     spec.path = name.substr(5);
     spec.from_options = true;
@@ -259,7 +266,7 @@ Result<NameSpec> parse_image_opts(std::string_view options) {
   TRY(finish());
   Result<json> nested = nest(flat, 0);
   Result<NameSpec> spec =
-      nested ? interpret(*nested, NameOrigin::command_line, 0) : fail(nested.error());
+      nested ? interpret(*nested, 0) : fail(nested.error());
   return spec ? std::move(spec) : fail(with_context(spec.error(), "image options"));
 }
 

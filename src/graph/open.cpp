@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+#include "links.hpp"
+
 #include <set>
 #include <utility>
 
@@ -16,34 +18,25 @@ namespace {
 
 using finding::Code;
 
-Code code_of(const Error& error) {
-  switch (error.code) {
-    case ErrorCode::not_found:
-      return Code::link_missing;
-    case ErrorCode::permission_denied:
-      return Code::link_not_permitted;
-    case ErrorCode::refused:
-      return Code::link_outside_root;
-    case ErrorCode::invalid_argument:
-      return Code::link_not_a_file;
-    case ErrorCode::locked:
-      return Code::link_locked;
-    default:
-      return Code::link_unreadable;
-  }
-}
-
-// Notes a broken link on the node it leads to.
-void mark_broken(Node& node, Code code, std::string detail) {
-  node.gap = Error{ErrorCode::not_found,
-                   fmt::format("Could not open '{}': {}", to_terminal(node.filename), detail), 0};
+// Notes on the node that it leads to that a link is broken, in QEMU's words.
+void mark_broken(const Node& overlay, Node& node, Code code, std::string detail) {
+  std::string message = fmt::format(
+      "Could not open '{}': Could not open backing file: Could not open "
+      "'{}': {}",
+      to_terminal(overlay.filename), to_terminal(node.filename), detail);
+  if (code == Code::link_locked)
+    message +=
+        fmt::format("\nIs another process using the image [{}]?", to_terminal(node.filename));
+  node.gap = Error{ErrorCode::not_found, std::move(message), 0};
   node.findings.push_back({code, std::move(detail)});
 }
 
-// A link whose other end cannot be read through: noted on the node that has the link.
+// A link that is not followed or leads nowhere: noted on the node that has the link.
 void mark_gap(Node& node, Code code, std::string detail) {
-  node.gap =
-      Error{ErrorCode::refused, fmt::format("'{}': {}", to_terminal(node.filename), detail), 0};
+  node.gap = Error{
+      ErrorCode::refused,
+      fmt::format("'{}': {}. {}", to_terminal(node.filename), detail, finding::row(code).advice),
+      0};
   node.findings.push_back({code, std::move(detail)});
 }
 
@@ -53,14 +46,15 @@ class Opener {
       : files_(files), policy_(policy) {}
 
   Result<std::unique_ptr<Node>> open_top(const OpenRequest& request) {
-    NameSpec spec = TRY(request.is_image_opts ? parse_image_opts(request.name)
-                                              : parse_name(request.name, NameOrigin::command_line));
+    NameSpec spec =
+        TRY(request.is_image_opts ? parse_image_opts(request.name) : parse_name(request.name));
     if (!spec.protocol.empty())
       return fail(
           ErrorCode::unsupported,
-          fmt::format("'{}' is a protocol, and nothing is contacted; a file of that name is "
-                      "'./{}'",
-                      to_terminal(spec.protocol), to_terminal(request.name)));
+          fmt::format("'{}' is a protocol, and nothing is contacted; a path with ':' in it is "
+                      "written './…'",
+                      to_terminal(spec.protocol)));
+    mark_typed(spec);
     auto node = std::make_unique<Node>();
     node->name = request.name;
     node->filename = spec.path;
@@ -75,6 +69,14 @@ class Opener {
   }
 
  private:
+  static void mark_typed(NameSpec& spec) {
+    spec.typed = true;
+    for (const auto* part : {&spec.backing, &spec.data_file}) {
+      if (*part)
+        mark_typed(**part);
+    }
+  }
+
   // Sets format and image of a node whose file is open.
   Result<void> open_image(Node& node, const NameSpec& spec, ProbeRule rule) {
     node.format_probed = !spec.format;
@@ -88,18 +90,24 @@ class Opener {
                   fmt::format("the format is {}, and only qcow2 and raw are read{}", node.format,
                               spec.format ? "" : "; '-f raw' reads the bytes as they are"));
     if (node.format == "qcow2") {
+      if (spec.raw_offset != 0 || spec.raw_size)
+        return fail(ErrorCode::invalid_argument,
+                    "format 'qcow2' does not support the options 'offset' and 'size'");
       if (policy_.test_locks)
         TRY(io::test_locks(*node.file, io::LockNeed::exclusive_write));
       qcow2::Image image = TRY(qcow2::Image::open(*node.file));
       const bool demoted = rule == ProbeRule::libvirt && node.format_probed &&
-                           image.header().backing_file.has_value();
+                           image.header().backing_file().has_value();
       if (!demoted) {
         describe(node, image.header());
         node.image = std::move(image);
         return {};
       }
+      node.format = "raw";
+      node.findings.push_back(
+          {Code::link_format_contradicts,
+           "begins like qcow2 and names a backing file: raw by libvirt's rule"});
     }
-    node.format = "raw";
     if (policy_.test_locks)
       TRY(io::test_locks(*node.file, io::LockNeed::consistent_read));
     node.image = TRY(raw::Image::open(*node.file, spec.raw_offset, spec.raw_size));
@@ -121,7 +129,7 @@ class Opener {
       node.findings.push_back({Code::image_corrupt_bit, "incompatible feature bit 1 is set"});
     if (header.crypt_method != 0)
       node.findings.push_back({Code::image_encrypted, header.crypt_method == 1 ? "AES" : "LUKS"});
-    if (header.data_file_is_raw() && header.has_data_file() && header.backing_file)
+    if (header.data_file_is_raw() && header.has_data_file() && header.backing_file())
       node.findings.push_back({Code::data_file_with_backing, "data-file-raw is set"});
   }
 
@@ -134,7 +142,7 @@ class Opener {
       if (image == nullptr)
         return;
       const bool has_links =
-          image->header().backing_file.has_value() || image->header().has_data_file();
+          image->header().backing_file().has_value() || image->header().has_data_file();
       const bool probed_below_top = node != &top && node->format_probed;
       if (has_links && probed_below_top && !policy_.allow_probe) {
         mark_gap(*node, Code::link_probed_has_links,
@@ -150,7 +158,7 @@ class Opener {
         return;
       }
       Node* child = node->children.emplace_back(std::make_unique<Node>()).get();
-      child->name = image->header().backing_file.value_or("");
+      child->name = next->typed ? next->path : image->header().backing_file().value_or("");
       open_backing(*node, *child, *next);
       node = child;
       spec = std::move(*next);
@@ -163,8 +171,12 @@ class Opener {
       return;
     // A data file's recorded name is a literal local path, never parsed: it could name anything.
     const std::optional<std::string> recorded = image.header().data_file_name();
-    if (spec.data_file && spec.data_file->protocol.empty())
-      node.data_filename = spec.data_file->path;
+    if (spec.data_file && !is_plain_file(*spec.data_file)) {
+      mark_gap(node, Code::link_not_allowed, "the data file given is not a plain local file");
+      return;
+    }
+    if (spec.data_file)
+      node.data_filename = path_from(node, *spec.data_file);
     else if (recorded && !recorded->empty())
       node.data_filename = resolve_path(node.filename, *recorded);
     if (node.data_filename.empty()) {
@@ -173,7 +185,7 @@ class Opener {
     }
     if (!policy_.follow) {
       mark_gap(node, Code::link_not_followed,
-               fmt::format("data file '{}'", to_terminal(node.data_filename)));
+               fmt::format("data file '{}' was not opened", to_terminal(node.data_filename)));
       return;
     }
     Result<std::unique_ptr<io::File>> file = files_.open(node.data_filename);
@@ -183,12 +195,22 @@ class Opener {
     }
     if (!file) {
       mark_gap(
-          node, code_of(file.error()),
+          node, link_code(file.error()),
           fmt::format("data file '{}': {}", to_terminal(node.data_filename), file.error().message));
       return;
     }
     node.data_file = std::move(*file);
     image.attach_data_file(*node.data_file);
+  }
+
+  // Where a name leads that an image, or the user together with that image, gave.
+  static std::string path_from(const Node& node, const NameSpec& spec) {
+    return spec.typed ? spec.path : resolve_path(node.filename, spec.path);
+  }
+
+  static bool is_plain_file(const NameSpec& spec) {
+    const bool as_it_is = !spec.format || *spec.format != "qcow2";
+    return spec.protocol.empty() && as_it_is && spec.raw_offset == 0 && !spec.raw_size;
   }
 
   // What the backing file is, by the options of the name or by the header; nothing without one.
@@ -198,20 +220,20 @@ class Opener {
       return std::nullopt;
     if (spec.backing)
       return std::move(*spec.backing);
-    if (!header.backing_file || header.backing_file->empty())
+    if (!header.backing_file() || header.backing_file()->empty())
       return std::nullopt;
-    Result<NameSpec> parsed = parse_name(*header.backing_file, NameOrigin::image);
+    Result<NameSpec> parsed = parse_name(*header.backing_file());
     if (!parsed) {
       Node& child = *node.children.emplace_back(std::make_unique<Node>());
-      child.name = child.filename = *header.backing_file;
+      child.name = child.filename = *header.backing_file();
       child.format = header.backing_format().value_or("");
-      mark_broken(child, Code::link_not_allowed, parsed.error().message);
+      mark_broken(node, child, Code::link_not_allowed, parsed.error().message);
       return std::nullopt;
     }
-    if (!parsed->format)
-      parsed->format = header.backing_format();
-    if (parsed->format && parsed->format->empty())
-      parsed->format.reset();
+    // The recorded format stands above what a json: name says, as for QEMU: it is what keeps a raw
+    // disk raw.
+    if (const auto recorded = header.backing_format(); recorded && !recorded->empty())
+      parsed->format = recorded;
     return std::move(*parsed);
   }
 
@@ -219,40 +241,30 @@ class Opener {
     child.format = spec.format.value_or("");
     child.filename = child.name;
     if (!spec.protocol.empty())
-      return mark_broken(child, Code::link_not_local,
+      return mark_broken(overlay, child, Code::link_not_local,
                          fmt::format("protocol '{}' is not contacted", to_terminal(spec.protocol)));
-    if (spec.from_options && !spec.path.starts_with('/'))
+    if (spec.from_options && !spec.typed && !spec.path.starts_with('/'))
       child.findings.push_back({Code::link_relative_json, "read as relative to the overlay"});
-    child.filename = spec.path = resolve_path(overlay.filename, spec.path);
+    child.filename = spec.path = path_from(overlay, spec);
     if (!policy_.follow)
-      return mark_broken(child, Code::link_not_followed, "--no-follow was given");
+      return mark_broken(overlay, child, Code::link_not_followed, "--no-follow was given");
     Result<std::unique_ptr<io::File>> file = files_.open(spec.path);
     if (!file)
-      return mark_broken(child, code_of(file.error()), file.error().message);
+      return mark_broken(overlay, child, link_code(file.error()), file.error().message);
     if (!identities_.insert((*file)->status().identity).second)
-      return mark_broken(child, Code::link_loop, "this image is already in the chain");
+      return mark_broken(overlay, child, Code::link_loop, "this image is already in the chain");
     child.file = std::move(*file);
     if (!spec.format)
       child.findings.push_back({Code::link_format_not_recorded, "probed"});
     if (const Result<void> opened = open_image(child, spec, ProbeRule::qemu); !opened)
-      return mark_broken(
-          child,
-          code_of(opened.error()) == Code::link_locked ? Code::link_locked : Code::link_unreadable,
-          opened.error().message);
-    compare_with_overlay(overlay, child);
-  }
-
-  static void compare_with_overlay(const Node& overlay, Node& child) {
-    if (overlay.guest_size() > child.guest_size())
-      child.findings.push_back(
-          {Code::overlay_longer,
-           fmt::format("{} over {} bytes", overlay.guest_size(), child.guest_size())});
-    if (overlay.guest_size() < child.guest_size())
-      child.findings.push_back(
-          {Code::overlay_shorter,
-           fmt::format("{} over {} bytes", overlay.guest_size(), child.guest_size())});
-    if (child.file->status().modified > overlay.file->status().modified)
-      child.findings.push_back({Code::backing_changed, "modified after its overlay"});
+      return mark_broken(overlay, child,
+                         link_code(opened.error()) == Code::link_locked ? Code::link_locked
+                                                                        : Code::link_unreadable,
+                         opened.error().message);
+    const finding::Findings differences =
+        compare_ends({overlay.guest_size(), overlay.file->status().modified},
+                     {child.guest_size(), child.file->status().modified});
+    child.findings.insert(child.findings.end(), differences.begin(), differences.end());
   }
 
   const io::FileSource& files_;

@@ -54,8 +54,12 @@ Result<Descriptor> open_beneath(int directory, const std::string& path, std::uin
   open_how how = {};
   how.flags = O_PATH | O_CLOEXEC;
   how.resolve = resolve | RESOLVE_NO_MAGICLINKS;
-  const auto fd =
-      static_cast<int>(::syscall(SYS_openat2, directory, path.c_str(), &how, sizeof how));
+  int fd = -1;
+  for (int tries = 0; fd < 0 && tries < 8; ++tries) {
+    fd = static_cast<int>(::syscall(SYS_openat2, directory, path.c_str(), &how, sizeof how));
+    if (fd < 0 && errno != EAGAIN)  // EAGAIN: somebody renamed on the way
+      break;
+  }
   if (fd >= 0)
     return Descriptor(fd);
   if (errno == EXDEV)

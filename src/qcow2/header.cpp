@@ -17,6 +17,12 @@ constexpr std::size_t version2_length = sizeof(wire::Header);
 constexpr std::size_t version3_length = sizeof(wire::Header) + sizeof(wire::HeaderVersion3);
 static_assert(version3_length == 104);
 
+// Names are not terminated in the file, but QEMU takes them as C strings.
+std::string up_to_nul(ByteView view) {
+  const std::string text = to_string(view);
+  return text.substr(0, text.find('\0'));
+}
+
 Bytes copy(ByteView view) {
   return {view.begin(), view.end()};
 }
@@ -127,7 +133,7 @@ Result<void> decode_backing_file(ByteView bytes, Header& header) {
     return fail(ErrorCode::corrupt,
                 fmt::format("backing file name at {:#x} is past the end of the file ({} bytes)",
                             offset, bytes.size()));
-  header.backing_file = to_string(bytes.subspan(offset, header.backing_file_size));
+  header.backing_file_bytes = copy(bytes.subspan(offset, header.backing_file_size));
   return {};
 }
 
@@ -148,14 +154,20 @@ std::optional<std::string> Header::backing_format() const {
   const Extension* found = find_extension(extension::backing_file_format);
   if (found == nullptr)
     return std::nullopt;
-  return to_string(found->data);
+  return up_to_nul(found->data);
 }
 
 std::optional<std::string> Header::data_file_name() const {
   const Extension* found = find_extension(extension::external_data_file_name);
   if (found == nullptr)
     return std::nullopt;
-  return to_string(found->data);
+  return up_to_nul(found->data);
+}
+
+std::optional<std::string> Header::backing_file() const {
+  if (!backing_file_bytes)
+    return std::nullopt;
+  return up_to_nul(*backing_file_bytes);
 }
 
 std::vector<std::string> Header::unknown_incompatible_names() const {
@@ -164,15 +176,14 @@ std::vector<std::string> Header::unknown_incompatible_names() const {
   for (unsigned bit = 0; bit < 64; ++bit) {
     if ((unknown_incompatible() >> bit & 1) == 0)
       continue;
-    std::string name = fmt::format("Unknown incompatible feature: bit {}", bit);
+    std::string name = fmt::format("bit {}", bit);
     for (std::size_t at = 0; table != nullptr; at += sizeof(wire::FeatureName)) {
       const auto entry = load<wire::FeatureName>(table->data, at);
       if (!entry)
         break;
       if (entry->type != std::byte{0} || entry->bit != std::byte(bit))
         continue;
-      const std::string text = to_string(ByteView(entry->name));
-      name = text.substr(0, text.find('\0'));
+      name = up_to_nul(ByteView(entry->name));
     }
     names.push_back(std::move(name));
   }
@@ -211,7 +222,7 @@ Result<Header> read_header(const io::File& file) {
     Header fixed;
     TRY(decode_fixed_fields(bytes, fixed));
     Result<Header> header = decode_header(bytes);
-    const bool settled = header && (header->has_end_mark || header->backing_file.has_value());
+    const bool settled = header && (header->has_end_mark || header->backing_file_bytes.has_value());
     if (settled || fixed.cluster_size() <= bytes.size())
       return header;
     bytes.resize(fixed.cluster_size());
@@ -255,10 +266,10 @@ Bytes encode_header(const Header& header) {
   }
   if (header.has_end_mark)
     append(bytes, wire::Extension{extension::end, 0U});
-  if (header.backing_file) {
+  if (header.backing_file_bytes) {
+    const Bytes& name = *header.backing_file_bytes;
     const auto offset = static_cast<std::size_t>(header.backing_file_offset);
-    bytes.resize(std::max(bytes.size(), offset + header.backing_file->size()));
-    const ByteView name = text_bytes(*header.backing_file);
+    bytes.resize(std::max(bytes.size(), offset + name.size()));
     std::copy(name.begin(), name.end(), bytes.begin() + static_cast<std::ptrdiff_t>(offset));
   }
   return bytes;

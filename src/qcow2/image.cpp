@@ -19,7 +19,7 @@ Result<void> check_table(const Header& header, std::uint64_t offset, std::uint64
     return fail(ErrorCode::too_large,
                 fmt::format("{} too large ({} bytes, at most {})", what, bytes, max_bytes));
   const auto end = checked_add(offset, bytes);
-  if (!is_aligned(offset, header.cluster_size()) || !end || *end > (1ULL << 63))
+  if (!is_aligned(offset, header.cluster_size()) || !end || *end >= (1ULL << 63))
     return fail(ErrorCode::corrupt, fmt::format("{} offset invalid ({:#x})", what, offset));
   return {};
 }
@@ -96,6 +96,12 @@ Result<Mapping> Image::mapping(std::uint64_t l1_table_offset, std::uint32_t l1_s
   const std::uint64_t needed = divide_up(guest_size, geometry.l2_coverage());
   std::vector<be64> l1(std::min<std::uint64_t>(needed, l1_size));
   TRY(io::read_exactly(*file_, {l1_table_offset}, writable_bytes_of(l1), what));
+  // An L1 table may be far larger than what it describes; its empty end needs no memory.
+  const auto last = std::find_if(l1.rbegin(), l1.rend(), [](const be64& raw) {
+    return L1Entry(raw.get()).has_l2_table();
+  });
+  l1.erase(last.base(), l1.end());
+  l1.shrink_to_fit();
   // Each table is a cluster of its own. More of them than the file has clusters can only be a table
   // that is named many times over, to make little metadata cost much time.
   const auto tables = static_cast<std::uint64_t>(std::count_if(
@@ -104,8 +110,7 @@ Result<Mapping> Image::mapping(std::uint64_t l1_table_offset, std::uint32_t l1_s
     return fail(ErrorCode::corrupt,
                 fmt::format("{} names {} L2 tables, but the file has only {} clusters", what,
                             tables, divide_up(file_->size(), header_.cluster_size())));
-  const MappingRules rules{geometry, header_.version >= 3, header_.has_data_file(),
-                           header_.has_data_file() && header_.data_file_is_raw()};
+  const MappingRules rules{geometry, header_.version >= 3, header_.has_data_file()};
   return Mapping(*file_, rules, std::move(l1), guest_size);
 }
 

@@ -34,8 +34,8 @@ const char* objection(const MappingRules& rules, L2Entry entry, GuestOffset gues
   if (!is_aligned(entry.host_offset().value, geometry.cluster_size()))
     return "host cluster offset is not aligned to a cluster";
   const std::uint64_t cluster_begin = align_down(guest.value, geometry.cluster_size());
-  if (rules.data_file_is_raw && entry.host_offset().value != cluster_begin)
-    return "raw external data file: host offset differs from guest offset";
+  if (rules.has_data_file && entry.host_offset().value != cluster_begin)
+    return "external data file: host offset differs from guest offset";
   return nullptr;
 }
 

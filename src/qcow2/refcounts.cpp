@@ -66,6 +66,15 @@ Result<Refcounts> Refcounts::open(const io::File& file, const Header& header) {
   refcounts.table_.resize(bytes / sizeof(be64));
   TRY(io::read_exactly(file, {header.refcount_table_offset}, writable_bytes_of(refcounts.table_),
                        "refcount table"));
+  // Each block is a cluster of its own: a block named many times over would make little metadata
+  // cost much time.
+  const auto blocks = static_cast<std::uint64_t>(
+      std::count_if(refcounts.table_.begin(), refcounts.table_.end(),
+                    [](const be64& raw) { return (raw.get() & refcount_block_mask) != 0; }));
+  if (blocks > divide_up(file.size(), header.cluster_size()))
+    return fail(ErrorCode::corrupt,
+                fmt::format("refcount table names {} blocks, but the file has only {} clusters",
+                            blocks, divide_up(file.size(), header.cluster_size())));
   return refcounts;
 }
 

@@ -33,7 +33,7 @@ void ContextWriter::write(const analysis::ContextExtent& extent) {
 Result<void> ContextWriter::end() {
   TRY(outcome_);
   if (json_)
-    out_ += first_ ? "[]\n" : "\n]\n";
+    out_ += first_ ? "[\n\n]\n" : "\n]\n";
   return (*sink_)(out_);
 }
 

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <coldchain/base/text.hpp>
 #include <coldchain/report/findings_report.hpp>
 
 #include <fmt/format.h>
@@ -24,8 +25,11 @@ std::string finding_line(const Style& style, const finding::Finding& finding) {
   const finding::Row& row = finding::row(finding.code);
   const Style::Ink ink =
       row.severity == finding::Severity::note ? Style::Ink::yellow : Style::Ink::red;
-  return fmt::format("{} {}: {}", style.paint(ink, to_string(row.severity)), row.slug,
-                     finding.detail);
+  std::string line = fmt::format("{} {}: {}", style.paint(ink, to_string(row.severity)), row.slug,
+                                 to_terminal(finding.detail));
+  if (row.severity > finding::Severity::note)
+    line += fmt::format(". {}", row.advice);
+  return line;
 }
 
 }  // namespace coldchain::report

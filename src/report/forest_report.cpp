@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -21,6 +22,17 @@ const analysis::NodeUsage* usage_of(const ForestUsage& usage, const ForestImage&
   return found == usage.end() ? nullptr : &found->second;
 }
 
+// Of a file, its storage; of a device, what the image uses of it, once that has been read.
+std::optional<std::uint64_t> allocation_of(const ForestUsage& usage, const ForestImage& image) {
+  if (!image.status || image.status->kind != io::FileKind::block_device)
+    return image.status ? std::optional(image.status->allocated) : std::nullopt;
+  if (image.format == "raw")
+    return image.status->size;
+  const analysis::NodeUsage* used = usage_of(usage, image);
+  return used != nullptr && used->image_end ? std::optional(used->image_end->offset.value)
+                                            : std::nullopt;
+}
+
 std::string remark(const ForestImage& image) {
   std::vector<std::string> words;
   if (!image.in_scan)
@@ -37,7 +49,7 @@ std::string remark(const ForestImage& image) {
 
 void add_row(Table& table, const std::string& branch, const ForestImage& image,
              const ForestUsage& usage) {
-  const auto size = [&](std::uint64_t bytes) { return image.status ? human_size(bytes) : "-"; };
+  const std::optional<std::uint64_t> allocation = allocation_of(usage, image);
   const analysis::NodeUsage* used = usage_of(usage, image);
   std::string end = "-";
   if (used != nullptr && used->image_end)
@@ -47,8 +59,8 @@ void add_row(Table& table, const std::string& branch, const ForestImage& image,
     own = human_size(used->own->data + used->own->compressed);
   table.add({branch + to_terminal(image.path), image.format,
              image.is_open ? human_size(image.capacity) : "-",
-             size(image.status ? image.status->allocated : 0),
-             size(image.status ? image.status->size : 0), end, own, remark(image)});
+             allocation ? human_size(*allocation) : "-",
+             image.status ? human_size(image.status->size) : "-", end, own, remark(image)});
 }
 
 // Depth first without recursion: a chain may be as long as a folder has files.
@@ -84,8 +96,10 @@ void write_image(JsonWriter& json, const Forest& forest, std::size_t index,
       .member("in-scan", image.in_scan);
   if (image.is_open)
     json.member("capacity", image.capacity);
+  if (const auto allocation = allocation_of(usage, image))
+    json.member("allocation", *allocation);
   if (image.status)
-    json.member("allocation", image.status->allocated).member("physical", image.status->size);
+    json.member("physical", image.status->size);
   if (const analysis::NodeUsage* used = usage_of(usage, image)) {
     if (used->image_end)
       json.member("image-end", used->image_end->offset.value)
@@ -98,8 +112,10 @@ void write_image(JsonWriter& json, const Forest& forest, std::size_t index,
           .member("compressed", used->own->compressed)
           .end_object();
   }
-  if (!image.backing_name.empty())
-    json.name_member("backing-filename", image.backing_name);
+  if (image.header)
+    write_header_facts(json, *image.header);
+  if (image.status)
+    write_status(json, *image.status);
   if (image.backing)
     json.member("backing", *image.backing);
   const auto write_indices = [&](const char* name, const std::vector<std::size_t>& indices) {
@@ -132,7 +148,7 @@ Result<void> write_forest_text(const Forest& forest, const ForestUsage& usage, c
       out += fmt::format("{}: {}\n", to_terminal(image.path), finding_line(style, finding));
   }
   out += fmt::format(
-      "{} images: {} without a backing file here, {} without an overlay; {} other files\n",
+      "{} image(s): {} without a backing file here, {} without an overlay; {} other file(s)\n",
       forest.images.size(), forest.roots.size(), leaves, forest.other_files);
   return sink(out);
 }

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <algorithm>
 #include <array>
 #include <ctime>
 
@@ -46,6 +47,13 @@ std::string local_date(std::uint32_t seconds) {
   return {text.data(), length};
 }
 
+// As printf's "%-*s" of QEMU's buffers: cut to `most` bytes, padded to `width` bytes.
+std::string byte_column(const std::string& name, std::size_t most, std::size_t width) {
+  std::string text = to_terminal(std::string_view(name).substr(0, most));
+  text.resize(std::max(text.size(), width), ' ');
+  return text;
+}
+
 std::string snapshots_text(const std::vector<qcow2::Snapshot>& snapshots) {
   std::string out = "Snapshot list:\n";
   out += fmt::format("{:<10}{:<17}{:>8}{:>20}{:>13}{:>11}\n", "ID", "TAG", "VM SIZE", "DATE",
@@ -55,8 +63,8 @@ std::string snapshots_text(const std::vector<qcow2::Snapshot>& snapshots) {
     const std::string vm_clock = fmt::format("{:02}:{:02}:{:02}.{:03}", clock / 3'600'000,
                                              clock / 60'000 % 60, clock / 1000 % 60, clock % 1000);
     // qemu-img info prints 0 for every icount; its JSON has the value.
-    out += fmt::format("{:<9} {:<16} {:>8}{:>20}{:>13}{:>11}\n", to_terminal(snapshot.id),
-                       to_terminal(snapshot.name), human_size(snapshot.vm_state_size()),
+    out += fmt::format("{} {} {:>8}{:>20}{:>13}{:>11}\n", byte_column(snapshot.id, 127, 9),
+                       byte_column(snapshot.name, 255, 16), human_size(snapshot.vm_state_size()),
                        local_date(snapshot.date_sec), vm_clock, 0);
   }
   return out;
@@ -81,14 +89,14 @@ std::string encryption_text(const ImageInfo& info) {
     return out +
            fmt::format("        format: {}\n", info.header->crypt_method == 1 ? "aes" : "luks");
   const qcow2::LuksInfo& luks = *info.luks;
-  out += fmt::format("        ivgen alg: {}\n", to_terminal(luks.ivgen_alg));
+  out += fmt::format(
+      "        ivgen alg: {}\n        hash alg: {}\n        cipher alg: {}\n        uuid: {}\n",
+      to_terminal(luks.ivgen_alg), to_terminal(luks.hash_alg), to_terminal(luks.cipher_alg),
+      to_terminal(luks.uuid));
   if (!luks.ivgen_hash_alg.empty())
     out += fmt::format("        ivgen hash alg: {}\n", to_terminal(luks.ivgen_hash_alg));
-  out += fmt::format(
-      "        hash alg: {}\n        cipher alg: {}\n        uuid: {}\n        format: luks\n"
-      "        cipher mode: {}\n        slots:\n",
-      to_terminal(luks.hash_alg), to_terminal(luks.cipher_alg), to_terminal(luks.uuid),
-      to_terminal(luks.cipher_mode));
+  out += fmt::format("        format: luks\n        cipher mode: {}\n        slots:\n",
+                     to_terminal(luks.cipher_mode));
   for (std::size_t i = 0; i < luks.slots.size(); ++i) {
     const qcow2::LuksKeySlot& slot = luks.slots[i];
     out += fmt::format("            [{}]:\n                active: {}\n", i, yes(slot.active));
@@ -197,14 +205,13 @@ void write_encryption(JsonWriter& json, const ImageInfo& info) {
     return;
   }
   const qcow2::LuksInfo& luks = *info.luks;
-  json.member("ivgen-alg", luks.ivgen_alg);
+  json.member("ivgen-alg", luks.ivgen_alg)
+      .member("hash-alg", luks.hash_alg)
+      .member("cipher-alg", luks.cipher_alg)
+      .member("uuid", luks.uuid);
   if (!luks.ivgen_hash_alg.empty())
     json.member("ivgen-hash-alg", luks.ivgen_hash_alg);
-  json.member("hash-alg", luks.hash_alg)
-      .member("cipher-alg", luks.cipher_alg)
-      .member("uuid", luks.uuid)
-      .member("format", "luks")
-      .member("cipher-mode", luks.cipher_mode);
+  json.member("format", "luks").member("cipher-mode", luks.cipher_mode);
   json.key("slots").begin_array();
   for (const qcow2::LuksKeySlot& slot : luks.slots) {
     json.begin_object().member("active", slot.active);

@@ -81,7 +81,8 @@ MapWriter::MapWriter(Form form, std::vector<MapLayer> layers, const Sink& sink)
   out_.reserve(2 * flush_at);
 }
 
-Result<void> MapWriter::begin() {
+Result<void> MapWriter::begin(std::uint64_t start) {
+  start_ = start;
   switch (form_) {
     case Form::qemu_text:
       out_ = fmt::format("{:<16}{:<16}{:<16}{}\n", "Offset", "Length", "Mapped to", "File");
@@ -110,6 +111,10 @@ Result<void> MapWriter::write(std::span<const Extent> extents) {
 }
 
 Result<void> MapWriter::end() {
+  if (form_ == Form::qemu_json && first_)
+    out_ += fmt::format("{{ \"start\": {}, \"length\": 0, \"depth\": 0, \"present\": false, "
+                        "\"zero\": false, \"data\": false}}",
+                        start_);
   if (form_ == Form::qemu_json || form_ == Form::provenance_json)
     out_ += "]\n";
   return flush();

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <algorithm>
 #include <array>
 #include <ctime>
 #include <string>
@@ -13,6 +14,28 @@
 namespace coldchain::report {
 
 namespace {
+
+std::vector<std::string> feature_names(const qcow2::Header& header) {
+  std::vector<std::string> names;
+  const auto add = [&](bool has, const char* name) {
+    if (has)
+      names.emplace_back(name);
+  };
+  using namespace qcow2;
+  add(header.has_lazy_refcounts(), "lazy_refcounts");
+  add(header.has_extended_l2(), "extended_l2");
+  add(header.compression_type() == static_cast<std::uint8_t>(CompressionType::zstd), "zstd");
+  add(header.has_data_file(), "data_file");
+  add(header.has_data_file() && header.data_file_is_raw(), "data_file_raw");
+  add((header.autoclear_features & autoclear::bitmaps) != 0, "bitmaps");
+  add(header.crypt_method == static_cast<std::uint32_t>(CryptMethod::aes), "aes");
+  add(header.crypt_method == static_cast<std::uint32_t>(CryptMethod::luks), "luks");
+  add(header.has_incompatible(incompatible::dirty), "dirty");
+  add(header.has_incompatible(incompatible::corrupt), "corrupt");
+  add(header.nb_snapshots != 0, "snapshots");
+  add(header.unknown_incompatible() != 0, "unknown_incompatible");
+  return names;
+}
 
 finding::Findings all_findings(const TreeLayer& layer) {
   finding::Findings findings = layer.node->findings;
@@ -48,11 +71,12 @@ std::string provides_cell(const TreeLayer& layer, std::uint64_t guest_size) {
   return fmt::format("{} {:3.0f}%", human_size(total), percent);
 }
 
-// "top", then "└─ mid", then "   └─ base".
+// "top", then "└─ mid", then "   └─ base"; from some depth on, no further to the right.
 std::string branch(std::size_t depth, const Style& style) {
+  constexpr std::size_t deepest = 16;
   if (depth == 0)
     return "";
-  return std::string(3 * (depth - 1), ' ') + (style.utf8 ? "└─ " : "`- ");
+  return std::string(3 * (std::min(depth, deepest) - 1), ' ') + (style.utf8 ? "└─ " : "`- ");
 }
 
 std::string date_text(const io::Timestamp& time) {
@@ -68,9 +92,10 @@ std::string details_text(std::size_t index, const TreeLayer& layer) {
   std::string out = fmt::format("[{}] {}\n", index, to_terminal(node.filename));
   if (const auto* qcow2 = node.qcow2_image()) {
     const qcow2::Header& header = qcow2->header();
+    const std::vector<std::string> features = feature_names(header);
     out += fmt::format("    cluster size {}, refcount bits {}, features: {}\n",
                        human_size(header.cluster_size()), header.refcount_bits(),
-                       fmt::join(feature_names(header), ", "));
+                       features.empty() ? "none" : fmt::format("{}", fmt::join(features, ", ")));
     if (!node.data_filename.empty())
       out += fmt::format("    data file {}\n", to_terminal(node.data_filename));
   }
@@ -88,23 +113,6 @@ void write_timestamp(JsonWriter& json, std::string_view name, const io::Timestam
       .member("seconds", time.seconds)
       .member("nanoseconds", time.nanoseconds)
       .end_object();
-}
-
-void write_layer_header(JsonWriter& json, const TreeLayer& layer) {
-  const qcow2::Header& header = layer.node->qcow2_image()->header();
-  json.member("compat", header.version >= 3 ? "1.1" : "0.10")
-      .member("cluster-size", header.cluster_size())
-      .member("refcount-bits", header.refcount_bits());
-  json.key("features").begin_array();
-  for (const std::string& feature : feature_names(header))
-    json.value(feature);
-  json.end_array();
-  if (header.backing_file)
-    json.name_member("backing-filename", *header.backing_file);
-  if (const auto format = header.backing_format())
-    json.name_member("backing-filename-format", *format);
-  if (!layer.node->data_filename.empty())
-    json.name_member("data-file", layer.node->data_filename);
 }
 
 void write_usage(JsonWriter& json, const TreeLayer& layer) {
@@ -130,7 +138,7 @@ void write_usage(JsonWriter& json, const TreeLayer& layer) {
         .end_object();
 }
 
-// The layer, with its children nested under it.
+// Children are told by index, not nested: a chain may have a thousand layers.
 void write_layer(JsonWriter& json, const Tree& tree, std::size_t index) {
   const TreeLayer& layer = tree[index];
   const graph::Node& node = *layer.node;
@@ -145,39 +153,33 @@ void write_layer(JsonWriter& json, const Tree& tree, std::size_t index) {
         .member("allocation", layer.sizes.allocation)
         .member("physical", layer.sizes.physical);
   if (node.qcow2_image() != nullptr)
-    write_layer_header(json, layer);
+    write_header_facts(json, node.qcow2_image()->header());
+  if (!node.data_filename.empty())
+    json.name_member("data-file", node.data_filename);
   write_usage(json, layer);
   if (node.file)
     write_status(json, node.file->status());
   write_findings(json, all_findings(layer));
   json.key("children").begin_array();
   if (index + 1 < tree.size())
-    write_layer(json, tree, index + 1);
+    json.value(index + 1);
   json.end_array().end_object();
 }
 
 }  // namespace
 
-std::vector<std::string> feature_names(const qcow2::Header& header) {
-  std::vector<std::string> names;
-  const auto add = [&](bool has, const char* name) {
-    if (has)
-      names.emplace_back(name);
-  };
-  using namespace qcow2;
-  add(header.has_lazy_refcounts(), "lazy_refcounts");
-  add(header.has_extended_l2(), "extended_l2");
-  add(header.compression_type() == static_cast<std::uint8_t>(CompressionType::zstd), "zstd");
-  add(header.has_data_file(), "data_file");
-  add(header.has_data_file() && header.data_file_is_raw(), "data_file_raw");
-  add((header.autoclear_features & autoclear::bitmaps) != 0, "bitmaps");
-  add(header.crypt_method == static_cast<std::uint32_t>(CryptMethod::aes), "aes");
-  add(header.crypt_method == static_cast<std::uint32_t>(CryptMethod::luks), "luks");
-  add(header.has_incompatible(incompatible::dirty), "dirty");
-  add(header.has_incompatible(incompatible::corrupt), "corrupt");
-  add(header.nb_snapshots != 0, "snapshots");
-  add(header.unknown_incompatible() != 0, "unknown_incompatible");
-  return names;
+void write_header_facts(JsonWriter& json, const qcow2::Header& header) {
+  json.member("compat", header.version >= 3 ? "1.1" : "0.10")
+      .member("cluster-size", header.cluster_size())
+      .member("refcount-bits", header.refcount_bits());
+  json.key("features").begin_array();
+  for (const std::string& feature : feature_names(header))
+    json.value(feature);
+  json.end_array();
+  if (header.backing_file())
+    json.name_member("backing-filename", *header.backing_file());
+  if (const auto format = header.backing_format())
+    json.name_member("backing-filename-format", *format);
 }
 
 void write_status(JsonWriter& json, const io::FileStatus& status) {
@@ -199,8 +201,8 @@ void write_status(JsonWriter& json, const io::FileStatus& status) {
 Result<void> write_tree_text(const Tree& tree, bool details, const Style& style, const Sink& sink) {
   using enum Table::Align;
   Table table({"#", "IMAGE", "FORMAT", "CAPACITY", "ALLOCATION", "PHYSICAL", "IMAGE END",
-               "OWN DATA", "OWN ZERO", "PROVIDES"},
-              {right, left, left, right, right, right, right, right, right, right});
+               "OWN DATA", "COMPRESSED", "OWN ZERO", "PROVIDES"},
+              {right, left, left, right, right, right, right, right, right, right, right});
   for (std::size_t i = 0; i < tree.size(); ++i) {
     const TreeLayer& layer = tree[i];
     const bool known = layer.node->is_open();
@@ -209,7 +211,7 @@ Result<void> write_tree_text(const Tree& tree, bool details, const Style& style,
     table.add({std::to_string(i), branch(i, style) + to_terminal(layer.node->filename),
                format_cell(*layer.node), size_cell(known, layer.sizes.capacity),
                size_cell(known, layer.sizes.allocation), size_cell(known, layer.sizes.physical),
-               image_end_cell(layer), size_cell(counted, own.data + own.compressed),
+               image_end_cell(layer), size_cell(counted, own.data), size_cell(counted, own.compressed),
                size_cell(counted, own.zero),
                provides_cell(layer, tree.front().node->guest_size())});
   }
@@ -223,14 +225,19 @@ Result<void> write_tree_text(const Tree& tree, bool details, const Style& style,
   return sink(out);
 }
 
-void write_tree_json(JsonWriter& json, const Tree& tree) {
-  json.begin_object();
-  json.member("layers", tree.size());
+void write_tree_json(JsonWriter& json, std::string_view image, const Tree& tree) {
+  json.begin_object().name_member("image", image);
+  json.key("layers").begin_array();
+  for (std::size_t index = 0; index < tree.size(); ++index)
+    write_layer(json, tree, index);
+  json.end_array();
   if (tree.front().provides_elsewhere)
     json.member("absent", *tree.front().provides_elsewhere);
-  json.key("top");
-  write_layer(json, tree, 0);
   json.end_object();
+}
+
+void write_tree_error_json(JsonWriter& json, std::string_view image, const Error& error) {
+  json.begin_object().name_member("image", image).member("error", error.message).end_object();
 }
 
 }  // namespace coldchain::report

@@ -16,6 +16,12 @@ TEST_CASE("to_json_string: bytes that are not UTF-8 become the replacement chara
   CHECK(to_json_string("a\xff") == R"("a\uFFFD")");
   CHECK(to_json_string("\xc3") == R"("\uFFFD")");
   CHECK(to_json_string("\xed\xa0\x80") == R"("\uFFFD")");
+  CHECK(to_json_string("a\xc0\x80"
+                       "b\xc1\x81"
+                       "c\xf8\x88\x80\x80\x80"
+                       "d\xf5\x80\x80\x80"
+                       "e\xff") == R"("a\u0000b\uFFFDc\uFFFDd\uFFFDe\uFFFD")");
+  CHECK(to_json_string("\xe2\x94") == R"("\uFFFD")");
 }
 
 TEST_CASE("to_terminal: no control character and no bad byte reaches the terminal") {

@@ -61,9 +61,12 @@ TEST_CASE("coldchain: every verb says which file it could not open, and why") {
 TEST_CASE("coldchain: an empty raw file has an answer") {
   const TempFolder folder;
   testing::write_file(folder / "empty", "");
-  CHECK(run_coldchain({"map", "--output=json", folder / "empty"}).out == "[]\n");
-  CHECK(run_coldchain({"map", "--context", "base:allocation", "--output=json", folder / "empty"})
-            .out == "[]\n");
+  CHECK(run_coldchain({"map", "--output=json", folder / "empty"}).out ==
+        R"([{ "start": 0, "length": 0, "depth": 0, "present": false, "zero": false, "data": false}])"
+        "\n");
+  CHECK(run_coldchain({"map", "--provenance", "--output=json", folder / "empty"}).out == "[]\n");
+  CHECK(run_coldchain({"map", "--context", "base:allocation", "--output=json", folder / "empty"}).out ==
+        "[\n\n]\n");
   CHECK(run_coldchain({"tree", folder / "empty"}).status == 0);
 }
 

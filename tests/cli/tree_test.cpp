@@ -47,10 +47,10 @@ TEST_CASE("tree: of a chain for people, golden") {
   CHECK(ran.status == 0);
   CHECK(
       ran.out ==
-      R"(#  IMAGE       FORMAT     CAPACITY  ALLOCATION  PHYSICAL  IMAGE END  OWN DATA  OWN ZERO      PROVIDES
-0  top         qcow2 1.1     1 MiB     384 KiB   384 KiB    384 KiB    64 KiB    64 KiB  128 KiB  12%
-1  └─ mid      qcow2 1.1     1 MiB     448 KiB   448 KiB    448 KiB   128 KiB       0 B   64 KiB   6%
-2     └─ base  raw         512 KiB     512 KiB   512 KiB          -   512 KiB       0 B  320 KiB  31%
+      R"(#  IMAGE       FORMAT     CAPACITY  ALLOCATION  PHYSICAL  IMAGE END  OWN DATA  COMPRESSED  OWN ZERO      PROVIDES
+0  top         qcow2 1.1     1 MiB     384 KiB   384 KiB    384 KiB    64 KiB         0 B    64 KiB  128 KiB  12%
+1  └─ mid      qcow2 1.1     1 MiB     448 KiB   448 KiB    448 KiB   128 KiB         0 B       0 B   64 KiB   6%
+2     └─ base  raw         512 KiB     512 KiB   512 KiB          -   512 KiB         0 B       0 B  320 KiB  31%
 [2] note overlay-longer: 1048576 over 524288 bytes
 )");
 }
@@ -79,27 +79,32 @@ TEST_CASE("tree: a broken link does not end the run; what can be read is shown, 
   CHECK(both.out.find("base") != std::string::npos);
 }
 
-TEST_CASE("tree: JSON has a schema, a version and a layer inside its overlay") {
+TEST_CASE("tree: JSON has a schema, a version and the layers side by side") {
   const auto json =
       nlohmann::json::parse(tree_of({"--output=json", "top", "base"}, some_files()).out);
   CHECK(json["schema"] == "coldchain.tree");
   CHECK(json["version"] == 1);
   REQUIRE(json["trees"].size() == 2);
-  const auto& top = json["trees"][0]["top"];
-  CHECK(json["trees"][0]["layers"] == 3);
+  const auto& layers = json["trees"][0]["layers"];
+  REQUIRE(layers.size() == 3);
+  CHECK(json["trees"][0]["image"] == "top");
   CHECK(json["trees"][0]["absent"] == 1 << 19);
-  CHECK(top["provides"]["total"] == 131072);
-  CHECK(top["children"][0]["filename"] == "mid");
-  CHECK(top["children"][0]["children"][0]["own"]["data"] == 512 << 10);
-  CHECK(top["features"].empty());
-  CHECK(top["permissions"]["mode"] == "0600");
-  CHECK(top["timestamps"].contains("mtime"));
+  CHECK(layers[0]["provides"]["total"] == 131072);
+  CHECK(layers[0]["children"][0] == 1);
+  CHECK(layers[1]["filename"] == "mid");
+  CHECK(layers[2]["own"]["data"] == 512 << 10);
+  CHECK(layers[2]["children"].empty());
+  CHECK(layers[0]["features"].empty());
+  CHECK(layers[0]["permissions"]["mode"] == "0600");
+  CHECK(layers[0]["timestamps"].contains("mtime"));
+  const auto missing = nlohmann::json::parse(tree_of({"--output=json", "none"}, some_files()).out);
+  CHECK(missing["trees"][0]["error"].get<std::string>().starts_with("Could not open 'none'"));
 }
 
 TEST_CASE("tree: --fast reads headers only") {
   const auto json =
       nlohmann::json::parse(tree_of({"--fast", "--output=json", "top"}, some_files()).out);
-  const auto& top = json["trees"][0]["top"];
+  const auto& top = json["trees"][0]["layers"][0];
   CHECK(top["capacity"] == 1 << 20);
   CHECK_FALSE(top.contains("own"));
   CHECK_FALSE(top.contains("provides"));
@@ -130,7 +135,7 @@ TEST_CASE("tree: of a folder draws bases above their overlays and tells the rest
   CHECK(ran.out.find("`- " + (folder / "two")) != std::string::npos);
   CHECK(ran.out.find("fatal link-missing") != std::string::npos);
   CHECK(ran.out.find(
-            "4 images: 2 without a backing file here, 3 without an overlay; 1 other files") !=
+            "4 image(s): 2 without a backing file here, 3 without an overlay; 1 other file(s)") !=
         std::string::npos);
   const auto json =
       nlohmann::json::parse(run_coldchain({"tree", "--output=json", folder.path()}).out);
@@ -141,5 +146,9 @@ TEST_CASE("tree: of a folder draws bases above their overlays and tells the rest
   const auto fast =
       nlohmann::json::parse(run_coldchain({"tree", "--fast", "--output=json", folder.path()}).out);
   CHECK_FALSE(fast["images"][0].contains("own"));
+  CHECK(json["images"][0]["cluster-size"] == 65536);
   CHECK(run_coldchain({"tree", folder.path(), folder / "one"}).status == 1);
+  CHECK(run_coldchain({"tree", "--root", folder.path(), folder.path()}).err.empty());
+  CHECK(run_coldchain({"tree", "--sysroot", folder.path(), "/usr"}).err.find("does not lie in") !=
+        std::string::npos);
 }

@@ -104,8 +104,9 @@ TEST_CASE("make: fails where a link is broken, and says which") {
   const Opened opened(folder / "top");
   const auto chain = Chain::make(*opened.top);
   REQUIRE_FALSE(chain);
-  CHECK(chain.error().message ==
-        "Could not open '" + (folder / "none") + "': No such file or directory");
+  CHECK(chain.error().message == "Could not open '" + (folder / "top") +
+                                     "': Could not open backing file: Could not open '" +
+                                     (folder / "none") + "': No such file or directory");
   CHECK(Chain::make(*opened.top, {.snapshot = {}, .layer = 0}));
 }
 

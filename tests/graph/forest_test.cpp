@@ -7,6 +7,8 @@
 #include <coldchain/graph/forest.hpp>
 
 #include <doctest/doctest.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 using namespace coldchain;
 using namespace coldchain::graph;
@@ -20,7 +22,7 @@ void make(const std::string& path, const std::string& backing,
           const std::string& format = "qcow2") {
   ImageOptions options;
   options.backing_file = backing;
-  options.backing_format = backing.empty() ? "" : format;
+  options.backing_format = backing.empty() ? std::string() : format;
   ImageBuilder(options).data(0, 1).build().write_to(path);
 }
 
@@ -74,6 +76,46 @@ TEST_CASE("scan: a base outside the folder is shown as such; a missing one is a 
   CHECK(image(forest, folder / "in/b").findings[0].code == finding::Code::link_missing);
 }
 
+TEST_CASE("scan: a folder that cannot be read costs nothing but itself" *
+          doctest::skip(::geteuid() == 0)) {
+  const TempFolder folder;
+  for (const char* name : {"a", "b", "sub", "z"})
+    std::filesystem::create_directories(folder / name);
+  for (const char* name : {"a/1", "b/2", "z/3"})
+    make(folder / name, "");
+  ::chmod((folder / "sub").c_str(), 0);
+  const Forest forest = scanned(folder.path());
+  ::chmod((folder / "sub").c_str(), 0700);
+  CHECK(forest.images.size() == 3);
+  REQUIRE(forest.unreadable.size() == 1);
+  CHECK(forest.unreadable[0].message == (folder / "sub") + ": Permission denied");
+}
+
+TEST_CASE("scan: a link to an image outside is an image, a second name of one inside is not") {
+  const TempFolder folder;
+  std::filesystem::create_directories(folder / "in");
+  make(folder / "outside", "");
+  make(folder / "in/a", "");
+  std::filesystem::create_symlink("../outside", folder / "in/link");
+  std::filesystem::create_symlink("a", folder / "in/again");
+  std::filesystem::create_hard_link(folder / "in/a", folder / "in/b");
+  const Forest forest = scanned(folder / "in");
+  REQUIRE(forest.images.size() == 2);
+  CHECK(forest.images[0].path == folder / "in/a");
+  CHECK(forest.images[1].path == folder / "in/link");
+}
+
+TEST_CASE("scan: a raw base in the folder is in the scan, however its overlay spells it") {
+  const TempFolder folder;
+  std::filesystem::create_directories(folder / "in");
+  testing::write_file(folder / "in/base", std::string(1 << 20, 'x'));
+  make(folder / "in/top", "../in/base", "raw");
+  const Forest forest = scanned(folder / "in");
+  REQUIRE(forest.images.size() == 2);
+  CHECK(forest.images[0].in_scan);
+  CHECK(forest.other_files == 0);
+}
+
 TEST_CASE("scan: a loop is cut once and told") {
   const TempFolder folder;
   make(folder / "a", "b");
@@ -83,8 +125,10 @@ TEST_CASE("scan: a loop is cut once and told") {
   const Forest forest = scanned(folder.path());
   CHECK(forest.roots.size() == 1);
   std::size_t loops = 0;
-  for (const ForestImage& candidate : forest.images)
-    loops += candidate.findings.empty() ? 0 : 1;
+  for (const ForestImage& candidate : forest.images) {
+    for (const finding::Finding& finding : candidate.findings)
+      loops += finding.code == finding::Code::link_loop ? 1 : 0;
+  }
   CHECK(loops == 1);
 }
 
@@ -99,6 +143,50 @@ TEST_CASE("scan: a data file is known as such and is nobody's image") {
   REQUIRE(forest.images.size() == 2);
   CHECK(image(forest, folder / "data").data_file_of.size() == 1);
   CHECK(forest.other_files == 0);
+}
+
+TEST_CASE("scan: a file recorded as raw is raw whatever a guest wrote into it, in the folder or out") {
+  const TempFolder folder;
+  std::filesystem::create_directories(folder / "in");
+  std::filesystem::create_directories(folder / "out");
+  testing::write_file(folder / "secret", std::string(65536, 's'));
+  for (const std::string place : {"in/guest", "out/guest"}) {
+    make(folder / place, folder / "secret", "raw");
+    make(folder / "in/top", "../" + place, "raw");
+    const Forest forest = scanned(folder / "in");
+    const ForestImage& top = image(forest, folder / "in/top");
+    REQUIRE(top.backing.has_value());
+    const ForestImage& guest = forest.images[*top.backing];
+    CHECK(guest.format == "raw");
+    CHECK_FALSE(guest.backing.has_value());
+    CHECK(guest.findings.at(0).code == finding::Code::link_format_contradicts);
+    for (const ForestImage& candidate : forest.images)
+      CHECK(candidate.path != folder / "secret");
+    std::filesystem::remove(folder / "in/guest");
+  }
+}
+
+TEST_CASE("scan: a file outside whose format nobody records is described and not followed") {
+  const TempFolder folder;
+  std::filesystem::create_directories(folder / "in");
+  testing::write_file(folder / "secret", std::string(65536, 's'));
+  make(folder / "guest", "secret", "raw");
+  make(folder / "in/top", "../guest", "");
+  const Forest forest = scanned(folder / "in");
+  REQUIRE(forest.images.size() == 2);
+  CHECK(forest.images[0].findings.at(0).code == finding::Code::link_probed_has_links);
+  CHECK(forest.images[1].findings.at(0).code == finding::Code::link_format_not_recorded);
+  io::OpenPolicy policy;
+  policy.allow_probe = true;
+  CHECK(scanned(folder / "in", 2, policy).images.size() == 3);
+}
+
+TEST_CASE("scan: layers of other sizes are noted as in a chain") {
+  const TempFolder folder;
+  testing::write_file(folder / "base", std::string(65536, 'x'));
+  make(folder / "top", "base", "raw");
+  const Forest forest = scanned(folder.path());
+  CHECK(image(forest, folder / "top").findings.at(0).code == finding::Code::overlay_longer);
 }
 
 TEST_CASE("scan: an image with a broken header is listed with a finding") {

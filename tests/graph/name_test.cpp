@@ -8,14 +8,14 @@ using namespace coldchain::graph;
 
 namespace {
 
-NameSpec parsed(std::string_view name, NameOrigin origin = NameOrigin::image) {
-  Result<NameSpec> spec = parse_name(name, origin);
+NameSpec parsed(std::string_view name) {
+  Result<NameSpec> spec = parse_name(name);
   REQUIRE_MESSAGE(spec.has_value(), name);
   return std::move(*spec);
 }
 
 bool is_refused(std::string_view name) {
-  return !parse_name(name, NameOrigin::image).has_value();
+  return !parse_name(name).has_value();
 }
 
 }  // namespace
@@ -45,7 +45,8 @@ TEST_CASE("parse_name: json: nested, dotted and mixed forms mean the same") {
     CHECK(spec.format == "qcow2");
   }
   CHECK(parsed(R"(json:{"driver":"file","filename":"x"})").path == "x");
-  CHECK_FALSE(parsed(R"(json:{"driver":"file","filename":"x"})").format.has_value());
+  CHECK(parsed(R"(json:{"driver":"file","filename":"x"})").format == "file");
+  CHECK_FALSE(parsed(R"(json:{"file":{"driver":"file","filename":"x"}})").format.has_value());
   CHECK(parsed(R"(json:{"file":{"driver":"host_device","filename":"/dev/x"}})").path == "/dev/x");
   CHECK(parsed(R"(json:{"driver":"file","filename":"nbd:x"})").path == "nbd:x");
 }
@@ -75,7 +76,7 @@ TEST_CASE("parse_name: json: network drivers are nodes that are not opened") {
 
 TEST_CASE("parse_name: json: what is not understood is refused") {
   for (const char* name :
-       {"json:", "json:{", "json:[]", "json:{}", "json:1", R"(json:{"driver":1})",
+       {":x", "json:", "json:{", "json:[]", "json:{}", "json:1", R"(json:{"driver":1})",
         R"(json:{"driver":"file"})", R"(json:{"driver":"vmdk","file.filename":"x"})",
         R"(json:{"driver":"blkdebug","image.filename":"x"})",
         R"(json:{"driver":"quorum","children":[]})", R"(json:{"driver":"raw","file":"node"})",

@@ -224,6 +224,64 @@ TEST_CASE(
   CHECK(opened.has(1, Code::link_relative_json));
 }
 
+TEST_CASE("open: the recorded format stands above the driver of a json: name") {
+  const TempFolder folder;
+  ImageBuilder(ImageOptions{}).data(0, 1).build().write_to(folder / "base");
+  ImageBuilder(over("json:{\"driver\":\"qcow2\",\"file\":{\"driver\":\"file\",\"filename\":\"base\"}}",
+                    "raw"))
+      .build()
+      .write_to(folder / "top");
+  CHECK(Opened(folder / "top").chain.at(1)->raw_image() != nullptr);
+}
+
+TEST_CASE("open: what the user types starts at the current directory, what an image says at it") {
+  const TempFolder folder;
+  std::filesystem::create_directories(folder / "sub");
+  ImageBuilder(over("none")).build().write_to(folder / "sub/top");
+  testing::write_file(folder / "base", std::string(1 << 20, 'x'));
+  OpenRequest request;
+  request.is_image_opts = true;
+  const Opened opened("driver=qcow2,file.filename=" + (folder / "sub/top") +
+                          ",backing.driver=raw,backing.file.filename=" + (folder / "base"),
+                      {}, request);
+  CHECK(opened.chain.at(1)->is_open());
+  CHECK(opened.chain.at(1)->name == folder / "base");
+
+  ImageOptions options;
+  options.data_file = "unused";
+  ImageBuilder(options).build().write_to(folder / "sub/external");
+  testing::write_file(folder / "sub/data", "");
+  const std::string name =
+      "json:{\"driver\":\"qcow2\",\"file.filename\":\"external\",\"data-file.filename\":\"data\"}";
+  ImageBuilder(over(name)).build().write_to(folder / "sub/json");
+  CHECK(Opened(folder / "sub/json").chain.at(1)->data_filename == folder / "sub/data");
+}
+
+TEST_CASE("open: a data file that is no plain local file is not opened, nor the recorded one instead") {
+  const TempFolder folder;
+  ImageOptions options;
+  options.data_file = "data";
+  ImageBuilder(options).build().write_to(folder / "external");
+  testing::write_file(folder / "data", "");
+  const Opened opened("json:{\"driver\":\"qcow2\",\"file.filename\":\"" + (folder / "external") +
+                      "\",\"data-file\":{\"driver\":\"nbd\",\"host\":\"h\"}}");
+  CHECK(opened.has(0, Code::link_not_allowed));
+  CHECK(opened.top->data_file == nullptr);
+}
+
+TEST_CASE("open: an explicit file driver means raw bytes; a window needs the raw driver") {
+  const TempFolder folder;
+  ImageBuilder(ImageOptions{}).build().write_to(folder / "a");
+  const Opened bytes("json:{\"driver\":\"file\",\"filename\":\"" + (folder / "a") + "\"}");
+  CHECK(bytes.top->raw_image() != nullptr);
+  CHECK(bytes.top->format == "file");
+  const auto files = io::system_files({}).value();
+  OpenRequest request;
+  request.name = "json:{\"driver\":\"raw\",\"offset\":512,\"file.filename\":\"" + (folder / "a") + "\"}";
+  request.format = "qcow2";
+  CHECK_FALSE(graph::open(*files, {}, request).has_value());
+}
+
 TEST_CASE("open: a top that cannot be opened is an error") {
   const TempFolder folder;
   const auto files = io::system_files({}).value();

@@ -51,7 +51,9 @@ struct LayerFile {
 // failure.
 class ChainMaker {
  public:
-  explicit ChainMaker(std::uint64_t seed) : draw_(seed) {
+  // Large disks are gigabytes with few clusters in them: their maps have many windows, mostly
+  // empty.
+  ChainMaker(std::uint64_t seed, bool large) : draw_(seed), large_(large) {
     const std::size_t layers = 1 + draw_.below(5);
     for (std::size_t i = 0; i < layers; ++i) {
       make_layer(i);
@@ -71,13 +73,16 @@ class ChainMaker {
       FAIL(recipe_ << done.err);
   }
 
-  // An operation may be refused, such as a compressed write over a cluster that is there already.
-  void run_io(const std::string& command) {
+  // An operation may be refused, such as a compressed write over a cluster that is there already,
+  // or anything once QEMU has called its own image corrupt.
+  bool try_to(const std::string& command) {
     recipe_ += command + "\n";
-    (void)run_in(path(), command);
+    return run_in(path(), command).status == 0;
   }
 
   std::uint64_t draw_size() {
+    if (large_)
+      return (1 + draw_.below(40)) * (512ULL << 20) + draw_.below(4) * 512;
     return (1 + draw_.below(12)) * (512 << 10) + (draw_.chance(30) ? draw_.below(100) * 512 : 0);
   }
 
@@ -98,7 +103,7 @@ class ChainMaker {
     layer.name = fmt::format("{}.qcow2", index);
     layer.format = "qcow2";
     layer.version3 = draw_.chance(80);
-    layer.cluster_size = 512ULL << draw_.below(13);
+    layer.cluster_size = large_ ? 4096ULL << draw_.below(10) : 512ULL << draw_.below(13);
     std::vector<std::string> options = {fmt::format("cluster_size={}", layer.cluster_size)};
     options.push_back(layer.version3 ? "compat=1.1" : "compat=0.10");
     bool extended = false;
@@ -118,7 +123,7 @@ class ChainMaker {
       if (layer.has_data_file && index == 0 && draw_.chance(50))
         options.emplace_back("data_file_raw=on");
     }
-    if ((index == 0 || extended) && draw_.chance(30)) {
+    if ((index == 0 || extended) && !large_ && draw_.chance(30)) {
       const char* modes[] = {"metadata", "falloc", "full"};
       options.push_back(fmt::format("preallocation={}", modes[index == 0 ? draw_.below(3) : 0]));
     }
@@ -136,21 +141,21 @@ class ChainMaker {
     for (std::uint64_t i = 0; i < operations; ++i)
       io += " -c " + quoted(operation(layer, writable));
     if (!io.empty())
-      run_io(fmt::format("qemu-io -f {}{} {}", layer.format, io, layer.name));
+      (void)try_to(fmt::format("qemu-io -f {}{} {}", layer.format, io, layer.name));
     if (layer.format != "qcow2")
       return;
     // Compressed clusters share a host cluster many times over: narrow refcounts overflow.
     const bool can_snapshot = !layer.has_data_file && layer.refcount_bits >= 8;
     if (can_snapshot && draw_.chance(25)) {
       const std::string name = fmt::format("s{}", layer.snapshots.size());
-      run(fmt::format("qemu-img snapshot -c {} {}", name, layer.name));
-      layer.snapshots.push_back(name);
-      run_io(
+      if (try_to(fmt::format("qemu-img snapshot -c {} {}", name, layer.name)))
+        layer.snapshots.push_back(name);
+      (void)try_to(
           fmt::format("qemu-io -f qcow2 -c {} {}", quoted(operation(layer, writable)), layer.name));
     }
     if (layer.version3 && draw_.chance(20)) {
-      run(fmt::format("qemu-img bitmap --add -g 512 {} first", layer.name));
-      run(fmt::format("qemu-img bitmap --add --disable {} second", layer.name));
+      (void)try_to(fmt::format("qemu-img bitmap --add -g 64k {} first", layer.name));
+      (void)try_to(fmt::format("qemu-img bitmap --add --disable {} second", layer.name));
     }
   }
 
@@ -179,6 +184,7 @@ class ChainMaker {
   }
 
   Draw draw_;
+  bool large_;
   TempFolder folder_;
   std::vector<LayerFile> layers_;
   std::string recipe_;
@@ -301,7 +307,11 @@ void compare_image_end(const ChainMaker& chain) {
   const auto top = graph::open(*files, {}, request).value();
   const auto end = analysis::usage_of(*top).image_end;
   REQUIRE(end.has_value());
-  CHECK(end->offset.value == theirs.get<std::uint64_t>());
+  // Where the image is marked corrupt, QEMU counts references that we only bound.
+  if (end->is_lower_bound)
+    CHECK(end->offset.value <= theirs.get<std::uint64_t>());
+  else
+    CHECK(end->offset.value == theirs.get<std::uint64_t>());
 }
 
 }  // namespace
@@ -316,13 +326,26 @@ TEST_CASE("oracle: info, map, contexts, guest content and image end are QEMU's o
   const char* first = std::getenv("COLDCHAIN_ORACLE_FIRST");
   const int begin = first == nullptr ? 1 : std::atoi(first);
   for (int seed = begin; seed < begin + cases; ++seed) {
-    const ChainMaker chain(static_cast<std::uint64_t>(seed));
+    const ChainMaker chain(static_cast<std::uint64_t>(seed), false);
     CAPTURE(seed);
     CAPTURE(chain.recipe());
     compare_info(chain);
     compare_map(chain, static_cast<std::uint64_t>(seed));
     compare_contexts(chain);
     compare_content(chain);
+    compare_image_end(chain);
+  }
+}
+
+TEST_CASE("oracle: maps and contexts of large, mostly empty disks are QEMU's") {
+  if (!testing::have_oracles())
+    return;
+  for (std::uint64_t seed = 1; seed <= 40; ++seed) {
+    const ChainMaker chain(seed, true);
+    CAPTURE(seed);
+    CAPTURE(chain.recipe());
+    compare_map(chain, seed);
+    compare_contexts(chain);
     compare_image_end(chain);
   }
 }

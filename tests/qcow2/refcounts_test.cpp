@@ -54,6 +54,22 @@ TEST_CASE("Refcounts: counts used clusters up to enough and finds the image end,
   }
 }
 
+TEST_CASE("Refcounts: a table that names more blocks than the file has clusters is refused") {
+  const testing::ImageBuilder builder{testing::ImageOptions{}};
+  const auto bytes = builder.build();
+  Bytes flat = bytes.flat();
+  const Header header = decode_header(flat).value();
+  const auto table = flat.begin() + static_cast<std::ptrdiff_t>(header.refcount_table_offset);
+  const auto named = [&](std::size_t count) {
+    for (std::size_t i = 1; i < count; ++i)
+      std::copy_n(table, 8, table + static_cast<std::ptrdiff_t>(8 * i));
+    const io::MemoryFile file(flat);
+    return Refcounts::open(file, header).has_value();
+  };
+  CHECK(named(flat.size() / 65536));
+  CHECK_FALSE(named(flat.size() / 65536 + 1));
+}
+
 TEST_CASE("Refcounts: a table outside the file, unaligned or too large is an error") {
   const testing::ImageBuilder builder{testing::ImageOptions{}};
   const io::MemoryFile file(builder.build().flat());

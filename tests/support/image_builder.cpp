@@ -42,6 +42,11 @@ Bytes compress(const Bytes& plain, qcow2::CompressionType type) {
   return out;
 }
 
+Bytes copied(const std::vector<be64>& table) {
+  const ByteView bytes = std::as_bytes(std::span(table));
+  return {bytes.begin(), bytes.end()};
+}
+
 }  // namespace
 
 Bytes SparseBytes::flat() const {
@@ -178,9 +183,14 @@ ImageBuilder& ImageBuilder::snapshot(const std::string& id, const std::string& n
   append(snapshot.extra_data, be64(0));
   append(snapshot.extra_data, be64(options_.size));
   for (const auto& [cluster, entry] : entries_) {
-    if ((entry.descriptor & qcow2::compressed_flag) == 0 &&
-        (entry.descriptor & qcow2::offset_mask) != 0)
-      count(entry.descriptor & qcow2::offset_mask, 1);
+    const qcow2::L2Entry descriptor(entry.descriptor);
+    if (descriptor.is_compressed()) {
+      const auto extent = descriptor.compressed_extent(options_.cluster_bits);
+      count(align_down(extent.begin.value, 512),
+            extent.max_bytes + (extent.begin.value - align_down(extent.begin.value, 512)));
+    } else if (descriptor.host_offset().value != 0) {
+      count(descriptor.host_offset().value, 1);
+    }
   }
   snapshots_.emplace_back(std::move(snapshot), entries_);
   for (auto& [cluster, entry] : entries_)
@@ -207,175 +217,178 @@ ImageBuilder& ImageBuilder::patch_header(std::function<void(qcow2::Header&)> pat
 }
 
 SparseBytes ImageBuilder::build() const {
-  // Work on a copy: building twice gives the same image.
-  ImageBuilder work = *this;
-  const std::uint64_t size = cluster_size();
-  const auto take = [&](std::uint64_t bytes) {
-    const std::uint64_t offset = work.next_cluster_ * size;
-    work.next_cluster_ += std::max<std::uint64_t>(1, divide_up(bytes, size));
-    work.count(offset, bytes);
-    return offset;
-  };
-  const auto put = [&](std::uint64_t offset, Bytes bytes) {
-    work.file_.size = std::max(work.file_.size, offset + align_up(bytes.size(), size));
-    work.file_.pieces[offset] = std::move(bytes);
-  };
+  ImageBuilder work = *this;  // building twice gives the same image
+  return work.finish();
+}
 
+SparseBytes ImageBuilder::finish() {
+  qcow2::Header header = fixed_header();
+  header.l1_table_offset = write_tables(header, entries_, empty_tables_);
+  write_snapshots(header);
+  add_text_extension(header, qcow2::extension::backing_file_format, options_.backing_format);
+  add_text_extension(header, qcow2::extension::external_data_file_name, options_.data_file);
+  write_bitmaps(header);
+  header.extensions.insert(header.extensions.end(), extensions_.begin(), extensions_.end());
+  header.has_end_mark = true;
+  write_refcounts(header);
+  if (!options_.backing_file.empty()) {
+    header.backing_file_offset = qcow2::encode_header(header).size();
+    header.backing_file_size = static_cast<std::uint32_t>(options_.backing_file.size());
+    const ByteView name = text_bytes(options_.backing_file);
+    header.backing_file_bytes = Bytes(name.begin(), name.end());
+  }
+  for (const auto& patch : patches_)
+    patch(header);
+  put(0, qcow2::encode_header(header));
+  file_.size = std::max(file_.size, next_cluster_ * cluster_size());
+  return file_;
+}
+
+// Clusters for metadata, counted.
+std::uint64_t ImageBuilder::take(std::uint64_t bytes) {
+  const std::uint64_t offset = next_cluster_ * cluster_size();
+  next_cluster_ += std::max<std::uint64_t>(1, divide_up(bytes, cluster_size()));
+  count(offset, bytes);
+  return offset;
+}
+
+void ImageBuilder::put(std::uint64_t offset, Bytes bytes) {
+  file_.size = std::max(file_.size, offset + align_up(bytes.size(), cluster_size()));
+  file_.pieces[offset] = std::move(bytes);
+}
+
+qcow2::Header ImageBuilder::fixed_header() const {
   qcow2::Header header;
   header.version = options_.version;
   header.cluster_bits = options_.cluster_bits;
   header.refcount_order = options_.refcount_order;
   header.size = options_.size;
   header.header_length = options_.version >= 3 ? 104 : 72;
-  const auto incompatible = [&](bool has, std::uint64_t bit) {
-    header.incompatible_features |= has ? bit : 0;
-  };
-  incompatible(options_.extended_l2, qcow2::incompatible::extended_l2);
-  incompatible(!options_.data_file.empty(), qcow2::incompatible::external_data_file);
-  const bool zstd = options_.compression == qcow2::CompressionType::zstd;
-  incompatible(zstd, qcow2::incompatible::compression_type);
-  if (zstd) {
+  if (options_.extended_l2)
+    header.incompatible_features |= qcow2::incompatible::extended_l2;
+  if (!options_.data_file.empty())
+    header.incompatible_features |= qcow2::incompatible::external_data_file;
+  if (options_.data_file_raw)
+    header.autoclear_features |= qcow2::autoclear::raw_external_data;
+  if (options_.compression == qcow2::CompressionType::zstd) {
+    header.incompatible_features |= qcow2::incompatible::compression_type;
     header.header_length = 112;
     header.additional_fields = Bytes(8);
     header.additional_fields[0] = std::byte{1};
   }
-  if (options_.data_file_raw)
-    header.autoclear_features |= qcow2::autoclear::raw_external_data;
+  header.l1_size =
+      static_cast<std::uint32_t>(divide_up(options_.size, qcow2::Geometry(header).l2_coverage()));
+  return header;
+}
 
+// Writes the L2 tables that the entries need, and an L1 table; returns where that is.
+std::uint64_t ImageBuilder::write_tables(const qcow2::Header& header, const Entries& entries,
+                                         const std::vector<std::uint64_t>& empty_tables) {
   const qcow2::Geometry geometry(header);
-  const std::uint64_t l1_size = divide_up(options_.size, geometry.l2_coverage());
-  const auto write_tables = [&](const Entries& entries, const std::vector<std::uint64_t>& empty) {
-    std::map<std::uint64_t, Bytes> tables;
-    const auto table_of = [&](std::uint64_t l1_index) -> Bytes& {
-      return tables.try_emplace(l1_index, Bytes(size)).first->second;
-    };
-    for (const std::uint64_t l1_index : empty)
-      table_of(l1_index);
-    for (const auto& [cluster, entry] : entries) {
-      Bytes& table = table_of(cluster / geometry.l2_entries());
-      const std::size_t at = cluster % geometry.l2_entries() * geometry.l2_entry_bytes();
-      const be64 descriptor(entry.descriptor);
-      std::copy_n(bytes_of(descriptor).begin(), 8, table.begin() + static_cast<std::ptrdiff_t>(at));
-      if (options_.extended_l2) {
-        const be64 bitmap(entry.bitmap);
-        std::copy_n(bytes_of(bitmap).begin(), 8,
-                    table.begin() + static_cast<std::ptrdiff_t>(at + 8));
-      }
-    }
-    std::vector<be64> l1(std::max<std::uint64_t>(1, l1_size));
-    for (auto& [l1_index, table] : tables) {
-      const std::uint64_t offset = take(size);
-      put(offset, std::move(table));
-      l1[l1_index] = offset | qcow2::copied_flag;
-    }
-    const std::uint64_t l1_offset = take(l1.size() * 8);
-    const ByteView l1_bytes = std::as_bytes(std::span(l1));
-    put(l1_offset, Bytes(l1_bytes.begin(), l1_bytes.end()));
-    return l1_offset;
+  std::map<std::uint64_t, std::vector<be64>> tables;  // by L1 index
+  const auto table_of = [&](std::uint64_t l1_index) -> std::vector<be64>& {
+    return tables.try_emplace(l1_index, cluster_size() / sizeof(be64)).first->second;
   };
+  for (const std::uint64_t l1_index : empty_tables)
+    table_of(l1_index);
+  const std::size_t words = geometry.l2_entry_bytes() / sizeof(be64);
+  for (const auto& [cluster, entry] : entries) {
+    std::vector<be64>& table = table_of(cluster / geometry.l2_entries());
+    const std::size_t at = cluster % geometry.l2_entries() * words;
+    table[at] = entry.descriptor;
+    if (words > 1)
+      table[at + 1] = entry.bitmap;
+  }
+  std::vector<be64> l1(std::max<std::size_t>(1, header.l1_size));
+  for (const auto& [l1_index, table] : tables) {
+    const std::uint64_t offset = take(cluster_size());
+    put(offset, copied(table));
+    l1[l1_index] = offset | qcow2::copied_flag;
+  }
+  const std::uint64_t offset = take(l1.size() * sizeof(be64));
+  put(offset, copied(l1));
+  return offset;
+}
 
-  header.l1_size = static_cast<std::uint32_t>(l1_size);
-  header.l1_table_offset = write_tables(work.entries_, work.empty_tables_);
-  std::vector<qcow2::Snapshot> snapshots;
-  for (auto& [snapshot, entries] : work.snapshots_) {
+void ImageBuilder::write_snapshots(qcow2::Header& header) {
+  if (snapshots_.empty())
+    return;
+  std::vector<qcow2::Snapshot> table;
+  for (auto& [snapshot, entries] : snapshots_) {
     snapshot.l1_size = header.l1_size;
-    snapshot.l1_table_offset = write_tables(entries, {});
-    snapshots.push_back(snapshot);
+    snapshot.l1_table_offset = write_tables(header, entries, {});
+    table.push_back(snapshot);
   }
-  if (!snapshots.empty()) {
-    Bytes table = qcow2::encode_snapshots(snapshots);
-    header.nb_snapshots = static_cast<std::uint32_t>(snapshots.size());
-    header.snapshots_offset = take(table.size());
-    put(header.snapshots_offset, std::move(table));
-  }
-  if (!options_.backing_format.empty()) {
-    const ByteView name = text_bytes(options_.backing_format);
-    header.extensions.push_back({qcow2::extension::backing_file_format,
-                                 Bytes(name.begin(), name.end()),
-                                 Bytes(align_up(name.size(), 8) - name.size())});
-  }
-  if (!options_.data_file.empty()) {
-    const ByteView name = text_bytes(options_.data_file);
-    header.extensions.push_back({qcow2::extension::external_data_file_name,
-                                 Bytes(name.begin(), name.end()),
-                                 Bytes(align_up(name.size(), 8) - name.size())});
-  }
-  if (!work.bitmaps_.empty()) {
-    for (qcow2::Bitmap& bitmap : work.bitmaps_) {
-      bitmap.bitmap_table_size =
-          static_cast<std::uint32_t>(divide_up(options_.size, bitmap.granularity() * 8 * size));
-      bitmap.bitmap_table_offset = take(bitmap.bitmap_table_size * 8);
-      put(bitmap.bitmap_table_offset, Bytes(bitmap.bitmap_table_size * std::size_t{8}));
-    }
-    Bytes directory = qcow2::encode_bitmap_directory(work.bitmaps_);
-    qcow2::wire::BitmapsExtension fields;
-    fields.nb_bitmaps = static_cast<std::uint32_t>(work.bitmaps_.size());
-    fields.bitmap_directory_size = directory.size();
-    const std::uint64_t offset = take(directory.size());
-    fields.bitmap_directory_offset = offset;
-    put(offset, std::move(directory));
-    const ByteView bytes = bytes_of(fields);
-    header.extensions.push_back({qcow2::extension::bitmaps, Bytes(bytes.begin(), bytes.end()), {}});
-    header.autoclear_features |= qcow2::autoclear::bitmaps;
-  }
-  header.extensions.insert(header.extensions.end(), work.extensions_.begin(),
-                           work.extensions_.end());
-  header.has_end_mark = true;
+  Bytes bytes = qcow2::encode_snapshots(table);
+  header.nb_snapshots = static_cast<std::uint32_t>(table.size());
+  header.snapshots_offset = take(bytes.size());
+  put(header.snapshots_offset, std::move(bytes));
+}
 
-  // Refcount blocks describe themselves and their table: count until nothing is added any more.
-  const std::uint64_t per_block = (size * 8) >> options_.refcount_order;
+void ImageBuilder::add_text_extension(qcow2::Header& header, std::uint32_t type,
+                                      const std::string& text) {
+  if (text.empty())
+    return;
+  const ByteView bytes = text_bytes(text);
+  header.extensions.push_back(
+      {type, Bytes(bytes.begin(), bytes.end()), Bytes(align_up(bytes.size(), 8) - bytes.size())});
+}
+
+void ImageBuilder::write_bitmaps(qcow2::Header& header) {
+  if (bitmaps_.empty())
+    return;
+  for (qcow2::Bitmap& bitmap : bitmaps_) {
+    bitmap.bitmap_table_size = static_cast<std::uint32_t>(
+        divide_up(options_.size, bitmap.granularity() * 8 * cluster_size()));
+    const std::size_t bytes = bitmap.bitmap_table_size * sizeof(be64);
+    bitmap.bitmap_table_offset = take(bytes);
+    put(bitmap.bitmap_table_offset, Bytes(bytes));
+  }
+  Bytes directory = qcow2::encode_bitmap_directory(bitmaps_);
+  const std::uint64_t offset = take(directory.size());
+  qcow2::wire::BitmapsExtension fields;
+  fields.nb_bitmaps = static_cast<std::uint32_t>(bitmaps_.size());
+  fields.bitmap_directory_size = directory.size();
+  fields.bitmap_directory_offset = offset;
+  put(offset, std::move(directory));
+  const ByteView bytes = bytes_of(fields);
+  header.extensions.push_back({qcow2::extension::bitmaps, Bytes(bytes.begin(), bytes.end()), {}});
+  header.autoclear_features |= qcow2::autoclear::bitmaps;
+}
+
+// Last of all: what is counted does not change any more, but for the blocks and the table
+// themselves.
+void ImageBuilder::write_refcounts(qcow2::Header& header) {
+  const std::uint64_t per_block = (cluster_size() * 8) >> options_.refcount_order;
+  // Room for every block that can become necessary, those for the blocks included.
+  const std::uint64_t most_blocks = 2 * (next_cluster_ / per_block + 2);
+  header.refcount_table_clusters =
+      static_cast<std::uint32_t>(divide_up(most_blocks * sizeof(be64), cluster_size()));
+  header.refcount_table_offset = take(header.refcount_table_clusters * cluster_size());
+
   std::map<std::uint64_t, std::uint64_t> blocks;  // table index -> offset
-  std::uint64_t table_clusters = 1;
-  const std::uint64_t table_offset = [&] {
-    const std::uint64_t spare = divide_up(work.next_cluster_, per_block) + 2;
-    table_clusters = divide_up((work.next_cluster_ + spare * 2) / per_block + 2, size / 8);
-    return take(table_clusters * size);
-  }();
-  for (std::size_t before = ~std::size_t{0}; before != blocks.size();) {
-    before = blocks.size();
-    const auto counted = work.refcounts_;
+  for (bool complete = false; !complete;) {
+    complete = true;
+    const auto counted = refcounts_;
     for (const auto& [cluster, refcount] : counted) {
-      if (!blocks.contains(cluster / per_block))
-        blocks[cluster / per_block] = take(size);
+      if (blocks.contains(cluster / per_block))
+        continue;
+      blocks[cluster / per_block] = take(cluster_size());
+      complete = false;  // the new block has to be counted too
     }
-    // Blocks just added may need blocks themselves.
-    bool complete = true;
-    for (const auto& [cluster, refcount] : work.refcounts_)
-      complete = complete && blocks.contains(cluster / per_block);
-    if (!complete)
-      before = ~std::size_t{0};
   }
-  std::vector<be64> refcount_table(table_clusters * size / 8);
-  std::map<std::uint64_t, Bytes> block_bytes;
+  std::vector<be64> table(header.refcount_table_clusters * cluster_size() / sizeof(be64));
+  std::map<std::uint64_t, Bytes> contents;
   for (const auto& [index, offset] : blocks) {
-    refcount_table.at(index) = offset;
-    block_bytes[index] = Bytes(size);
+    table.at(index) = offset;
+    contents[index] = Bytes(cluster_size());
   }
-  for (const auto& [cluster, refcount] : work.refcounts_)
-    qcow2::set_refcount_at(block_bytes[cluster / per_block], options_.refcount_order,
+  for (const auto& [cluster, refcount] : refcounts_)
+    qcow2::set_refcount_at(contents[cluster / per_block], options_.refcount_order,
                            cluster % per_block, refcount);
-  for (auto& [index, bytes] : block_bytes)
+  for (auto& [index, bytes] : contents)
     put(blocks[index], std::move(bytes));
-  const ByteView table_bytes = std::as_bytes(std::span(refcount_table));
-  put(table_offset, Bytes(table_bytes.begin(), table_bytes.end()));
-  header.refcount_table_offset = table_offset;
-  header.refcount_table_clusters = static_cast<std::uint32_t>(table_clusters);
-
-  if (!options_.backing_file.empty()) {
-    header.backing_file = options_.backing_file;
-    header.backing_file_size = static_cast<std::uint32_t>(options_.backing_file.size());
-    header.backing_file_offset = qcow2::encode_header([&] {
-                                   qcow2::Header without = header;
-                                   without.backing_file.reset();
-                                   return without;
-                                 }())
-                                     .size();
-  }
-  for (const auto& patch : work.patches_)
-    patch(header);
-  put(0, qcow2::encode_header(header));
-  work.file_.size = std::max(work.file_.size, work.next_cluster_ * size);
-  return work.file_;
+  put(header.refcount_table_offset, copied(table));
 }
 
 }  // namespace coldchain::testing

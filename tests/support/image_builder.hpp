@@ -84,6 +84,18 @@ class ImageBuilder {
   void count(std::uint64_t offset, std::uint64_t bytes);
   void fill_cluster(std::uint64_t offset, std::uint8_t fill);
 
+  [[nodiscard]] SparseBytes finish();
+  [[nodiscard]] std::uint64_t take(std::uint64_t bytes);
+  void put(std::uint64_t offset, Bytes bytes);
+  [[nodiscard]] qcow2::Header fixed_header() const;
+  [[nodiscard]] std::uint64_t write_tables(const qcow2::Header& header, const Entries& entries,
+                                           const std::vector<std::uint64_t>& empty_tables);
+  void write_snapshots(qcow2::Header& header);
+  static void add_text_extension(qcow2::Header& header, std::uint32_t type,
+                                 const std::string& text);
+  void write_bitmaps(qcow2::Header& header);
+  void write_refcounts(qcow2::Header& header);
+
   ImageOptions options_;
   SparseBytes file_;
   SparseBytes data_file_;

@@ -16,7 +16,7 @@
 
 namespace coldchain {
 
-// As many workers as the machine has cores.
+// As many workers as the machine has cores, but no more than eight.
 [[nodiscard]] unsigned default_workers();
 
 // Runs body(index) for every index below `count`, in no particular order. `body` may not throw.
@@ -43,11 +43,14 @@ class OrderedPipeline {
       return run_inline(consume);
     std::vector<std::jthread> threads;
     threads.reserve(workers_);
+    // Stops the workers before they are joined, however this function is left.
+    const struct Stopper {
+      OrderedPipeline* pipeline;
+      ~Stopper() { pipeline->stop(); }
+    } stopper{this};
     for (unsigned worker = 0; worker < workers_; ++worker)
       threads.emplace_back([this, worker] { produce(worker); });
-    Result<void> outcome = drain(consume);
-    stop();
-    return outcome;
+    return drain(consume);
   }
 
  private:

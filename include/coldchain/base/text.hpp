@@ -16,6 +16,9 @@ namespace coldchain {
 // What a terminal may be given: valid UTF-8 as it is, control characters and bad bytes as \xNN.
 [[nodiscard]] std::string to_terminal(std::string_view bytes);
 
+// The same, but lines stay lines.
+[[nodiscard]] std::string to_terminal_lines(std::string_view text);
+
 [[nodiscard]] bool is_valid_utf8(std::string_view bytes);
 
 [[nodiscard]] std::string to_hex(std::string_view bytes);

@@ -21,14 +21,22 @@ struct ForestImage {
   bool is_open = false;
   bool in_scan = true;         // false: named by an image, but not in the folders that were scanned
   std::uint64_t capacity = 0;  // bytes
+  std::optional<qcow2::Header> header;  // of qcow2 images
   std::optional<io::FileStatus> status;
-  std::string backing_name;            // as recorded; empty without a backing file
-  std::string data_name;               // as recorded; empty without a data file
+  bool follows_links = true;  // false: its format was only probed, so what it names is not opened
   std::optional<std::size_t> backing;  // index of the image that backs this one
   std::vector<std::size_t> overlays;   // indices of the images that this one backs, by path
   std::vector<std::size_t>
       data_file_of;  // indices of the images whose guest data lies in this file
   finding::Findings findings;
+
+  // As recorded; empty without a backing or data file.
+  [[nodiscard]] std::string backing_name() const {
+    return header ? header->backing_file().value_or("") : "";
+  }
+  [[nodiscard]] std::string data_name() const {
+    return header && header->has_data_file() ? header->data_file_name().value_or("") : "";
+  }
 };
 
 struct Forest {
@@ -38,7 +46,8 @@ struct Forest {
   std::vector<Error> unreadable;    // folders and files that could not be looked at
 };
 
-// Called for each image while it is open, from several threads at once.
+// Called for each image while it is open, from several threads at once; again, from one thread, for
+// a file that turns out to be raw.
 using Inspect = std::function<void(const std::string& path, const Node& node)>;
 
 [[nodiscard]] Result<Forest> scan(const io::FileSource& files, const io::OpenPolicy& policy,

@@ -14,13 +14,12 @@
 
 namespace coldchain::graph {
 
-enum class NameOrigin { command_line, image };
-
 // What a name asks for.
 struct NameSpec {
   std::string path;                   // of a local file, as written; empty where `protocol` is set
   std::string protocol;               // "nbd", "http", …: a node that is not opened
   std::optional<std::string> format;  // where the name itself says it ("raw", "qcow2", …)
+  bool typed = false;         // by the user, whose relative paths start at the current directory
   bool from_options = false;          // json:, file: or --image-opts: QEMU resolves a relative path
                                       // against its current directory, not the overlay's
   std::uint64_t raw_offset = 0;       // window of the raw driver, bytes
@@ -33,7 +32,7 @@ struct NameSpec {
 // Whether QEMU takes the part before the first ':' as a protocol.
 [[nodiscard]] bool has_protocol(std::string_view name);
 
-[[nodiscard]] Result<NameSpec> parse_name(std::string_view name, NameOrigin origin);
+[[nodiscard]] Result<NameSpec> parse_name(std::string_view name);
 
 // "driver=qcow2,file.filename=a.qcow2": QEMU's key=value form, a comma doubled to be literal.
 [[nodiscard]] Result<NameSpec> parse_image_opts(std::string_view options);

@@ -79,7 +79,7 @@ struct Header {
 
   std::vector<Extension> extensions;  // in file order, without the end mark
   bool has_end_mark = false;          // the area may end without one
-  std::optional<std::string> backing_file;
+  std::optional<Bytes> backing_file_bytes;  // backing_file_size bytes, as they are
 
   friend bool operator==(const Header&, const Header&) = default;
 
@@ -106,6 +106,8 @@ struct Header {
 
   // The last extension of this type, as QEMU takes it; nothing if there is none.
   [[nodiscard]] const Extension* find_extension(std::uint32_t type) const;
+  // Names end at their first NUL, if they have one, as for QEMU.
+  [[nodiscard]] std::optional<std::string> backing_file() const;
   [[nodiscard]] std::optional<std::string> backing_format() const;
   [[nodiscard]] std::optional<std::string> data_file_name() const;
 

@@ -49,7 +49,6 @@ struct MappingRules {
   Geometry geometry;
   bool allows_zero_flag = true;  // version 3
   bool has_data_file = false;
-  bool data_file_is_raw = false;
 };
 
 // A mapping is immutable and shared by threads; buffers that are reused live in the caller's

@@ -13,7 +13,8 @@ namespace coldchain::report {
 // "findings": [ { "code", "name", "severity", "detail", "advice" } … ]
 void write_findings(JsonWriter& json, const finding::Findings& findings);
 
-// One line: "fatal link-missing: No such file or directory".
+// One line: "fatal link-missing: No such file or directory. Put the file back, …"; a note needs no
+// advice.
 [[nodiscard]] std::string finding_line(const Style& style, const finding::Finding& finding);
 
 }  // namespace coldchain::report

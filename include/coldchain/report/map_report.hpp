@@ -30,7 +30,8 @@ class MapWriter {
 
   MapWriter(Form form, std::vector<MapLayer> layers, const Sink& sink);
 
-  [[nodiscard]] Result<void> begin();
+  // `start` is where the map begins; qemu-img names it even if there is nothing to map.
+  [[nodiscard]] Result<void> begin(std::uint64_t start);
   // Fails, as qemu-img does, for compressed and encrypted clusters in qemu_text.
   [[nodiscard]] Result<void> write(std::span<const analysis::Extent> extents);
   [[nodiscard]] Result<void> end();
@@ -55,6 +56,7 @@ class MapWriter {
   std::size_t longest_tail_ = 0;  // of the members that provenance adds
   const Sink* sink_;
   std::string out_;
+  std::uint64_t start_ = 0;
   bool first_ = true;
 };
 

@@ -25,10 +25,13 @@ using Tree = std::vector<TreeLayer>;  // the top first
 
 [[nodiscard]] Result<void> write_tree_text(const Tree& tree, bool details, const Style& style,
                                            const Sink& sink);
-void write_tree_json(JsonWriter& json, const Tree& tree);
+// One element of "trees": the layers side by side, each with the indices of its children.
+void write_tree_json(JsonWriter& json, std::string_view image, const Tree& tree);
+// The element for an image that could not be opened.
+void write_tree_error_json(JsonWriter& json, std::string_view image, const Error& error);
 
-// "version 3", "lazy_refcounts", …: for both trees and forests.
-[[nodiscard]] std::vector<std::string> feature_names(const qcow2::Header& header);
+// compat, cluster size, refcount bits, features, names: JSON members, also of a forest's images.
+void write_header_facts(JsonWriter& json, const qcow2::Header& header);
 
 // Permissions, owner and timestamps of an open file, as JSON members.
 void write_status(JsonWriter& json, const io::FileStatus& status);

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: MIT
+// What can be said of a link between two images, alike for one chain and for a folder.
+#pragma once
+
+#include <cstdint>
+
+#include <coldchain/base/error.hpp>
+#include <coldchain/finding/finding.hpp>
+#include <coldchain/io/file.hpp>
+
+namespace coldchain::graph {
+
+// Why a file that a link names could not be opened.
+[[nodiscard]] finding::Code link_code(const Error& error);
+
+struct LinkEnd {
+  std::uint64_t guest_size = 0;
+  io::Timestamp modified;
+};
+
+// Sizes that differ, and a backing file that was modified after its overlay.
+[[nodiscard]] finding::Findings compare_ends(const LinkEnd& overlay, const LinkEnd& backing);
+
+}  // namespace coldchain::graph

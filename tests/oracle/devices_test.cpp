@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: MIT
+// Block devices and encrypted images, against qemu-img.
+#include "fake_world.hpp"
+#include "process.hpp"
+#include "temp_folder.hpp"
+
+#include <filesystem>
+
+#include <doctest/doctest.h>
+#include <nlohmann/json.hpp>
+#include <unistd.h>
+
+using namespace coldchain;
+using testing::run_coldchain;
+using testing::run_in;
+using testing::TempFolder;
+
+namespace {
+
+void compare(const std::string& folder, const std::vector<std::string>& arguments) {
+  std::string command = "qemu-img";
+  for (const std::string& argument : arguments)
+    command += " " + testing::quoted(argument);
+  CAPTURE(command);
+  const auto theirs = run_in(folder, command);
+  const auto mine = run_coldchain(arguments);
+  CHECK(mine.status == theirs.status);
+  CHECK(mine.out == theirs.out);
+}
+
+// A loop device over a file, as long as this lives; no path where the system does not give one.
+class LoopDevice {
+ public:
+  explicit LoopDevice(const std::string& file) {
+    const auto made = run_in("/", "losetup --find --show " + testing::quoted(file));
+    if (made.status == 0)
+      path_ = made.out.substr(0, made.out.find('\n'));
+  }
+  LoopDevice(const LoopDevice&) = delete;
+  LoopDevice& operator=(const LoopDevice&) = delete;
+  ~LoopDevice() {
+    if (!path_.empty())
+      (void)run_in("/", "losetup --detach " + path_);
+  }
+  [[nodiscard]] const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+}  // namespace
+
+TEST_CASE("oracle: a block device is read as qemu-img reads it, raw or qcow2") {
+  if (!testing::have_oracles())
+    return;
+  const TempFolder folder;
+  REQUIRE(run_in(folder.path(),
+                 "qemu-img create -q -f qcow2 image.qcow2 64M && "
+                 "qemu-io -f qcow2 -c 'write -P 5 1M 300k' -c 'write -z 3M 64k' image.qcow2 "
+                 ">/dev/null && truncate -s 8M image.qcow2")
+              .status == 0);
+  const LoopDevice device(folder / "image.qcow2");
+  if (device.path().empty()) {
+    MESSAGE("skipped: no loop device is to be had here");
+    return;
+  }
+  compare(folder.path(), {"info", "-f", "qcow2", device.path()});
+  compare(folder.path(), {"map", "--output=json", "-f", "qcow2", device.path()});
+  compare(folder.path(), {"info", "-f", "raw", device.path()});
+  compare(folder.path(), {"map", "--output=json", "-f", "raw", device.path()});
+
+  // libvirt's numbers: the device's end is the physical size, the image end what is in use of it.
+  const auto tree = nlohmann::json::parse(
+      run_coldchain({"tree", "--output=json", "-f", "qcow2", device.path()}).out);
+  const auto& top = tree["trees"][0]["layers"][0];
+  CHECK(top["capacity"] == 64 << 20);
+  CHECK(top["physical"] == 8 << 20);
+  CHECK(top["allocation"] == top["image-end"]);
+  const auto check = nlohmann::json::parse(
+      run_in("/", "qemu-img check --output=json -f qcow2 " + device.path()).out);
+  CHECK(top["image-end"] == check["image-end-offset"]);
+}
+
+TEST_CASE("oracle: an overlay on a block device has its map") {
+  if (!testing::have_oracles())
+    return;
+  const TempFolder folder;
+  testing::write_file(folder / "disk", std::string(2 << 20, 'D'));
+  const LoopDevice device(folder / "disk");
+  if (device.path().empty()) {
+    MESSAGE("skipped: no loop device is to be had here");
+    return;
+  }
+  REQUIRE(run_in(folder.path(), "qemu-img create -q -f qcow2 -F raw -b " + device.path() + " top")
+              .status == 0);
+  compare(folder.path(), {"map", "--output=json", folder / "top"});
+  compare(folder.path(), {"info", "--backing-chain", folder / "top"});
+}
+
+TEST_CASE("oracle: encrypted images are described as by qemu-img; their data is a clear error") {
+  if (!testing::have_oracles())
+    return;
+  const TempFolder folder;
+  const std::string create =
+      "qemu-img create -q -f qcow2 --object secret,id=s,data=abc -o encrypt.key-secret=s,"
+      "encrypt.format=";
+  // How long a key takes is measured by qemu-img while it creates the image, which fails now and
+  // then.
+  const auto make = [&](const std::string& options) {
+    for (const char* milliseconds : {"10", "50", "100", "500", "2000"}) {
+      if (run_in(folder.path(), create + options +
+                                    (options.starts_with("luks")
+                                         ? std::string(",encrypt.iter-time=") + milliseconds
+                                         : "") +
+                                    " " + options.substr(0, options.find(',')) +
+                                    std::to_string(options.size()) + " 1M")
+              .status == 0)
+        return options.substr(0, options.find(',')) + std::to_string(options.size());
+    }
+    FAIL("no image with " << options);
+    return std::string();
+  };
+  const std::vector<std::string> names = {
+      make("luks"), make("aes"),
+      make("luks,encrypt.cipher-mode=cbc,encrypt.ivgen-alg=essiv,encrypt.ivgen-hash-alg=sha256")};
+  for (const std::string& name : names) {
+    CAPTURE(name);
+    compare(folder.path(), {"info", folder / name});
+    const auto theirs = nlohmann::ordered_json::parse(
+        run_in(folder.path(), "qemu-img info --output=json " + (folder / name)).out);
+    auto mine =
+        nlohmann::ordered_json::parse(run_coldchain({"info", "--output=json", folder / name}).out);
+    mine.erase("coldchain");
+    CHECK(mine.dump() == theirs.dump());
+    CHECK(run_coldchain({"tree", folder / name}).status == 0);
+    CHECK(run_coldchain({"map", "--output=json", folder / name}).status == 0);
+  }
+}
