@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
-// How it works. The range is cut into windows. In a window, each layer that has anything to say
-// there is read once, as runs; then one walk goes through the window from left to right, descending
-// from a layer only into what that layer leaves open. Since the walk never goes back, a position
-// per layer replaces all searching. Layers without a table in the window are skipped altogether.
+// How it works. The range is cut into windows of so many clusters, and at the end of every layer.
+// In a window the layers are asked from the top down, each once, for its runs; a bit per cluster
+// tells what is taken already, and a layer gets only what those above it left open. So the cost is
+// the layers' runs plus the clusters of the window, not their product. What nobody takes is the raw
+// base's, or lies past the end of a shorter layer, or is absent.
 #include <algorithm>
 #include <memory>
 #include <mutex>
@@ -33,13 +34,14 @@ struct SourceLayer {
   std::vector<HostRange> data_ranges;
 };
 
-std::uint64_t window_size(const Chain& chain) {
+// The smallest unit in which the tables of a chain speak.
+std::uint64_t granule_size(const Chain& chain) {
   std::uint64_t finest = 1ULL << 17;  // raw layers alone: windows of 1 GiB
   for (const Layer& layer : chain.layers()) {
     if (layer.mapping)
       finest = std::min(finest, layer.mapping->geometry().subcluster_size());
   }
-  return finest * clusters_per_window;
+  return finest;
 }
 
 Result<SourceLayer> prepare(const Layer& layer) {
@@ -62,7 +64,7 @@ class Windows {
   Windows(const Chain& chain, GuestRange range)
       : chain_(&chain),
         range_(range),
-        size_(window_size(chain)),
+        size_(granule_size(chain) * clusters_per_window),
         next_content_(chain.layers().size(), range.begin) {}
 
   std::optional<GuestRange> next() {
@@ -74,6 +76,10 @@ class Windows {
       end = {std::max(end.value, align_down(content.value, size_))};
     if (content == range_.end)
       end = range_.end;
+    for (const Layer& layer : chain_->layers()) {
+      if (layer.guest_size > range_.begin.value)
+        end = std::min(end, GuestOffset{layer.guest_size});
+    }
     const GuestRange window{range_.begin, end};
     range_.begin = end;
     return window;
@@ -108,143 +114,181 @@ class Windows {
   std::vector<GuestOffset> next_content_;  // per layer, at or after the position when it was asked
 };
 
-// Walks one window at a time; buffers are kept between windows. One per worker.
+// Works on one window at a time; buffers are kept between windows. One per worker.
 class Walker {
  public:
-  explicit Walker(const std::vector<SourceLayer>& sources)
-      : sources_(&sources), states_(sources.size()) {}
+  Walker(const std::vector<SourceLayer>& sources, std::uint64_t granule)
+      : sources_(&sources), granule_(granule), runs_(sources.size()) {}
 
   Result<std::vector<Extent>> walk(GuestRange window) {
     window_ = window;
     extents_.clear();
-    prepare_window();
-    TRY(fill(0, window));
+    reached_ = 0;
+    while (reached_ < sources_->size() && layer(reached_).guest_size > window.begin.value)
+      ++reached_;
+    const bool anything_taken = TRY(take_by_layers());
+    TRY(load_rest());
+    if (anything_taken)
+      add_taken_and_rest();
+    else
+      add_rest(window);
     return std::exchange(extents_, {});
   }
 
  private:
-  struct State {
-    bool loaded = false;
-    std::size_t position = 0;    // first run that may still be needed
-    std::size_t next_below = 0;  // the layer that answers for what this one leaves open
-    std::vector<Run> runs;
-    qcow2::Mapping::Cursor cursor;
+  static constexpr std::uint32_t nobody = ~0U;
+  struct Owner {
+    std::uint32_t layer = nobody;
+    std::uint32_t run = 0;
   };
 
   [[nodiscard]] const Layer& layer(std::size_t i) const { return *(*sources_)[i].layer; }
+  [[nodiscard]] bool has_table(std::size_t i) const {
+    return layer(i).mapping &&
+           layer(i).mapping->next_described(window_.begin, window_.end) < window_.end;
+  }
+  [[nodiscard]] std::uint64_t granule_of(GuestOffset offset) const {
+    return offset.value / granule_ - window_.begin.value / granule_;
+  }
+  // Where a granule begins, within the window.
+  [[nodiscard]] GuestOffset begin_of(std::uint64_t granule) const {
+    return std::max(window_.begin,
+                    GuestOffset{(window_.begin.value / granule_ + granule) * granule_});
+  }
 
-  // A layer matters in this window if it has a table there, ends there, or is the last.
-  void prepare_window() {
-    std::size_t below = sources_->size();
-    for (std::size_t i = sources_->size(); i-- > 0;) {
-      State& state = states_[i];
-      state.loaded = false;
-      state.position = 0;
-      state.next_below = below;
-      const bool is_last = i + 1 == sources_->size();
-      const bool ends_here = layer(i).guest_size < window_.end.value;
-      const bool has_table = !layer(i).mapping || layer(i).mapping->next_described(
-                                                      window_.begin, window_.end) < window_.end;
-      if (is_last || ends_here || has_table)
-        below = i;
+  // Whether any layer has a run that is its own in this window; then owners_ says which.
+  Result<bool> take_by_layers() {
+    bool prepared = false;
+    for (std::size_t i = 0; i < reached_; ++i) {
+      runs_[i].clear();
+      if (!has_table(i))
+        continue;
+      if (!prepared) {
+        owners_.assign(granule_of({window_.end.value - 1}) + 1, Owner{});
+        open_ = owners_.size();
+        prepared = true;
+      }
+      if (open_ == 0)
+        break;  // nobody can see what is below
+      TRY(load(i));
+      for (std::uint32_t run = 0; run < runs_[i].size(); ++run) {
+        if (qcow2::is_allocated(runs_[i][run].kind))
+          take(runs_[i][run].guest, {static_cast<std::uint32_t>(i), run});
+      }
+    }
+    return prepared;
+  }
+
+  void take(GuestRange guest, Owner owner) {
+    const std::uint64_t last = granule_of({guest.end.value - 1});
+    for (std::uint64_t granule = granule_of(guest.begin); granule <= last; ++granule) {
+      if (owners_[granule].layer != nobody)
+        continue;
+      owners_[granule] = owner;
+      --open_;
     }
   }
 
   Result<void> load(std::size_t i) {
-    State& state = states_[i];
-    state.loaded = true;
-    state.runs.clear();
-    Result<void> done = layer(i).mapping ? layer(i).mapping->runs(window_, state.cursor, state.runs)
-                                         : load_raw(layer(i), state.runs);
+    Result<void> done = layer(i).mapping ? layer(i).mapping->runs(window_, cursor_, runs_[i])
+                                         : load_raw(layer(i), runs_[i]);
     if (!done)
       return fail(with_context(done.error(), to_terminal(layer(i).node->filename)));
     return {};
   }
 
   // All of a raw image is its own: its data, and its holes as zeros with a place.
-  Result<void> load_raw(const Layer& layer, std::vector<Run>& runs) const {
-    const HostOffset origin = layer.raw().host_offset({0});
-    const GuestOffset end{std::min(window_.end.value, layer.guest_size)};
-    const GuestOffset data_end{std::min(end.value, layer.raw().exact_size())};
+  Result<void> load_raw(const Layer& raw, std::vector<Run>& runs) const {
+    const HostOffset origin = raw.raw().host_offset({0});
+    const GuestOffset data_end{std::min(window_.end.value, raw.raw().exact_size())};
     GuestOffset position = window_.begin;
     const auto add = [&](GuestOffset until, RunKind kind) {
       if (position < until)
-        runs.push_back({{position, until}, layer.raw().host_offset(position), kind});
+        runs.push_back({{position, until}, raw.raw().host_offset(position), kind});
       position = std::max(position, until);
     };
-    const std::vector<HostRange> ranges =
-        TRY(io::data_ranges(layer.raw().file(), {layer.raw().host_offset(position),
-                                                 layer.raw().host_offset(data_end)}));
+    const std::vector<HostRange> ranges = TRY(io::data_ranges(
+        raw.raw().file(), {raw.raw().host_offset(position), raw.raw().host_offset(data_end)}));
     for (const HostRange& data : ranges) {
       add({data.begin - origin}, RunKind::zero_reserved);
       add({data.end - origin}, RunKind::data);
     }
-    add(end, RunKind::zero_reserved);
+    add(window_.end, RunKind::zero_reserved);
     return {};
   }
 
-  // `range` lies in the window and within layer i.
-  Result<void> fill(std::size_t i, GuestRange range) {
-    State& state = states_[i];
-    if (!state.loaded)
-      TRY(load(i));
-    while (state.position < state.runs.size() &&
-           state.runs[state.position].guest.end <= range.begin)
-      ++state.position;
-    for (std::size_t at = state.position; at < state.runs.size(); ++at) {
-      const Run& run = state.runs[at];
-      const GuestRange part{std::max(run.guest.begin, range.begin),
-                            std::min(run.guest.end, range.end)};
-      if (part.empty())
-        break;
-      const HostOffset host = run.host + (part.begin - run.guest.begin);
-      if (qcow2::is_allocated(run.kind))
-        add_allocated(i, part, run.kind, host);
+  // What no table takes is answered by the deepest layer reached: a raw image has all of it; of a
+  // qcow2 image the runs tell where a host cluster is reserved, which QEMU shows.
+  Result<void> load_rest() {
+    const std::size_t deepest = reached_ - 1;
+    rest_position_ = 0;
+    if (!layer(deepest).mapping) {
+      runs_[deepest].clear();
+      if (open_ > 0 || owners_.empty())
+        TRY(load(deepest));
+    }
+    return {};
+  }
+
+  void add_taken_and_rest() {
+    for (std::uint64_t granule = 0; granule < owners_.size();) {
+      const Owner owner = owners_[granule];
+      std::uint64_t next = granule + 1;
+      while (next < owners_.size() && owners_[next].layer == owner.layer &&
+             owners_[next].run == owner.run)
+        ++next;
+      const GuestRange guest{begin_of(granule), std::min(begin_of(next), window_.end)};
+      if (owner.layer == nobody)
+        add_rest(guest);
       else
-        TRY(fill_below(i, part, run.kind, host));
+        add_run(owner.layer, runs_[owner.layer][owner.run], guest);
+      granule = next;
     }
-    return {};
+    owners_.clear();
+    open_ = 0;
   }
 
-  // What layer i leaves open. A reserved cluster has a place in the file though nobody reads it
-  // there; QEMU shows that place where no layer below answers.
-  Result<void> fill_below(std::size_t i, GuestRange part, RunKind kind, HostOffset host) {
-    const std::size_t below = states_[i].next_below;
-    if (below == sources_->size()) {
-      add_absent(i, part, kind, host, false);
-      return {};
+  // `guest` was left open by every table; called from left to right.
+  void add_rest(GuestRange guest) {
+    const std::size_t deepest = reached_ - 1;
+    const std::vector<Run>& runs = runs_[deepest];
+    while (!guest.empty()) {
+      while (rest_position_ < runs.size() && runs[rest_position_].guest.end <= guest.begin)
+        ++rest_position_;
+      GuestRange part = guest;
+      if (rest_position_ == runs.size()) {
+        add_absent(deepest, part, RunKind::unallocated, {});
+      } else {
+        const Run& run = runs[rest_position_];
+        part.end = std::min(part.end, run.guest.end);
+        if (!layer(deepest).mapping)
+          add_run(deepest, run, part);
+        else
+          add_absent(deepest, part, run.kind, run.host + (part.begin - run.guest.begin));
+      }
+      guest.begin = part.end;
     }
-    const GuestOffset end{
-        std::max(part.begin.value, std::min(part.end.value, layer(below).guest_size))};
-    if (part.begin < end)
-      TRY(fill(below, {part.begin, end}));
-    if (end < part.end) {
-      const bool direct = below == i + 1;
-      add_absent(below - 1, {end, part.end}, direct ? kind : RunKind::unallocated,
-                 host + (end - part.begin), true);
-    }
-    return {};
   }
 
-  void add_absent(std::size_t i, GuestRange guest, RunKind kind, HostOffset host, bool past_end) {
+  void add_absent(std::size_t i, GuestRange guest, RunKind kind, HostOffset host) {
     add({.guest = guest,
          .host = host,
          .layer = static_cast<std::uint32_t>(i),
          .zero = true,
          .has_host = kind == RunKind::reserved && shows_host(i),
-         .past_end = past_end});
+         .past_end = reached_ < sources_->size()});
   }
 
-  void add_allocated(std::size_t i, GuestRange guest, RunKind kind, HostOffset host) {
+  void add_run(std::size_t i, const Run& run, GuestRange guest) {
     Extent extent{.guest = guest,
-                  .host = host,
+                  .host = run.host + (guest.begin - run.guest.begin),
                   .layer = static_cast<std::uint32_t>(i),
                   .present = true,
-                  .zero = kind == RunKind::zero || kind == RunKind::zero_reserved,
-                  .data = kind == RunKind::data || kind == RunKind::compressed,
-                  .has_host = has_host(kind) && shows_host(i),
-                  .compressed = kind == RunKind::compressed};
-    if (kind == RunKind::data && (*sources_)[i].looks_for_holes)
+                  .zero = run.kind == RunKind::zero || run.kind == RunKind::zero_reserved,
+                  .data = run.kind == RunKind::data || run.kind == RunKind::compressed,
+                  .has_host = has_host(run.kind) && shows_host(i),
+                  .compressed = run.kind == RunKind::compressed};
+    if (run.kind == RunKind::data && (*sources_)[i].looks_for_holes)
       add_split_at_holes((*sources_)[i].data_ranges, extent);
     else
       add(extent);
@@ -285,8 +329,14 @@ class Walker {
   }
 
   const std::vector<SourceLayer>* sources_;
-  std::vector<State> states_;
+  std::uint64_t granule_;               // no run of a table begins or ends inside one
+  std::vector<std::vector<Run>> runs_;  // per layer, of this window
+  qcow2::Mapping::Cursor cursor_;
   GuestRange window_;
+  std::size_t reached_ = 0;    // layers that reach into the window; what is below them is not seen
+  std::vector<Owner> owners_;  // per granule of the window; empty where no layer has a table
+  std::uint64_t open_ = 0;     // granules that nobody has taken
+  std::size_t rest_position_ = 0;  // first run of the deepest layer that may still be needed
   std::vector<Extent> extents_;
 };
 
@@ -334,7 +384,7 @@ Result<void> map(const Chain& chain, GuestRange range, unsigned workers,
   Windows windows(chain, range);
   std::vector<std::unique_ptr<Walker>> walkers;
   for (unsigned i = 0; i < std::max(workers, 1U); ++i)
-    walkers.push_back(std::make_unique<Walker>(sources));
+    walkers.push_back(std::make_unique<Walker>(sources, granule_size(chain)));
   OrderedPipeline<GuestRange, std::vector<Extent>> pipeline(
       [&] { return windows.next(); },
       [&](const GuestRange& window, unsigned worker) { return walkers[worker]->walk(window); },

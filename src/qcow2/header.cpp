@@ -133,7 +133,7 @@ Result<void> decode_backing_file(ByteView bytes, Header& header) {
     return fail(ErrorCode::corrupt,
                 fmt::format("backing file name at {:#x} is past the end of the file ({} bytes)",
                             offset, bytes.size()));
-  header.backing_file_bytes = copy(bytes.subspan(offset, header.backing_file_size));
+  header.backing_file_bytes = to_string(bytes.subspan(offset, header.backing_file_size));
   return {};
 }
 
@@ -167,7 +167,7 @@ std::optional<std::string> Header::data_file_name() const {
 std::optional<std::string> Header::backing_file() const {
   if (!backing_file_bytes)
     return std::nullopt;
-  return up_to_nul(*backing_file_bytes);
+  return up_to_nul(text_bytes(*backing_file_bytes));
 }
 
 std::vector<std::string> Header::unknown_incompatible_names() const {
@@ -267,7 +267,7 @@ Bytes encode_header(const Header& header) {
   if (header.has_end_mark)
     append(bytes, wire::Extension{extension::end, 0U});
   if (header.backing_file_bytes) {
-    const Bytes& name = *header.backing_file_bytes;
+    const ByteView name = text_bytes(*header.backing_file_bytes);
     const auto offset = static_cast<std::size_t>(header.backing_file_offset);
     bytes.resize(std::max(bytes.size(), offset + name.size()));
     std::copy(name.begin(), name.end(), bytes.begin() + static_cast<std::ptrdiff_t>(offset));

@@ -234,8 +234,7 @@ SparseBytes ImageBuilder::finish() {
   if (!options_.backing_file.empty()) {
     header.backing_file_offset = qcow2::encode_header(header).size();
     header.backing_file_size = static_cast<std::uint32_t>(options_.backing_file.size());
-    const ByteView name = text_bytes(options_.backing_file);
-    header.backing_file_bytes = Bytes(name.begin(), name.end());
+    header.backing_file_bytes = options_.backing_file;
   }
   for (const auto& patch : patches_)
     patch(header);

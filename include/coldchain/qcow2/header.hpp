@@ -77,9 +77,9 @@ struct Header {
   std::uint32_t header_length = 72;
   Bytes additional_fields;  // bytes 104 up to header_length
 
-  std::vector<Extension> extensions;  // in file order, without the end mark
-  bool has_end_mark = false;          // the area may end without one
-  std::optional<Bytes> backing_file_bytes;  // backing_file_size bytes, as they are
+  std::vector<Extension> extensions;              // in file order, without the end mark
+  bool has_end_mark = false;                      // the area may end without one
+  std::optional<std::string> backing_file_bytes;  // backing_file_size bytes, as they are
 
   friend bool operator==(const Header&, const Header&) = default;
 
