@@ -126,10 +126,21 @@ class Walker {
     reached_ = 0;
     while (reached_ < sources_->size() && layer(reached_).guest_size > window.begin.value)
       ++reached_;
-    const bool anything_taken = TRY(take_by_layers());
+    speaking_.clear();
+    for (std::size_t i = 0; i < reached_; ++i) {
+      runs_[i].clear();
+      if (has_table(i))
+        speaking_.push_back(i);
+    }
+    if (speaking_.size() > 1)
+      TRY(take_by_layers());
+    else if (!speaking_.empty())
+      TRY(load(speaking_.front()));
     TRY(load_rest());
-    if (anything_taken)
+    if (speaking_.size() > 1)
       add_taken_and_rest();
+    else if (!speaking_.empty())
+      add_only_layer(speaking_.front());
     else
       add_rest(window);
     return std::exchange(extents_, {});
@@ -156,18 +167,11 @@ class Walker {
                     GuestOffset{(window_.begin.value / granule_ + granule) * granule_});
   }
 
-  // Whether any layer has a run that is its own in this window; then owners_ says which.
-  Result<bool> take_by_layers() {
-    bool prepared = false;
-    for (std::size_t i = 0; i < reached_; ++i) {
-      runs_[i].clear();
-      if (!has_table(i))
-        continue;
-      if (!prepared) {
-        owners_.assign(granule_of({window_.end.value - 1}) + 1, Owner{});
-        open_ = owners_.size();
-        prepared = true;
-      }
+  // Afterwards owners_ says of each granule which run has it.
+  Result<void> take_by_layers() {
+    owners_.assign(granule_of({window_.end.value - 1}) + 1, Owner{});
+    open_ = owners_.size();
+    for (const std::size_t i : speaking_) {
       if (open_ == 0)
         break;  // nobody can see what is below
       TRY(load(i));
@@ -176,7 +180,7 @@ class Walker {
           take(runs_[i][run].guest, {static_cast<std::uint32_t>(i), run});
       }
     }
-    return prepared;
+    return {};
   }
 
   void take(GuestRange guest, Owner owner) {
@@ -220,14 +224,19 @@ class Walker {
   // What no table takes is answered by the deepest layer reached: a raw image has all of it; of a
   // qcow2 image the runs tell where a host cluster is reserved, which QEMU shows.
   Result<void> load_rest() {
-    const std::size_t deepest = reached_ - 1;
     rest_position_ = 0;
-    if (!layer(deepest).mapping) {
-      runs_[deepest].clear();
-      if (open_ > 0 || owners_.empty())
-        TRY(load(deepest));
+    const std::size_t deepest = reached_ - 1;
+    return layer(deepest).mapping ? Result<void>{} : load(deepest);
+  }
+
+  // Where one layer alone has a table, there is nothing to settle.
+  void add_only_layer(std::size_t i) {
+    for (const Run& run : runs_[i]) {
+      if (qcow2::is_allocated(run.kind))
+        add_run(i, run, run.guest);
+      else
+        add_rest(run.guest);
     }
-    return {};
   }
 
   void add_taken_and_rest() {
@@ -244,8 +253,6 @@ class Walker {
         add_run(owner.layer, runs_[owner.layer][owner.run], guest);
       granule = next;
     }
-    owners_.clear();
-    open_ = 0;
   }
 
   // `guest` was left open by every table; called from left to right.
@@ -333,10 +340,11 @@ class Walker {
   std::vector<std::vector<Run>> runs_;  // per layer, of this window
   qcow2::Mapping::Cursor cursor_;
   GuestRange window_;
-  std::size_t reached_ = 0;    // layers that reach into the window; what is below them is not seen
-  std::vector<Owner> owners_;  // per granule of the window; empty where no layer has a table
-  std::uint64_t open_ = 0;     // granules that nobody has taken
-  std::size_t rest_position_ = 0;  // first run of the deepest layer that may still be needed
+  std::size_t reached_ = 0;  // layers that reach into the window; what is below them is not seen
+  std::vector<std::size_t> speaking_;  // those of them that have a table there, top down
+  std::vector<Owner> owners_;          // per granule of the window
+  std::uint64_t open_ = 0;             // granules that nobody has taken
+  std::size_t rest_position_ = 0;      // first run of the deepest layer that may still be needed
   std::vector<Extent> extents_;
 };
 
