@@ -23,6 +23,18 @@ TEST_CASE("coldchain: without a verb or with a wrong one it fails and says so on
   }
 }
 
+TEST_CASE("coldchain: an unknown verb is named, with those that there are") {
+  CHECK(run_coldchain({"chekc", "x"})
+            .err.starts_with("coldchain: there is no verb 'chekc'; there are info, map, tree."));
+}
+
+TEST_CASE("coldchain: of an option given twice the last counts, as with qemu-img") {
+  const TempFolder folder;
+  testing::write_file(folder / "a", std::string(512, 'x'));
+  CHECK(run_coldchain({"info", "--output=human", "--output=json", folder / "a"})
+            .out.starts_with('{'));
+}
+
 TEST_CASE("coldchain: help and version go to stdout and succeed") {
   for (const auto& arguments : {std::vector<std::string>{"--help"},
                                 {"--version"},
@@ -61,12 +73,13 @@ TEST_CASE("coldchain: every verb says which file it could not open, and why") {
 TEST_CASE("coldchain: an empty raw file has an answer") {
   const TempFolder folder;
   testing::write_file(folder / "empty", "");
-  CHECK(run_coldchain({"map", "--output=json", folder / "empty"}).out ==
-        R"([{ "start": 0, "length": 0, "depth": 0, "present": false, "zero": false, "data": false}])"
-        "\n");
+  CHECK(
+      run_coldchain({"map", "--output=json", folder / "empty"}).out ==
+      R"([{ "start": 0, "length": 0, "depth": 0, "present": false, "zero": false, "data": false}])"
+      "\n");
   CHECK(run_coldchain({"map", "--provenance", "--output=json", folder / "empty"}).out == "[]\n");
-  CHECK(run_coldchain({"map", "--context", "base:allocation", "--output=json", folder / "empty"}).out ==
-        "[\n\n]\n");
+  CHECK(run_coldchain({"map", "--context", "base:allocation", "--output=json", folder / "empty"})
+            .out == "[\n\n]\n");
   CHECK(run_coldchain({"tree", folder / "empty"}).status == 0);
 }
 

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Chains made by qemu-img and qemu-io over the product of their features, drawn at random with
 // fixed seeds: whatever QEMU says of them, we say too. COLDCHAIN_ORACLE_CASES sets how many.
-#include "fake_world.hpp"
-#include "process.hpp"
+#include "oracle.hpp"
 #include "temp_folder.hpp"
 
 #include <cstdlib>
@@ -20,7 +19,7 @@
 
 using namespace coldchain;
 using testing::quoted;
-using testing::run_coldchain;
+using testing::run_coldchain_in;
 using testing::run_in;
 using testing::TempFolder;
 
@@ -190,15 +189,6 @@ class ChainMaker {
   std::string recipe_;
 };
 
-// Our output for `arguments`, run in the chain's folder as qemu-img is.
-testing::Ran ours(const std::string& folder, const std::vector<std::string>& arguments) {
-  const auto before = std::filesystem::current_path();
-  std::filesystem::current_path(folder);
-  const auto ran = run_coldchain(arguments);
-  std::filesystem::current_path(before);
-  return ran;
-}
-
 std::string without_our_members(const std::string& text) {
   auto json = nlohmann::ordered_json::parse(text);
   if (json.is_array()) {
@@ -217,10 +207,10 @@ void compare_info(const ChainMaker& chain) {
       arguments.emplace_back(extra);
     const std::string theirs =
         fmt::format("qemu-img info {} -f {} {}", extra, chain.top().format, chain.top().name);
-    CHECK(ours(chain.path(), arguments).out == run_in(chain.path(), theirs).out);
+    CHECK(run_coldchain_in(chain.path(), arguments).out == run_in(chain.path(), theirs).out);
     arguments.emplace_back("--output=json");
     const std::string json = run_in(chain.path(), theirs + " --output=json").out;
-    CHECK(without_our_members(ours(chain.path(), arguments).out) ==
+    CHECK(without_our_members(run_coldchain_in(chain.path(), arguments).out) ==
           nlohmann::ordered_json::parse(json).dump());
   }
 }
@@ -239,7 +229,7 @@ void compare_map(const ChainMaker& chain, std::uint64_t seed) {
     arguments.insert(arguments.end(), variant.begin(), variant.end());
     arguments.push_back(chain.top().name);
     const auto theirs = run_in(chain.path(), fmt::format("qemu-img {}", fmt::join(arguments, " ")));
-    const auto mine = ours(chain.path(), arguments);
+    const auto mine = run_coldchain_in(chain.path(), arguments);
     CHECK(mine.out == theirs.out);
     CHECK(mine.status == theirs.status);
   }
@@ -253,8 +243,9 @@ void compare_contexts(const ChainMaker& chain) {
                                     std::string_view(form) == "json" ? " --json" : "",
                                     chain.top().format, chain.top().name));
       REQUIRE_MESSAGE(theirs.status == 0, theirs.err);
-      const auto mine = ours(chain.path(), {"map", "-f", chain.top().format, "--context", context,
-                                            std::string("--output=") + form, chain.top().name});
+      const auto mine =
+          run_coldchain_in(chain.path(), {"map", "-f", chain.top().format, "--context", context,
+                                          std::string("--output=") + form, chain.top().name});
       CHECK(mine.out == theirs.out);
     }
   }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Block devices and encrypted images, against qemu-img.
-#include "fake_world.hpp"
-#include "process.hpp"
+#include "oracle.hpp"
 #include "temp_folder.hpp"
 
 #include <filesystem>
@@ -11,22 +10,12 @@
 #include <unistd.h>
 
 using namespace coldchain;
+using testing::check_like_qemu_img;
 using testing::run_coldchain;
 using testing::run_in;
 using testing::TempFolder;
 
 namespace {
-
-void compare(const std::string& folder, const std::vector<std::string>& arguments) {
-  std::string command = "qemu-img";
-  for (const std::string& argument : arguments)
-    command += " " + testing::quoted(argument);
-  CAPTURE(command);
-  const auto theirs = run_in(folder, command);
-  const auto mine = run_coldchain(arguments);
-  CHECK(mine.status == theirs.status);
-  CHECK(mine.out == theirs.out);
-}
 
 // A loop device over a file, as long as this lives; no path where the system does not give one.
 class LoopDevice {
@@ -64,10 +53,10 @@ TEST_CASE("oracle: a block device is read as qemu-img reads it, raw or qcow2") {
     MESSAGE("skipped: no loop device is to be had here");
     return;
   }
-  compare(folder.path(), {"info", "-f", "qcow2", device.path()});
-  compare(folder.path(), {"map", "--output=json", "-f", "qcow2", device.path()});
-  compare(folder.path(), {"info", "-f", "raw", device.path()});
-  compare(folder.path(), {"map", "--output=json", "-f", "raw", device.path()});
+  check_like_qemu_img(folder.path(), {"info", "-f", "qcow2", device.path()});
+  check_like_qemu_img(folder.path(), {"map", "--output=json", "-f", "qcow2", device.path()});
+  check_like_qemu_img(folder.path(), {"info", "-f", "raw", device.path()});
+  check_like_qemu_img(folder.path(), {"map", "--output=json", "-f", "raw", device.path()});
 
   // libvirt's numbers: the device's end is the physical size, the image end what is in use of it.
   const auto tree = nlohmann::json::parse(
@@ -93,8 +82,8 @@ TEST_CASE("oracle: an overlay on a block device has its map") {
   }
   REQUIRE(run_in(folder.path(), "qemu-img create -q -f qcow2 -F raw -b " + device.path() + " top")
               .status == 0);
-  compare(folder.path(), {"map", "--output=json", folder / "top"});
-  compare(folder.path(), {"info", "--backing-chain", folder / "top"});
+  check_like_qemu_img(folder.path(), {"map", "--output=json", folder / "top"});
+  check_like_qemu_img(folder.path(), {"info", "--backing-chain", folder / "top"});
 }
 
 TEST_CASE("oracle: encrypted images are described as by qemu-img; their data is a clear error") {
@@ -125,7 +114,7 @@ TEST_CASE("oracle: encrypted images are described as by qemu-img; their data is 
       make("luks,encrypt.cipher-mode=cbc,encrypt.ivgen-alg=essiv,encrypt.ivgen-hash-alg=sha256")};
   for (const std::string& name : names) {
     CAPTURE(name);
-    compare(folder.path(), {"info", folder / name});
+    check_like_qemu_img(folder.path(), {"info", folder / name});
     const auto theirs = nlohmann::ordered_json::parse(
         run_in(folder.path(), "qemu-img info --output=json " + (folder / name)).out);
     auto mine =

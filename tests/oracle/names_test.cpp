@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT
 // How names are written and resolved, against qemu-img: run in the overlay's folder, where both
 // agree even on relative json: and file: names.
-#include "fake_world.hpp"
-#include "process.hpp"
+#include "oracle.hpp"
 #include "temp_folder.hpp"
 
 #include <filesystem>
@@ -10,28 +9,10 @@
 #include <doctest/doctest.h>
 
 using namespace coldchain;
+using testing::check_like_qemu_img;
 using testing::quoted;
-using testing::run_coldchain;
 using testing::run_in;
 using testing::TempFolder;
-
-namespace {
-
-void compare(const std::string& folder, const std::vector<std::string>& arguments) {
-  std::string command = "qemu-img";
-  for (const std::string& argument : arguments)
-    command += " " + quoted(argument);
-  CAPTURE(command);
-  const auto theirs = run_in(folder, command);
-  const auto before = std::filesystem::current_path();
-  std::filesystem::current_path(folder);
-  const auto mine = run_coldchain(arguments);
-  std::filesystem::current_path(before);
-  CHECK(mine.status == theirs.status);
-  CHECK(mine.out == theirs.out);
-}
-
-}  // namespace
 
 TEST_CASE(
     "oracle: every spelling of a backing file leads to the same map and info as in qemu-img") {
@@ -57,15 +38,15 @@ TEST_CASE(
     REQUIRE(run_in(folder.path(),
                    "qemu-img create -q -f qcow2 -F raw -b " + quoted(name) + " top.qcow2 1M")
                 .status == 0);
-    compare(folder.path(), {"map", "--output=json", "top.qcow2"});
-    compare(folder.path(), {"map", "top.qcow2"});
-    compare(folder.path(), {"info", "--backing-chain", "top.qcow2"});
+    check_like_qemu_img(folder.path(), {"map", "--output=json", "top.qcow2"});
+    check_like_qemu_img(folder.path(), {"map", "top.qcow2"});
+    check_like_qemu_img(folder.path(), {"info", "--backing-chain", "top.qcow2"});
   }
   REQUIRE(run_in(folder.path(), "qemu-img create -q -f qcow2 -F raw -b ../base.raw sub/o.qcow2 1M")
               .status == 0);
-  compare(folder.path(), {"info", "--backing-chain", "sub/o.qcow2"});
-  compare(folder.path(), {"info", folder / "sub/o.qcow2"});
-  compare(folder.path(), {"map", "sub/o.qcow2"});
+  check_like_qemu_img(folder.path(), {"info", "--backing-chain", "sub/o.qcow2"});
+  check_like_qemu_img(folder.path(), {"info", folder / "sub/o.qcow2"});
+  check_like_qemu_img(folder.path(), {"map", "sub/o.qcow2"});
 }
 
 TEST_CASE(
@@ -78,17 +59,17 @@ TEST_CASE(
                  "qemu-img create -q -f qcow2 -F raw -b base.raw top.qcow2 && "
                  "qemu-io -f qcow2 -c 'write -P 7 64k 64k' top.qcow2 >/dev/null")
               .status == 0);
-  compare(folder.path(),
-          {"map", "--output=json", "--image-opts", "driver=qcow2,file.filename=top.qcow2"});
-  compare(folder.path(),
-          {"info", "--image-opts", "driver=qcow2,file.driver=file,file.filename=top.qcow2"});
-  compare(
+  check_like_qemu_img(folder.path(), {"map", "--output=json", "--image-opts",
+                                      "driver=qcow2,file.filename=top.qcow2"});
+  check_like_qemu_img(folder.path(), {"info", "--image-opts",
+                                      "driver=qcow2,file.driver=file,file.filename=top.qcow2"});
+  check_like_qemu_img(
       folder.path(),
       {"map", "--output=json",
        R"(json:{"driver":"qcow2","backing":null,"file":{"driver":"file","filename":"top.qcow2"}})"});
-  compare(folder.path(),
-          {"map", "--output=json", R"(json:{"driver":"qcow2","file.filename":"top.qcow2"})"});
-  compare(folder.path(), {"map", "--output=json", "file:top.qcow2"});
+  check_like_qemu_img(folder.path(), {"map", "--output=json",
+                                      R"(json:{"driver":"qcow2","file.filename":"top.qcow2"})"});
+  check_like_qemu_img(folder.path(), {"map", "--output=json", "file:top.qcow2"});
 }
 
 TEST_CASE("oracle: an image that another process writes to is refused, unless -U") {

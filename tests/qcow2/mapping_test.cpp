@@ -162,6 +162,17 @@ TEST_CASE("runs: entries that cannot be right are named with table and index") {
             .find("subcluster bitmap contradicts itself") != std::string::npos);
 }
 
+TEST_CASE("runs: with an external data file, host and guest offsets are the same") {
+  ImageOptions options;
+  options.data_file = "data";
+  CHECK(Opened(ImageBuilder(options).data(3, 1)).runs(0, 1 << 20).has_value());
+  CHECK(error_of(ImageBuilder(options).raw_entry(3, 0x10000 | copied_flag))
+            .find("host offset differs from guest offset") != std::string::npos);
+  CHECK(error_of(ImageBuilder(options).raw_entry(3, compressed_flag | 0x10000))
+            .find("compressed cluster in an image with an external data file") !=
+        std::string::npos);
+}
+
 TEST_CASE("runs: an L2 table outside the file or unaligned is an error, not zeros") {
   ImageBuilder builder{ImageOptions{}};
   builder.data(0, 1);
