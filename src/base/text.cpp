@@ -42,8 +42,8 @@ Decoded decode_one(std::string_view bytes) {
   return {code_point, length, valid};
 }
 
-// QEMU util/unicode.c: a lead byte takes all the continuation bytes that it asks for, up to five; then
-// the whole is judged. C0 80 is an accepted way to write NUL.
+// QEMU util/unicode.c: a lead byte takes all the continuation bytes that it asks for, up to five;
+// then the whole is judged. C0 80 is an accepted way to write NUL.
 Decoded decode_as_qemu(std::string_view bytes) {
   const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(bytes[i]); };
   if (byte(0) < 0xc0 || byte(0) >= 0xfe)

@@ -3,12 +3,12 @@
 
 #include <algorithm>
 #include <array>
-#include <coldchain/base/text.hpp>
 #include <sstream>
 
-#include <fmt/format.h>
+#include <coldchain/base/text.hpp>
 
 #include <CLI/CLI.hpp>
+#include <fmt/format.h>
 
 namespace coldchain::cli {
 
@@ -21,10 +21,11 @@ int run(std::vector<std::string> arguments, World& world) {
   if (!arguments.empty() && !arguments.front().starts_with('-')) {
     constexpr std::array<std::string_view, 3> verbs = {"info", "map", "tree"};
     if (std::find(verbs.begin(), verbs.end(), arguments.front()) == verbs.end()) {
-      world.complain({ErrorCode::invalid_argument,
-                      fmt::format("there is no verb '{}'; there are {}. 'coldchain --help' tells more",
-                                  to_terminal(arguments.front()), fmt::join(verbs, ", ")),
-                      0});
+      world.complain(
+          {ErrorCode::invalid_argument,
+           fmt::format("there is no verb '{}'; there are {}. 'coldchain --help' tells more",
+                       to_terminal(arguments.front()), fmt::join(verbs, ", ")),
+           0});
       return failure;
     }
   }

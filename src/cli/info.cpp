@@ -10,9 +10,8 @@
 #include <coldchain/base/try.hpp>
 #include <coldchain/report/info_report.hpp>
 
-#include <fmt/format.h>
-
 #include <CLI/CLI.hpp>
+#include <fmt/format.h>
 
 namespace coldchain::cli {
 

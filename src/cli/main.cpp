@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-#include <sys/resource.h>
-
 #include "app.hpp"
+
+#include <sys/resource.h>
 
 namespace {
 

@@ -61,7 +61,8 @@ void options(CLI::App& app, MapOptions& map) {
   app.footer("Example: coldchain map --summary top.qcow2");
 }
 
-// The part of the guest's disk that -s and -l ask for; it may begin past the end, and is empty then.
+// The part of the guest's disk that -s and -l ask for; it may begin past the end, and is empty
+// then.
 Result<GuestRange> wanted_range(const MapOptions& map, std::uint64_t guest_size) {
   const std::uint64_t start =
       map.start_offset ? TRY(parse_size("start offset", *map.start_offset)) : 0;

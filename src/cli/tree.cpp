@@ -15,9 +15,8 @@
 #include <coldchain/report/forest_report.hpp>
 #include <coldchain/report/tree_report.hpp>
 
-#include <fmt/format.h>
-
 #include <CLI/CLI.hpp>
+#include <fmt/format.h>
 
 namespace coldchain::cli {
 
@@ -85,11 +84,13 @@ Result<void> check_beneath(const io::OpenPolicy& policy, const std::string& fold
   if (root.empty())
     return {};
   std::error_code error;
-  const fs::path inside = fs::canonical(folder, error).lexically_relative(fs::canonical(root, error));
+  const fs::path inside =
+      fs::canonical(folder, error).lexically_relative(fs::canonical(root, error));
   if (error || inside.empty() || *inside.begin() == "..")
-    return fail(ErrorCode::refused,
-                fmt::format("the folder '{}' does not lie in '{}'; name it by its path on this machine",
-                            to_terminal(folder), to_terminal(root)));
+    return fail(
+        ErrorCode::refused,
+        fmt::format("the folder '{}' does not lie in '{}'; name it by its path on this machine",
+                    to_terminal(folder), to_terminal(root)));
   return {};
 }
 

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
+#include "links.hpp"
+
 #include <algorithm>
 #include <filesystem>
 #include <map>
 #include <set>
-
-#include "links.hpp"
 
 #include <coldchain/base/parallel.hpp>
 #include <coldchain/base/text.hpp>
@@ -30,8 +30,8 @@ struct Listing {
   std::vector<Error> unreadable;
 };
 
-// What lies below `top`. Folder by folder, so that one that cannot be read costs nothing but itself.
-// Symbolic links to folders are not followed.
+// What lies below `top`. Folder by folder, so that one that cannot be read costs nothing but
+// itself. Symbolic links to folders are not followed.
 void list_files(const std::string& top, Listing& listing) {
   std::vector<std::string> folders = {top};
   while (!folders.empty()) {
@@ -222,8 +222,8 @@ class Scanner {
                                 fmt::format("backing file '{}'", to_terminal(link.path))});
     if (!backing.is_open || !backing.status || !image.status)
       return;
-    const finding::Findings differences = compare_ends({image.capacity, image.status->modified},
-                                                       {backing.capacity, backing.status->modified});
+    const finding::Findings differences = compare_ends(
+        {image.capacity, image.status->modified}, {backing.capacity, backing.status->modified});
     image.findings.insert(image.findings.end(), differences.begin(), differences.end());
   }
 

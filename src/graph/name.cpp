@@ -38,12 +38,26 @@ bool is_protocol_driver(std::string_view driver) {
 
 // Options that change how a file is accessed, but neither which file nor what it means.
 bool is_harmless_option(std::string_view key) {
-  constexpr std::array<std::string_view, 20> keys = {
-      "l2-cache-size", "l2-cache-entry-size", "refcount-cache-size", "cache-size",
-      "cache-clean-interval", "overlap-check", "pass-discard-request",
-      "node-name",  "read-only",  "auto-read-only",       "cache",       "discard",
-      "aio",        "locking",    "detect-zeroes",        "force-share", "lazy-refcounts",
-      "drop-cache", "pr-manager", "x-check-cache-dropped"};
+  constexpr std::array<std::string_view, 20> keys = {"l2-cache-size",
+                                                     "l2-cache-entry-size",
+                                                     "refcount-cache-size",
+                                                     "cache-size",
+                                                     "cache-clean-interval",
+                                                     "overlap-check",
+                                                     "pass-discard-request",
+                                                     "node-name",
+                                                     "read-only",
+                                                     "auto-read-only",
+                                                     "cache",
+                                                     "discard",
+                                                     "aio",
+                                                     "locking",
+                                                     "detect-zeroes",
+                                                     "force-share",
+                                                     "lazy-refcounts",
+                                                     "drop-cache",
+                                                     "pr-manager",
+                                                     "x-check-cache-dropped"};
   return contains(keys, key);
 }
 
@@ -58,7 +72,8 @@ Result<json> nest(const json& flat, int depth) {
     for (std::size_t dot = rest.find('.'); dot != std::string_view::npos; dot = rest.find('.')) {
       json& next = (*place)[std::string(rest.substr(0, dot))];
       if (!next.is_null() && !next.is_object())
-        return fail(ErrorCode::invalid_argument, fmt::format("'{}' is given twice", to_terminal(dotted)));
+        return fail(ErrorCode::invalid_argument,
+                    fmt::format("'{}' is given twice", to_terminal(dotted)));
       place = &next;
       rest.remove_prefix(dot + 1);
     }
@@ -69,7 +84,8 @@ Result<json> nest(const json& flat, int depth) {
     else if (target.is_null())
       target = std::move(content);
     else
-      return fail(ErrorCode::invalid_argument, fmt::format("'{}' is given twice", to_terminal(dotted)));
+      return fail(ErrorCode::invalid_argument,
+                  fmt::format("'{}' is given twice", to_terminal(dotted)));
   }
   return nested;
 }
@@ -89,7 +105,8 @@ std::optional<std::uint64_t> to_number(const json& value) {
 
 Result<NameSpec> interpret(const json& options, int depth);
 
-Result<std::unique_ptr<NameSpec>> interpret_child(const json& options, std::string_view key, int depth) {
+Result<std::unique_ptr<NameSpec>> interpret_child(const json& options, std::string_view key,
+                                                  int depth) {
   if (!options.is_object())
     return fail(ErrorCode::invalid_argument,
                 fmt::format("'{}' is a reference to another node; give its options instead", key));
@@ -121,12 +138,14 @@ Result<NameSpec> interpret_file(const json& options) {
   return spec;
 }
 
-Result<void> interpret_format_option(NameSpec& spec, const std::string& key, const json& value, int depth) {
+Result<void> interpret_format_option(NameSpec& spec, const std::string& key, const json& value,
+                                     int depth) {
   const std::string driver = spec.format.value_or("");
   if (driver == "raw" && (key == "offset" || key == "size")) {
     const auto number = to_number(value);
     if (!number)
-      return fail(ErrorCode::invalid_argument, fmt::format("'{}' is not a number of bytes", to_terminal(key)));
+      return fail(ErrorCode::invalid_argument,
+                  fmt::format("'{}' is not a number of bytes", to_terminal(key)));
     if (key == "offset")
       spec.raw_offset = *number;
     else
@@ -143,7 +162,8 @@ Result<void> interpret_format_option(NameSpec& spec, const std::string& key, con
     spec.data_file = TRY(interpret_child(value, key, depth));
     return {};
   }
-  return fail(ErrorCode::invalid_argument, fmt::format("option '{}' is not known", to_terminal(key)));
+  return fail(ErrorCode::invalid_argument,
+              fmt::format("option '{}' is not known", to_terminal(key)));
 }
 
 // {"driver": "qcow2", "file": {…}, …}; without a driver the format is probed.
@@ -265,8 +285,7 @@ Result<NameSpec> parse_image_opts(std::string_view options) {
   }
   TRY(finish());
   Result<json> nested = nest(flat, 0);
-  Result<NameSpec> spec =
-      nested ? interpret(*nested, 0) : fail(nested.error());
+  Result<NameSpec> spec = nested ? interpret(*nested, 0) : fail(nested.error());
   return spec ? std::move(spec) : fail(with_context(spec.error(), "image options"));
 }
 

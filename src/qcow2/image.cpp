@@ -97,9 +97,8 @@ Result<Mapping> Image::mapping(std::uint64_t l1_table_offset, std::uint32_t l1_s
   std::vector<be64> l1(std::min<std::uint64_t>(needed, l1_size));
   TRY(io::read_exactly(*file_, {l1_table_offset}, writable_bytes_of(l1), what));
   // An L1 table may be far larger than what it describes; its empty end needs no memory.
-  const auto last = std::find_if(l1.rbegin(), l1.rend(), [](const be64& raw) {
-    return L1Entry(raw.get()).has_l2_table();
-  });
+  const auto last = std::find_if(l1.rbegin(), l1.rend(),
+                                 [](const be64& raw) { return L1Entry(raw.get()).has_l2_table(); });
   l1.erase(last.base(), l1.end());
   l1.shrink_to_fit();
   // Each table is a cluster of its own. More of them than the file has clusters can only be a table

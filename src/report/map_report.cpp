@@ -112,9 +112,10 @@ Result<void> MapWriter::write(std::span<const Extent> extents) {
 
 Result<void> MapWriter::end() {
   if (form_ == Form::qemu_json && first_)
-    out_ += fmt::format("{{ \"start\": {}, \"length\": 0, \"depth\": 0, \"present\": false, "
-                        "\"zero\": false, \"data\": false}}",
-                        start_);
+    out_ += fmt::format(
+        "{{ \"start\": {}, \"length\": 0, \"depth\": 0, \"present\": false, "
+        "\"zero\": false, \"data\": false}}",
+        start_);
   if (form_ == Form::qemu_json || form_ == Form::provenance_json)
     out_ += "]\n";
   return flush();

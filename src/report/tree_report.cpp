@@ -211,8 +211,8 @@ Result<void> write_tree_text(const Tree& tree, bool details, const Style& style,
     table.add({std::to_string(i), branch(i, style) + to_terminal(layer.node->filename),
                format_cell(*layer.node), size_cell(known, layer.sizes.capacity),
                size_cell(known, layer.sizes.allocation), size_cell(known, layer.sizes.physical),
-               image_end_cell(layer), size_cell(counted, own.data), size_cell(counted, own.compressed),
-               size_cell(counted, own.zero),
+               image_end_cell(layer), size_cell(counted, own.data),
+               size_cell(counted, own.compressed), size_cell(counted, own.zero),
                provides_cell(layer, tree.front().node->guest_size())});
   }
   std::string out = table.text(style);

@@ -77,8 +77,7 @@ TEST_CASE("info: an image with unknown incompatible features is described and th
   builder.patch_header([](qcow2::Header& h) { h.incompatible_features |= 1ULL << 40; });
   const auto human = info_of(builder);
   CHECK(human.status == 0);
-  CHECK(human.out.find("unknown incompatible features: bit 40") !=
-        std::string::npos);
+  CHECK(human.out.find("unknown incompatible features: bit 40") != std::string::npos);
   const auto json = nlohmann::json::parse(info_of(builder, {"--output=json"}).out);
   CHECK(json["virtual-size"] == 1 << 20);
   CHECK(json["coldchain"]["unknown-incompatible-features"].size() == 1);
@@ -119,8 +118,9 @@ TEST_CASE("info: a missing backing file matters only for --backing-chain") {
   const auto ran = info_of(ImageBuilder(options), {"--backing-chain"});
   CHECK(ran.status == 1);
   CHECK(ran.out.empty());
-  CHECK(ran.err == "coldchain: Could not open 'top': Could not open backing file: Could not open 'none': "
-                   "No such file or directory\n");
+  CHECK(ran.err ==
+        "coldchain: Could not open 'top': Could not open backing file: Could not open 'none': "
+        "No such file or directory\n");
 }
 
 TEST_CASE("info: header facts that qemu-img does not tell are under coldchain") {

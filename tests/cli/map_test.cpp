@@ -84,9 +84,10 @@ TEST_CASE("map: a layer alone, a snapshot, a part") {
       map_of({"-s", "64k", "-l", "64k", "--output=json"}).out ==
       R"([{ "start": 65536, "length": 65536, "depth": 0, "present": true, "zero": true, "data": false}])"
       "\n");
-  CHECK(map_of({"-s", "1G", "--output=json"}).out ==
-        R"([{ "start": 1073741824, "length": 0, "depth": 0, "present": false, "zero": false, "data": false}])"
-        "\n");
+  CHECK(
+      map_of({"-s", "1G", "--output=json"}).out ==
+      R"([{ "start": 1073741824, "length": 0, "depth": 0, "present": false, "zero": false, "data": false}])"
+      "\n");
 }
 
 TEST_CASE("map: bad arguments are told") {

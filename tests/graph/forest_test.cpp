@@ -145,7 +145,8 @@ TEST_CASE("scan: a data file is known as such and is nobody's image") {
   CHECK(forest.other_files == 0);
 }
 
-TEST_CASE("scan: a file recorded as raw is raw whatever a guest wrote into it, in the folder or out") {
+TEST_CASE(
+    "scan: a file recorded as raw is raw whatever a guest wrote into it, in the folder or out") {
   const TempFolder folder;
   std::filesystem::create_directories(folder / "in");
   std::filesystem::create_directories(folder / "out");

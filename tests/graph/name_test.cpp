@@ -76,14 +76,23 @@ TEST_CASE("parse_name: json: network drivers are nodes that are not opened") {
 
 TEST_CASE("parse_name: json: what is not understood is refused") {
   for (const char* name :
-       {":x", "json:", "json:{", "json:[]", "json:{}", "json:1", R"(json:{"driver":1})",
-        R"(json:{"driver":"file"})", R"(json:{"driver":"vmdk","file.filename":"x"})",
+       {":x",
+        "json:",
+        "json:{",
+        "json:[]",
+        "json:{}",
+        "json:1",
+        R"(json:{"driver":1})",
+        R"(json:{"driver":"file"})",
+        R"(json:{"driver":"vmdk","file.filename":"x"})",
         R"(json:{"driver":"blkdebug","image.filename":"x"})",
-        R"(json:{"driver":"quorum","children":[]})", R"(json:{"driver":"raw","file":"node"})",
+        R"(json:{"driver":"quorum","children":[]})",
+        R"(json:{"driver":"raw","file":"node"})",
         R"(json:{"driver":"raw","file.filename":"x","size":"many"})",
         R"(json:{"driver":"raw","file.filename":"x","size":-1})",
         R"(json:{"driver":"raw","file.filename":"x","unknown":1})",
-        R"(json:{"driver":"file","filename":"x","pr":1})", R"(json:{"driver":"qcow2"})",
+        R"(json:{"driver":"file","filename":"x","pr":1})",
+        R"(json:{"driver":"qcow2"})",
         R"(json:{"file":{"filename":"x"},"file.filename":"y"})",
         R"(json:{"file.filename":"x","file":{"filename":"y"}})",
         R"(json:{"driver":"raw","file":{"driver":"qcow2","file.filename":"x"}})"})

@@ -227,8 +227,9 @@ TEST_CASE(
 TEST_CASE("open: the recorded format stands above the driver of a json: name") {
   const TempFolder folder;
   ImageBuilder(ImageOptions{}).data(0, 1).build().write_to(folder / "base");
-  ImageBuilder(over("json:{\"driver\":\"qcow2\",\"file\":{\"driver\":\"file\",\"filename\":\"base\"}}",
-                    "raw"))
+  ImageBuilder(
+      over("json:{\"driver\":\"qcow2\",\"file\":{\"driver\":\"file\",\"filename\":\"base\"}}",
+           "raw"))
       .build()
       .write_to(folder / "top");
   CHECK(Opened(folder / "top").chain.at(1)->raw_image() != nullptr);
@@ -257,7 +258,8 @@ TEST_CASE("open: what the user types starts at the current directory, what an im
   CHECK(Opened(folder / "sub/json").chain.at(1)->data_filename == folder / "sub/data");
 }
 
-TEST_CASE("open: a data file that is no plain local file is not opened, nor the recorded one instead") {
+TEST_CASE(
+    "open: a data file that is no plain local file is not opened, nor the recorded one instead") {
   const TempFolder folder;
   ImageOptions options;
   options.data_file = "data";
@@ -277,7 +279,8 @@ TEST_CASE("open: an explicit file driver means raw bytes; a window needs the raw
   CHECK(bytes.top->format == "file");
   const auto files = io::system_files({}).value();
   OpenRequest request;
-  request.name = "json:{\"driver\":\"raw\",\"offset\":512,\"file.filename\":\"" + (folder / "a") + "\"}";
+  request.name =
+      "json:{\"driver\":\"raw\",\"offset\":512,\"file.filename\":\"" + (folder / "a") + "\"}";
   request.format = "qcow2";
   CHECK_FALSE(graph::open(*files, {}, request).has_value());
 }

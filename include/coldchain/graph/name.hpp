@@ -19,10 +19,10 @@ struct NameSpec {
   std::string path;                   // of a local file, as written; empty where `protocol` is set
   std::string protocol;               // "nbd", "http", …: a node that is not opened
   std::optional<std::string> format;  // where the name itself says it ("raw", "qcow2", …)
-  bool typed = false;         // by the user, whose relative paths start at the current directory
-  bool from_options = false;          // json:, file: or --image-opts: QEMU resolves a relative path
-                                      // against its current directory, not the overlay's
-  std::uint64_t raw_offset = 0;       // window of the raw driver, bytes
+  bool typed = false;            // by the user, whose relative paths start at the current directory
+  bool from_options = false;     // json:, file: or --image-opts: QEMU resolves a relative path
+                                 // against its current directory, not the overlay's
+  std::uint64_t raw_offset = 0;  // window of the raw driver, bytes
   std::optional<std::uint64_t> raw_size;
   bool without_backing = false;  // "backing": null
   std::unique_ptr<NameSpec> backing;
