@@ -62,6 +62,7 @@ Result<Chain> Chain::make(const Node& top, const ChainOptions& options) {
     nodes = {nodes[first]};
   }
   Chain chain;
+  std::uint64_t l1_bytes = 0;
   for (const Node* node : nodes) {
     const bool alone = options.layer.has_value();
     if (!node->is_open() || (node->gap && !alone))
@@ -69,6 +70,16 @@ Result<Chain> Chain::make(const Node& top, const ChainOptions& options) {
     const bool is_top = node == nodes.front();
     chain.layers_.push_back(TRY(
         open_layer(*node, first + chain.layers_.size(), is_top ? options.snapshot : std::nullopt)));
+    if (const auto& mapping = chain.layers_.back().mapping)
+      l1_bytes += mapping->l1().size() * sizeof(be64);
+    if (l1_bytes > options.max_l1_bytes)
+      return fail(
+          in_file({ErrorCode::too_large,
+                   fmt::format("the L1 tables down to this layer need {} bytes of memory (at "
+                               "most {})",
+                               l1_bytes, options.max_l1_bytes),
+                   0},
+                  *node));
   }
   return chain;
 }

@@ -110,6 +110,26 @@ TEST_CASE("make: fails where a link is broken, and says which") {
   CHECK(Chain::make(*opened.top, {.snapshot = {}, .layer = 0}));
 }
 
+TEST_CASE("make: the L1 tables of all layers together are bounded, empty ends do not count") {
+  const TempFolder folder;
+  ImageOptions options;
+  options.size = 4ULL << 30;  // 8 L1 entries, the last of them in use
+  ImageBuilder(options).data_hole(65535).build().write_to(folder / "base");
+  options.backing_file = "base";
+  options.backing_format = "qcow2";
+  ImageBuilder(options).data_hole(65535).build().write_to(folder / "top");
+  ChainOptions limit;
+  limit.max_l1_bytes = 128;
+  CHECK(Chain::make(*Opened(folder / "top").top, limit));
+  limit.max_l1_bytes = 127;
+  const auto refused = Chain::make(*Opened(folder / "top").top, limit);
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error().code == ErrorCode::too_large);
+  ImageBuilder(options).data_hole(0).build().write_to(folder / "top");
+  limit.max_l1_bytes = 72;
+  CHECK(Chain::make(*Opened(folder / "top").top, limit));
+}
+
 TEST_CASE(
     "read: encrypted data, a damaged stream and a broken table are errors that name the image") {
   const TempFolder folder;
