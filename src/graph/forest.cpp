@@ -162,7 +162,7 @@ class Scanner {
     const std::string name = image.backing_name();
     if (name.empty() || !image.follows_links || !policy_.follow)
       return std::nullopt;
-    const Result<NameSpec> spec = parse_name(name);
+    const Result<NameSpec> spec = recorded_backing(*image.header);
     if (!spec || !spec->protocol.empty()) {
       if (note && !spec)
         image.findings.push_back({Code::link_not_allowed, spec.error().message});
@@ -171,10 +171,7 @@ class Scanner {
             {Code::link_not_local, fmt::format("protocol '{}'", to_terminal(spec->protocol))});
       return std::nullopt;
     }
-    Link link{resolve_path(image.path, spec->path), spec->format};
-    if (!link.format && !image.header->backing_format().value_or("").empty())
-      link.format = image.header->backing_format();
-    return link;
+    return Link{resolve_path(image.path, spec->path), spec->format};
   }
 
   // A file that begins like qcow2, but is recorded as raw by an overlay, is what a guest wrote.

@@ -24,6 +24,13 @@ Code link_code(const Error& error) {
   }
 }
 
+Result<NameSpec> recorded_backing(const qcow2::Header& header) {
+  Result<NameSpec> spec = parse_name(*header.backing_file());
+  if (const auto recorded = header.backing_format(); spec && recorded && !recorded->empty())
+    spec->format = recorded;
+  return spec;
+}
+
 finding::Findings compare_ends(const LinkEnd& overlay, const LinkEnd& backing) {
   finding::Findings findings;
   const std::string sizes = fmt::format("{} over {} bytes", overlay.guest_size, backing.guest_size);

@@ -6,12 +6,18 @@
 
 #include <coldchain/base/error.hpp>
 #include <coldchain/finding/finding.hpp>
+#include <coldchain/graph/name.hpp>
 #include <coldchain/io/file.hpp>
+#include <coldchain/qcow2/header.hpp>
 
 namespace coldchain::graph {
 
 // Why a file that a link names could not be opened.
 [[nodiscard]] finding::Code link_code(const Error& error);
+
+// What the header says of the backing file. A recorded format stands above what a json: name says,
+// as for QEMU: it is what keeps a raw disk raw. `header` has a backing file.
+[[nodiscard]] Result<NameSpec> recorded_backing(const qcow2::Header& header);
 
 struct LinkEnd {
   std::uint64_t guest_size = 0;

@@ -222,7 +222,7 @@ class Opener {
       return std::move(*spec.backing);
     if (!header.backing_file() || header.backing_file()->empty())
       return std::nullopt;
-    Result<NameSpec> parsed = parse_name(*header.backing_file());
+    Result<NameSpec> parsed = recorded_backing(header);
     if (!parsed) {
       Node& child = *node.children.emplace_back(std::make_unique<Node>());
       child.name = child.filename = *header.backing_file();
@@ -230,10 +230,6 @@ class Opener {
       mark_broken(node, child, Code::link_not_allowed, parsed.error().message);
       return std::nullopt;
     }
-    // The recorded format stands above what a json: name says, as for QEMU: it is what keeps a raw
-    // disk raw.
-    if (const auto recorded = header.backing_format(); recorded && !recorded->empty())
-      parsed->format = recorded;
     return std::move(*parsed);
   }
 

@@ -167,6 +167,15 @@ TEST_CASE(
   }
 }
 
+TEST_CASE("scan: the recorded format stands above the driver of a json: name") {
+  const TempFolder folder;
+  make(folder / "base", "");
+  make(folder / "top",
+       "json:{\"driver\":\"qcow2\",\"file\":{\"driver\":\"file\",\"filename\":\"base\"}}", "raw");
+  const Forest forest = scanned(folder.path());
+  CHECK(image(forest, folder / "base").format == "raw");
+}
+
 TEST_CASE("scan: a file outside whose format nobody records is described and not followed") {
   const TempFolder folder;
   std::filesystem::create_directories(folder / "in");
