@@ -29,6 +29,8 @@ constexpr std::uint64_t clusters_per_window = 8192;
 
 struct SourceLayer {
   const Layer* layer = nullptr;
+  // The place of an encrypted cluster is of no use to a reader, so QEMU does not show it.
+  bool shows_host = true;
   // For images with preallocated metadata: what of the file that holds the data is not a hole.
   bool looks_for_holes = false;
   std::vector<HostRange> data_ranges;
@@ -50,8 +52,9 @@ Result<SourceLayer> prepare(const Layer& layer) {
   if (!layer.mapping)
     return source;
   const qcow2::Image& image = layer.qcow2();
-  const bool has_host_offsets = image.header().crypt_method == 0 && image.data_file() != nullptr;
-  source.looks_for_holes = has_host_offsets && image.has_preallocated_metadata();
+  source.shows_host = image.header().crypt_method == 0;
+  source.looks_for_holes =
+      source.shows_host && image.data_file() != nullptr && image.has_preallocated_metadata();
   if (source.looks_for_holes)
     source.data_ranges =
         TRY(io::data_ranges(*image.data_file(), {{0}, {image.data_file()->size()}}));
@@ -282,7 +285,7 @@ class Walker {
          .host = host,
          .layer = static_cast<std::uint32_t>(i),
          .zero = true,
-         .has_host = kind == RunKind::reserved && shows_host(i),
+         .has_host = kind == RunKind::reserved && (*sources_)[i].shows_host,
          .past_end = reached_ < sources_->size()});
   }
 
@@ -293,7 +296,7 @@ class Walker {
                   .present = true,
                   .zero = run.kind == RunKind::zero || run.kind == RunKind::zero_reserved,
                   .data = run.kind == RunKind::data || run.kind == RunKind::compressed,
-                  .has_host = has_host(run.kind) && shows_host(i),
+                  .has_host = has_host(run.kind) && (*sources_)[i].shows_host,
                   .compressed = run.kind == RunKind::compressed};
     if (run.kind == RunKind::data && (*sources_)[i].looks_for_holes)
       add_split_at_holes((*sources_)[i].data_ranges, extent);
@@ -320,12 +323,6 @@ class Walker {
       if (in_data)
         ++range;
     }
-  }
-
-  // The place of an encrypted cluster is of no use to a reader, so QEMU does not show it.
-  [[nodiscard]] bool shows_host(std::size_t i) const {
-    const qcow2::Image* image = layer(i).node->qcow2_image();
-    return image == nullptr || image->header().crypt_method == 0;
   }
 
   void add(const Extent& extent) {

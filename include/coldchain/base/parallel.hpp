@@ -70,11 +70,12 @@ class OrderedPipeline {
   void produce(unsigned worker) {
     std::unique_lock lock(mutex_);
     for (;;) {
-      changed_.wait(lock, [this] { return stopped_ || slots_.size() < 4 * workers_; });
+      room_.wait(lock, [this] { return stopped_ || slots_.size() < most_slots(); });
       std::optional<Task> task = stopped_ ? std::nullopt : next_();
       if (!task) {
         stopped_ = true;
-        changed_.notify_all();
+        room_.notify_all();
+        ready_.notify_one();
         return;
       }
       Slot& slot = slots_.emplace_back();  // a deque keeps references valid at both ends
@@ -82,20 +83,21 @@ class OrderedPipeline {
       Result<Product> product = work_(*task, worker);
       lock.lock();
       slot.emplace(std::move(product));
-      changed_.notify_all();
+      if (&slot == &slots_.front())
+        ready_.notify_one();  // nobody waits for the others
     }
   }
 
   Result<void> drain(const Consume& consume) {
     std::unique_lock lock(mutex_);
     for (;;) {
-      changed_.wait(lock,
-                    [this] { return slots_.empty() ? stopped_ : slots_.front().has_value(); });
+      ready_.wait(lock, [this] { return slots_.empty() ? stopped_ : slots_.front().has_value(); });
       if (slots_.empty())
         return {};
       Result<Product> product = std::move(*slots_.front());
       slots_.pop_front();
-      changed_.notify_all();
+      if (slots_.size() == most_slots() / 2)
+        room_.notify_all();  // not for every single product: waking somebody costs more than one
       lock.unlock();
       if (!product)
         return fail(std::move(product).error());
@@ -108,14 +110,17 @@ class OrderedPipeline {
   void stop() {
     const std::lock_guard lock(mutex_);
     stopped_ = true;
-    changed_.notify_all();
+    room_.notify_all();
   }
+
+  [[nodiscard]] std::size_t most_slots() const { return std::size_t{8} * workers_; }
 
   Next next_;
   Work work_;
   unsigned workers_;
   std::mutex mutex_;
-  std::condition_variable changed_;
+  std::condition_variable room_;   // for the workers: fewer products wait than may
+  std::condition_variable ready_;  // for the consumer: the next product, or the end
   std::deque<Slot> slots_;
   bool stopped_ = false;
 };
