@@ -2,15 +2,20 @@
 // The documents say what the program does: every option of every verb is in its page and in the
 // completion, and every schema is described.
 #include "fake_world.hpp"
+#include "process.hpp"
+#include "temp_folder.hpp"
 
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <regex>
 #include <set>
+#include <sstream>
 
 #include <doctest/doctest.h>
 
 using coldchain::testing::run_coldchain;
+using coldchain::testing::TempFolder;
 
 namespace {
 
@@ -25,7 +30,67 @@ std::set<std::string> long_options(const std::string& text) {
   return {std::sregex_token_iterator(text.begin(), text.end(), option), {}};
 }
 
+struct Example {
+  std::string command;  // without the prompt
+  std::string output;
+};
+
+// Indented blocks that begin with a prompt: "    $ coldchain …", then what it prints.
+std::vector<Example> examples_of(const std::string& page) {
+  std::vector<Example> examples;
+  std::istringstream lines(page);
+  bool inside = false;
+  for (std::string line; std::getline(lines, line);) {
+    inside = line.starts_with("    ") && (inside || line.starts_with("    $ "));
+    if (!inside)
+      continue;
+    if (line.starts_with("    $ "))
+      examples.push_back({line.substr(6), ""});
+    else
+      examples.back().output += line.substr(4) + "\n";
+  }
+  return examples;
+}
+
+// Storage in use is the file system's word: its column is left out where there is one.
+std::string without_allocation(const std::string& text) {
+  const std::string title = text.substr(0, text.find('\n'));
+  const std::size_t column = title.find("ALLOCATION");
+  if (column == std::string::npos)
+    return text;
+  std::istringstream lines(text);
+  std::string out;
+  for (std::string line; std::getline(lines, line);) {
+    // Columns are characters, lines of the tree are three bytes each.
+    std::size_t extra = 0;
+    for (const char c : line)
+      extra += (static_cast<unsigned char>(c) & 0xc0) == 0x80 ? 1 : 0;
+    if (line.size() > column + extra + 10)
+      line.erase(column + extra, 10);
+    out += line + "\n";
+  }
+  return out;
+}
+
 }  // namespace
+
+TEST_CASE("documents: the examples print what they say they print") {
+  const TempFolder folder;
+  REQUIRE(coldchain::testing::run_in(folder.path(), std::string(COLDCHAIN_MAKE_IMAGE) + " demo .")
+              .status == 0);
+  std::size_t seen = 0;
+  for (const char* name : {"README.md", "docs/verbs/tree.md", "docs/verbs/map.md"}) {
+    for (const Example& example : examples_of(read(name))) {
+      CAPTURE(name);
+      REQUIRE(example.command.starts_with("coldchain "));
+      const auto ran = coldchain::testing::run_in(
+          folder.path(), "LC_ALL=C.UTF-8 " COLDCHAIN_PROGRAM + example.command.substr(9));
+      CHECK(without_allocation(ran.out) == without_allocation(example.output));
+      ++seen;
+    }
+  }
+  CHECK(seen == 7);
+}
 
 TEST_CASE("documents: each verb's page and the completion name all of its options") {
   const std::string completion = read("docs/verbs/coldchain.bash-completion");
