@@ -235,20 +235,31 @@ void compare_map(const ChainMaker& chain, std::uint64_t seed) {
   }
 }
 
-void compare_contexts(const ChainMaker& chain) {
+// Of the active disk, or of one of the top's internal snapshots.
+void compare_contexts_of(const ChainMaker& chain, const std::string& snapshot) {
   for (const char* context : {"base:allocation", "qemu:allocation-depth"}) {
     for (const char* form : {"human", "json"}) {
-      const auto theirs = run_in(
-          chain.path(), fmt::format("nbdinfo --map={}{} -- [ qemu-nbd -r -A -f {} {} ]", context,
-                                    std::string_view(form) == "json" ? " --json" : "",
-                                    chain.top().format, chain.top().name));
+      const auto theirs =
+          run_in(chain.path(),
+                 fmt::format("nbdinfo --map={}{} -- [ qemu-nbd -r -A -f {}{} {} ]", context,
+                             std::string_view(form) == "json" ? " --json" : "", chain.top().format,
+                             snapshot.empty() ? "" : " -l " + snapshot, chain.top().name));
       REQUIRE_MESSAGE(theirs.status == 0, theirs.err);
-      const auto mine =
-          run_coldchain_in(chain.path(), {"map", "-f", chain.top().format, "--context", context,
-                                          std::string("--output=") + form, chain.top().name});
-      CHECK(mine.out == theirs.out);
+      std::vector<std::string> arguments = {
+          "map",           "-f",    chain.top().format,
+          "--context",     context, std::string("--output=") + form,
+          chain.top().name};
+      if (!snapshot.empty())
+        arguments.insert(arguments.end(), {"--snapshot", snapshot});
+      CHECK(run_coldchain_in(chain.path(), arguments).out == theirs.out);
     }
   }
+}
+
+void compare_contexts(const ChainMaker& chain) {
+  compare_contexts_of(chain, "");
+  for (const std::string& snapshot : chain.top().snapshots)
+    compare_contexts_of(chain, snapshot);
 }
 
 std::string guest_content(const std::string& path, const std::string& format,
