@@ -44,12 +44,17 @@ io::OpenPolicy policy_of(const CommonOptions& options) {
   return policy;
 }
 
-Result<OpenedTree> open_tree(const CommonOptions& options, const std::string& image,
-                             bool follow_links, const World& world) {
+Result<void> check_no_secrets(const CommonOptions& options) {
   if (options.object)
     return fail(
         ErrorCode::unsupported,
         "--object is not supported: coldchain handles no secrets and reads no encrypted data");
+  return {};
+}
+
+Result<OpenedTree> open_tree(const CommonOptions& options, const std::string& image,
+                             bool follow_links, const World& world) {
+  TRY(check_no_secrets(options));
   if (options.image_opts && options.format)
     return fail(ErrorCode::invalid_argument, "--image-opts and -f exclude each other");
   const io::OpenPolicy policy = policy_of(options);

@@ -41,6 +41,9 @@ struct OpenedTree {
 
 [[nodiscard]] io::OpenPolicy policy_of(const CommonOptions& options);
 
+// An error where --object was given.
+[[nodiscard]] Result<void> check_no_secrets(const CommonOptions& options);
+
 // Opens IMAGE; `follow_links` false leaves out what lies below it. Errors name the image.
 [[nodiscard]] Result<OpenedTree> open_tree(const CommonOptions& options, const std::string& image,
                                            bool follow_links, const World& world);

@@ -38,8 +38,7 @@ Result<ExitStatus> run_verb(const InfoOptions& info, World& world) {
     if (!node->is_open())
       return fail(*node->gap);
     images.push_back(analysis::image_info(*node));
-    if (node->gap && node->gap->code == ErrorCode::refused && info.backing_chain &&
-        node->backing() == nullptr && node->qcow2_image()->header().backing_file())
+    if (info.backing_chain && node->gap && node->gap->code == ErrorCode::refused)
       return fail(*node->gap);
   }
   // What is missing from the text below must not look as if it were not there.

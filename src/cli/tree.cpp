@@ -96,11 +96,16 @@ Result<void> check_beneath(const io::OpenPolicy& policy, const std::string& fold
 
 Result<ExitStatus> run_forest(const TreeOptions& options, const std::vector<std::string>& folders,
                               World& world) {
-  const io::OpenPolicy policy = policy_of(options.common);
-  const auto files = TRY(world.files(policy));
+  TRY(check_no_secrets(options.common));
   if (options.details)
     return fail(ErrorCode::invalid_argument,
                 "--details is for images; of a folder, '--output=json' tells all");
+  if (options.common.format || options.common.probe != "qemu")
+    return fail(ErrorCode::invalid_argument,
+                "-f and --probe are for images; in a folder, what begins like qcow2 is qcow2 "
+                "unless another image there records it as raw");
+  const io::OpenPolicy policy = policy_of(options.common);
+  const auto files = TRY(world.files(policy));
   for (const std::string& folder : folders)
     TRY(check_beneath(policy, folder));
   report::ForestUsage usage;

@@ -56,6 +56,13 @@ constexpr std::array rows = {
         "A relative name in json: or file: form; QEMU resolves it against its current directory, "
         "coldchain against the overlay's.",
         "Record a plain relative or an absolute path."},
+    Row{Code::link_roles_contradict, "link-roles-contradict", fatal,
+        "Files of the folder each record the next as raw: nobody can tell which is an image.",
+        "Look at each alone with 'coldchain tree -f FORMAT', and leave out what a guest wrote."},
+    Row{Code::link_overrides, "link-overrides", note,
+        "A json: name replaces what the backing file itself records; a folder's tree shows what "
+        "that file records.",
+        "Look at the overlay alone with 'coldchain tree'."},
     Row{Code::overlay_longer, "overlay-longer", note,
         "The overlay is longer than its backing file; the rest reads as zeros.", "Nothing to do."},
     Row{Code::overlay_shorter, "overlay-shorter", note,

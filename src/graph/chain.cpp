@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
+#include <cassert>
 
 #include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
@@ -65,8 +66,9 @@ Result<Chain> Chain::make(const Node& top, const ChainOptions& options) {
   std::uint64_t l1_bytes = 0;
   for (const Node* node : nodes) {
     const bool alone = options.layer.has_value();
-    if (!node->is_open() || (node->gap && !alone))
+    if (node->gap && (!alone || !node->is_open()))
       return fail(*node->gap);
+    assert(node->is_open());
     const bool is_top = node == nodes.front();
     chain.layers_.push_back(TRY(
         open_layer(*node, first + chain.layers_.size(), is_top ? options.snapshot : std::nullopt)));

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include "links.hpp"
+#include "roles.hpp"
 
 #include <algorithm>
 #include <filesystem>
 #include <map>
 #include <set>
+#include <tuple>
 
 #include <coldchain/base/parallel.hpp>
 #include <coldchain/base/text.hpp>
@@ -60,6 +62,20 @@ struct Looked {
   std::optional<Error> error;
 };
 
+// Where an image says that its backing file or its guest data lies.
+struct Link {
+  std::string path;
+  std::optional<std::string> format;  // as recorded; a data file is raw
+  bool is_data_file = false;
+  bool has_window = false;  // of a raw file, so that the sizes say nothing of each other
+  std::optional<io::FileIdentity> target;
+  std::optional<Error> error;  // why there is no target
+
+  [[nodiscard]] bool says_raw() const {
+    return is_data_file || (format && *format != "qcow2" && is_read_format(*format));
+  }
+};
+
 class Scanner {
  public:
   Scanner(const io::FileSource& files, const io::OpenPolicy& policy, const Inspect& inspect)
@@ -73,9 +89,14 @@ class Scanner {
     // A file that is there under its own name is shown by that, not by a link to it.
     look_at_all(std::move(listing.files), workers);
     look_at_all(std::move(listing.links), workers);
-    link_all();
+    // Files outside the folders may say what those inside are, and name further files.
+    do {
+      roles_ = settle_roles(forest_.images.size(), raw_claims());
+    } while (add_outside());
+    apply_roles();
+    connect();
     forest_.other_files = others_.size();
-    sort_by_path();
+    keep_in_order();
     find_roots();
     return std::move(forest_);
   }
@@ -105,37 +126,37 @@ class Scanner {
       return {std::nullopt, std::nullopt, with_context(format.error(), to_terminal(path))};
     Looked looked{(*file)->status().identity, std::nullopt, std::nullopt};
     if (*format == "qcow2")
-      looked.image = describe(path, "qcow2", **file);
+      looked.image = describe(path, "qcow2", std::move(*file));
     return looked;
   }
 
   [[nodiscard]] ForestImage describe(const std::string& path, const std::string& format,
-                                     const io::File& file) const {
+                                     std::unique_ptr<io::File> file) const {
     ForestImage image;
     image.path = path;
     image.format = format;
-    image.status = file.status();
-    io::OpenPolicy unlocked = policy_;
-    unlocked.test_locks = false;  // who backs whom must be known of images in use, too
-    OpenRequest request;
-    request.name = has_protocol(path) ? "./" + path : path;
-    request.format = format;
-    request.follow_links = false;
-    const Result<std::unique_ptr<Node>> node = open(files_, unlocked, request);
+    image.status = file->status();
+    const Result<std::unique_ptr<Node>> node = open_file(std::move(file), path, format);
     if (!node) {
       image.findings.push_back({Code::image_unreadable, node.error().message});
       return image;
     }
     image.is_open = true;
     image.findings = (*node)->findings;
-    image.capacity = (*node)->qcow2_image() != nullptr ? (*node)->qcow2_image()->header().size
-                                                       : (*node)->raw_image()->exact_size();
-    if (const qcow2::Image* qcow2 = (*node)->qcow2_image())
+    image.guest_size = (*node)->guest_size();
+    image.capacity = image.guest_size;
+    if (const raw::Image* raw = (*node)->raw_image())
+      image.capacity = raw->exact_size();
+    if (const qcow2::Image* qcow2 = (*node)->qcow2_image()) {
       image.header = qcow2->header();
+      image.capacity = image.header->size;
+    }
+    // Who backs whom must be known of images in use, too; their numbers are not.
     const Result<void> lock =
-        policy_.test_locks ? io::test_locks(file, format == "qcow2" ? io::LockNeed::exclusive_write
-                                                                    : io::LockNeed::consistent_read)
-                           : Result<void>{};
+        policy_.test_locks
+            ? io::test_locks(*(*node)->file, format == "qcow2" ? io::LockNeed::exclusive_write
+                                                               : io::LockNeed::consistent_read)
+            : Result<void>{};
     if (lock)
       inspect_(path, **node);
     else
@@ -143,119 +164,186 @@ class Scanner {
     return image;
   }
 
-  std::size_t add(ForestImage image) {
-    if (image.status)
-      by_identity_.try_emplace(image.status->identity, forest_.images.size());
+  void add(ForestImage image) {
+    by_identity_.try_emplace(image.status.identity, forest_.images.size());
+    links_.push_back(links_of(image));
     forest_.images.push_back(std::move(image));
-    return forest_.images.size() - 1;
   }
 
-  // What an image says of its backing file, if that is a local path.
-  struct Link {
-    std::string path;
-    std::optional<std::string> format;
-  };
+  // Also notes what is wrong with the names themselves.
+  std::vector<Link> links_of(ForestImage& image) {
+    std::vector<Link> links;
+    if (!policy_.follow || !image.header || !image.follows_links)
+      return links;
+    if (const std::optional<Link> backing = backing_link(image))
+      links.push_back(*backing);
+    if (image.header->has_data_file()) {
+      const std::string name = image.header->data_file_name().value_or("");
+      if (name.empty())
+        image.findings.push_back({Code::data_file_missing_name, "no name is recorded"});
+      else
+        links.push_back(
+            {resolve_path(image.path, name), "raw", true, false, std::nullopt, std::nullopt});
+    }
+    for (Link& link : links)
+      find_target(link);
+    return links;
+  }
 
-  // Findings are noted if `note`: links are looked at twice.
-  std::optional<Link> backing_link(std::size_t i, bool note) {
-    ForestImage& image = forest_.images[i];
-    const std::string name = image.backing_name();
-    if (name.empty() || !image.follows_links || !policy_.follow)
+  static std::optional<Link> backing_link(ForestImage& image) {
+    if (image.header->backing_file().value_or("").empty())
       return std::nullopt;
     const Result<NameSpec> spec = recorded_backing(*image.header);
-    if (!spec || !spec->protocol.empty()) {
-      if (note && !spec)
-        image.findings.push_back({Code::link_not_allowed, spec.error().message});
-      else if (note)
-        image.findings.push_back(
-            {Code::link_not_local, fmt::format("protocol '{}'", to_terminal(spec->protocol))});
+    if (!spec) {
+      image.findings.push_back({Code::link_not_allowed, spec.error().message});
       return std::nullopt;
     }
-    return Link{resolve_path(image.path, spec->path), spec->format};
-  }
-
-  // A file that begins like qcow2, but is recorded as raw by an overlay, is what a guest wrote.
-  void demote_recorded_raw() {
-    for (std::size_t i = 0; i < forest_.images.size(); ++i) {
-      const std::optional<Link> link = backing_link(i, false);
-      if (!link || !link->format || *link->format == "qcow2" || !is_read_format(*link->format))
-        continue;
-      const Result<std::unique_ptr<io::File>> file = files_.open(link->path);
-      const auto known = file ? by_identity_.find((*file)->status().identity) : by_identity_.end();
-      if (known == by_identity_.end() || forest_.images[known->second].format != "qcow2")
-        continue;
-      ForestImage& image = forest_.images[known->second];
-      image = describe(image.path, "raw", **file);
+    if (spec->without_backing || spec->backing || spec->data_file)
+      image.findings.push_back(
+          {Code::link_overrides, "its json: name says what lies below its backing file"});
+    if (!spec->protocol.empty()) {
+      image.findings.push_back(
+          {Code::link_not_local, fmt::format("protocol '{}'", to_terminal(spec->protocol))});
+      return std::nullopt;
     }
+    if (is_ambiguous(*spec))
+      image.findings.push_back({Code::link_relative_json, "read as relative to the overlay"});
+    return Link{resolve_path(image.path, spec->path),
+                spec->format,
+                false,
+                spec->raw_offset != 0 || spec->raw_size.has_value(),
+                std::nullopt,
+                std::nullopt};
   }
 
-  // Images are appended while this runs: those that are named but were not found, or are raw.
-  void link_all() {
-    demote_recorded_raw();
-    for (std::size_t i = 0; i < forest_.images.size(); ++i) {
-      if (const std::optional<Link> link = backing_link(i, true))
-        link_backing(i, *link);
+  // Many images share a base: each name is opened once. Nothing is read, only told apart.
+  void find_target(Link& link) {
+    const auto [place, is_new] = targets_.try_emplace(link.path);
+    if (is_new) {
+      const Result<std::unique_ptr<io::File>> file = files_.open(link.path);
+      if (file)
+        place->second.first = (*file)->status().identity;
+      else
+        place->second.second = file.error();
     }
-    for (std::size_t i = 0; policy_.follow && i < forest_.images.size(); ++i) {
-      const std::string name = forest_.images[i].data_name();
-      if (name.empty() || !forest_.images[i].follows_links)
+    std::tie(link.target, link.error) = place->second;
+  }
+
+  [[nodiscard]] std::vector<RawClaim> raw_claims() const {
+    std::vector<RawClaim> claims;
+    for (std::size_t i = 0; i < links_.size(); ++i) {
+      for (const Link& link : links_[i]) {
+        const auto known = link.target ? by_identity_.find(*link.target) : by_identity_.end();
+        if (link.says_raw() && known != by_identity_.end())
+          claims.push_back({i, known->second});
+      }
+    }
+    return claims;
+  }
+
+  // Adds the files that believed images name and that are not known yet: raw ones of the folders,
+  // and whatever lies outside. Whether there were any.
+  bool add_outside() {
+    const std::size_t count = links_.size();
+    for (std::size_t i = 0; i < count; ++i) {
+      if (roles_[i] != Role::image)
         continue;
-      const Link link{resolve_path(forest_.images[i].path, name), "raw"};
-      if (const auto data = target(i, link))
-        forest_.images[*data].data_file_of.push_back(i);
+      for (std::size_t j = 0; j < links_[i].size(); ++j) {
+        if (links_[i][j].target && !by_identity_.contains(*links_[i][j].target))
+          links_[i][j].error = add_target(Link(links_[i][j]));  // a copy: links_ grows
+      }
     }
+    return links_.size() > count;
   }
 
-  void link_backing(std::size_t i, const Link& link) {
-    const std::optional<std::size_t> found = target(i, link);
-    ForestImage& image = forest_.images[i];
-    image.backing = found;
-    if (!found)
-      return;
-    ForestImage& backing = forest_.images[*found];
-    backing.overlays.push_back(i);
-    if (!link.format)
-      image.findings.push_back({Code::link_format_not_recorded,
-                                fmt::format("backing file '{}'", to_terminal(link.path))});
-    if (!backing.is_open || !backing.status || !image.status)
-      return;
-    const finding::Findings differences = compare_ends(
-        {image.capacity, image.status->modified}, {backing.capacity, backing.status->modified});
-    image.findings.insert(image.findings.end(), differences.begin(), differences.end());
-  }
-
-  // The image that a link of image `from` leads to. One that is not known yet is added.
-  std::optional<std::size_t> target(std::size_t from, const Link& link) {
-    const Result<std::unique_ptr<io::File>> file = files_.open(link.path);
+  // Why it could not be added, or nothing.
+  std::optional<Error> add_target(const Link& link) {
+    Result<std::unique_ptr<io::File>> file = files_.open(link.path);
     const Result<std::string_view> probed =
         file ? probe_format(**file) : Result<std::string_view>(fail(file.error()));
-    if (!probed) {
-      forest_.images[from].findings.push_back(
-          {link_code(probed.error()),
-           fmt::format("'{}': {}", to_terminal(link.path), probed.error().message)});
-      return std::nullopt;
-    }
-    const auto known = by_identity_.find((*file)->status().identity);
-    if (known != by_identity_.end())
-      return known->second;
-    ForestImage image = describe(link.path, link.format.value_or(std::string(*probed)), **file);
-    image.in_scan = others_.erase((*file)->status().identity) != 0;
-    const bool has_links = !image.backing_name().empty() || !image.data_name().empty();
+    if (!probed)
+      return probed.error();
+    const io::FileIdentity identity = (*file)->status().identity;
+    ForestImage image =
+        describe(link.path, link.format.value_or(std::string(*probed)), std::move(*file));
+    image.in_scan = others_.erase(identity) != 0;
+    const bool has_links =
+        image.header && (image.header->backing_file() || image.header->has_data_file());
     if (!link.format && has_links && !policy_.allow_probe) {
       image.follows_links = false;
       image.findings.push_back({Code::link_probed_has_links, "its links are not followed"});
     }
-    return add(std::move(image));
+    add(std::move(image));
+    return std::nullopt;
   }
 
-  void sort_by_path() {
-    std::vector<std::size_t> order(forest_.images.size());
-    for (std::size_t i = 0; i < order.size(); ++i)
-      order[i] = i;
+  void apply_roles() {
+    for (std::size_t i = 0; i < forest_.images.size(); ++i) {
+      ForestImage& image = forest_.images[i];
+      if (roles_[i] == Role::image)
+        continue;
+      links_[i].clear();
+      if (roles_[i] == Role::undecided) {
+        image.follows_links = false;
+        image.findings.push_back(
+            {Code::link_roles_contradict, "it says of another that it is raw, and is called raw"});
+      } else if (image.format == "qcow2") {
+        const bool in_scan = image.in_scan;
+        if (Result<std::unique_ptr<io::File>> file = files_.open(image.path); file)
+          image = describe(image.path, "raw", std::move(*file));
+        image.in_scan = in_scan;
+      }
+    }
+  }
+
+  void connect() {
+    for (std::size_t i = 0; i < links_.size(); ++i) {
+      for (const Link& link : links_[i]) {
+        if (link.error) {
+          forest_.images[i].findings.push_back(
+              {link_code(*link.error),
+               fmt::format("'{}': {}", to_terminal(link.path), link.error->message)});
+          continue;
+        }
+        const auto known = by_identity_.find(*link.target);
+        if (link.is_data_file)
+          forest_.images[known->second].data_file_of.push_back(i);
+        else
+          connect_backing(i, link, known->second);
+      }
+    }
+  }
+
+  void connect_backing(std::size_t i, const Link& link, std::size_t target) {
+    ForestImage& image = forest_.images[i];
+    ForestImage& backing = forest_.images[target];
+    image.backing = target;
+    backing.overlays.push_back(i);
+    const std::string name = fmt::format("backing file '{}'", to_terminal(link.path));
+    if (!link.format)
+      image.findings.push_back({Code::link_format_not_recorded, name});
+    else if (*link.format == "qcow2" && roles_[target] == Role::raw)
+      image.findings.push_back({Code::link_format_contradicts,
+                                name + ": recorded qcow2, but another image records raw"});
+    if (!backing.is_open || link.has_window)
+      return;
+    const finding::Findings differences = compare_ends(
+        {image.guest_size, image.status.modified}, {backing.guest_size, backing.status.modified});
+    image.findings.insert(image.findings.end(), differences.begin(), differences.end());
+  }
+
+  // By path, without those outside that only a file which turned out to be raw named.
+  void keep_in_order() {
+    std::vector<std::size_t> order;
+    for (std::size_t i = 0; i < forest_.images.size(); ++i) {
+      const ForestImage& image = forest_.images[i];
+      if (image.in_scan || !image.overlays.empty() || !image.data_file_of.empty())
+        order.push_back(i);
+    }
     std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
       return forest_.images[a].path < forest_.images[b].path;
     });
-    std::vector<std::size_t> place(order.size());
+    std::vector<std::size_t> place(forest_.images.size());
     for (std::size_t i = 0; i < order.size(); ++i)
       place[order[i]] = i;
     std::vector<ForestImage> sorted;
@@ -317,7 +405,10 @@ class Scanner {
   const io::OpenPolicy& policy_;
   const Inspect& inspect_;
   Forest forest_;
+  std::vector<std::vector<Link>> links_;  // of each image
+  std::vector<Role> roles_;               // of each image
   std::map<io::FileIdentity, std::size_t> by_identity_;
+  std::map<std::string, std::pair<std::optional<io::FileIdentity>, std::optional<Error>>> targets_;
   std::set<io::FileIdentity> others_;  // found in the folders, and nobody's image so far
 };
 

@@ -31,6 +31,10 @@ Result<NameSpec> recorded_backing(const qcow2::Header& header) {
   return spec;
 }
 
+bool is_ambiguous(const NameSpec& spec) {
+  return spec.from_options && !spec.typed && !spec.path.starts_with('/');
+}
+
 finding::Findings compare_ends(const LinkEnd& overlay, const LinkEnd& backing) {
   finding::Findings findings;
   const std::string sizes = fmt::format("{} over {} bytes", overlay.guest_size, backing.guest_size);

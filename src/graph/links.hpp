@@ -19,6 +19,10 @@ namespace coldchain::graph {
 // as for QEMU: it is what keeps a raw disk raw. `header` has a backing file.
 [[nodiscard]] Result<NameSpec> recorded_backing(const qcow2::Header& header);
 
+// Whether it is a relative name that QEMU resolves against its current directory, and we against
+// the overlay's.
+[[nodiscard]] bool is_ambiguous(const NameSpec& spec);
+
 struct LinkEnd {
   std::uint64_t guest_size = 0;
   io::Timestamp modified;

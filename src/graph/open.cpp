@@ -32,18 +32,40 @@ void mark_broken(const Node& overlay, Node& node, Code code, std::string detail)
 }
 
 // A link that is not followed or leads nowhere: noted on the node that has the link.
-void mark_gap(Node& node, Code code, std::string detail) {
+void mark_gap(Node& node, ErrorCode error, Code code, std::string detail) {
   node.gap = Error{
-      ErrorCode::refused,
+      error,
       fmt::format("'{}': {}. {}", to_terminal(node.filename), detail, finding::row(code).advice),
       0};
   node.findings.push_back({code, std::move(detail)});
+}
+
+// The data file is not there: the metadata can be read all the same.
+void mark_no_data(Node& node, Code code, std::string detail) {
+  mark_gap(node, ErrorCode::not_found, code, std::move(detail));
+}
+
+// The chain goes on below this node, but we do not.
+void mark_stop(Node& node, Code code, std::string detail) {
+  mark_gap(node, ErrorCode::refused, code, std::move(detail));
 }
 
 class Opener {
  public:
   Opener(const io::FileSource& files, const io::OpenPolicy& policy)
       : files_(files), policy_(policy) {}
+
+  static Result<std::unique_ptr<Node>> open_file(std::unique_ptr<io::File> file,
+                                                 const std::string& path,
+                                                 const std::string& format) {
+    auto node = std::make_unique<Node>();
+    node->name = node->filename = path;
+    node->file = std::move(file);
+    NameSpec spec;
+    spec.format = format;
+    TRY(open_image(*node, spec, ProbeRule::qemu, false));
+    return node;
+  }
 
   Result<std::unique_ptr<Node>> open_top(const OpenRequest& request) {
     NameSpec spec =
@@ -61,7 +83,7 @@ class Opener {
     node->file = TRY(files_.open(spec.path));
     if (request.format)
       spec.format = request.format;
-    TRY(open_image(*node, spec, request.probe_rule));
+    TRY(open_image(*node, spec, request.probe_rule, policy_.test_locks));
     identities_.insert(node->file->status().identity);
     if (request.follow_links)
       follow_all(*node, spec);
@@ -78,7 +100,8 @@ class Opener {
   }
 
   // Sets format and image of a node whose file is open.
-  Result<void> open_image(Node& node, const NameSpec& spec, ProbeRule rule) {
+  static Result<void> open_image(Node& node, const NameSpec& spec, ProbeRule rule,
+                                 bool test_locks) {
     node.format_probed = !spec.format;
     const std::string probed(TRY(probe_format(*node.file)));
     node.format = spec.format.value_or(probed);
@@ -93,13 +116,13 @@ class Opener {
       if (spec.raw_offset != 0 || spec.raw_size)
         return fail(ErrorCode::invalid_argument,
                     "format 'qcow2' does not support the options 'offset' and 'size'");
-      if (policy_.test_locks)
+      if (test_locks)
         TRY(io::test_locks(*node.file, io::LockNeed::exclusive_write));
       qcow2::Image image = TRY(qcow2::Image::open(*node.file));
       const bool demoted = rule == ProbeRule::libvirt && node.format_probed &&
                            image.header().backing_file().has_value();
       if (!demoted) {
-        describe(node, image.header());
+        note_header(node, image.header());
         node.image = std::move(image);
         return {};
       }
@@ -108,7 +131,7 @@ class Opener {
           {Code::link_format_contradicts,
            "begins like qcow2 and names a backing file: raw by libvirt's rule"});
     }
-    if (policy_.test_locks)
+    if (test_locks)
       TRY(io::test_locks(*node.file, io::LockNeed::consistent_read));
     node.image = TRY(raw::Image::open(*node.file, spec.raw_offset, spec.raw_size));
     if (spec.format && probed != "raw")
@@ -117,7 +140,7 @@ class Opener {
     return {};
   }
 
-  static void describe(Node& node, const qcow2::Header& header) {
+  static void note_header(Node& node, const qcow2::Header& header) {
     if (header.unknown_incompatible() != 0) {
       const std::string names =
           fmt::format("{}", fmt::join(header.unknown_incompatible_names(), ", "));
@@ -145,20 +168,23 @@ class Opener {
           image->header().backing_file().has_value() || image->header().has_data_file();
       const bool probed_below_top = node != &top && node->format_probed;
       if (has_links && probed_below_top && !policy_.allow_probe) {
-        mark_gap(*node, Code::link_probed_has_links,
-                 "its format was only probed, so its backing or data file is not followed");
+        mark_stop(*node, Code::link_probed_has_links,
+                  "its format was only probed, so its backing or data file is not followed");
         return;
       }
       follow_data_file(*node, spec);
+      const bool name_is_recorded = spec.backing == nullptr;
       std::optional<NameSpec> next = backing_spec(*node, spec);
       if (!next)
         return;
       if (layers >= max_layers) {
-        mark_gap(*node, Code::link_too_deep, fmt::format("more than {} layers", max_layers));
+        mark_stop(*node, Code::link_too_deep, fmt::format("more than {} layers", max_layers));
         return;
       }
       Node* child = node->children.emplace_back(std::make_unique<Node>()).get();
-      child->name = next->typed ? next->path : image->header().backing_file().value_or("");
+      child->name = name_is_recorded         ? *image->header().backing_file()
+                    : next->protocol.empty() ? next->path
+                                             : next->protocol + ":";
       open_backing(*node, *child, *next);
       node = child;
       spec = std::move(*next);
@@ -172,7 +198,7 @@ class Opener {
     // A data file's recorded name is a literal local path, never parsed: it could name anything.
     const std::optional<std::string> recorded = image.header().data_file_name();
     if (spec.data_file && !is_plain_file(*spec.data_file)) {
-      mark_gap(node, Code::link_not_allowed, "the data file given is not a plain local file");
+      mark_no_data(node, Code::link_not_allowed, "the data file given is not a plain local file");
       return;
     }
     if (spec.data_file)
@@ -180,12 +206,12 @@ class Opener {
     else if (recorded && !recorded->empty())
       node.data_filename = resolve_path(node.filename, *recorded);
     if (node.data_filename.empty()) {
-      mark_gap(node, Code::data_file_missing_name, "'data-file' is required for this image");
+      mark_no_data(node, Code::data_file_missing_name, "'data-file' is required for this image");
       return;
     }
     if (!policy_.follow) {
-      mark_gap(node, Code::link_not_followed,
-               fmt::format("data file '{}' was not opened", to_terminal(node.data_filename)));
+      mark_no_data(node, Code::link_not_followed,
+                   fmt::format("data file '{}' was not opened", to_terminal(node.data_filename)));
       return;
     }
     Result<std::unique_ptr<io::File>> file = files_.open(node.data_filename);
@@ -194,7 +220,7 @@ class Opener {
         file = fail(lock.error());
     }
     if (!file) {
-      mark_gap(
+      mark_no_data(
           node, link_code(file.error()),
           fmt::format("data file '{}': {}", to_terminal(node.data_filename), file.error().message));
       return;
@@ -239,7 +265,7 @@ class Opener {
     if (!spec.protocol.empty())
       return mark_broken(overlay, child, Code::link_not_local,
                          fmt::format("protocol '{}' is not contacted", to_terminal(spec.protocol)));
-    if (spec.from_options && !spec.typed && !spec.path.starts_with('/'))
+    if (is_ambiguous(spec))
       child.findings.push_back({Code::link_relative_json, "read as relative to the overlay"});
     child.filename = spec.path = path_from(overlay, spec);
     if (!policy_.follow)
@@ -252,7 +278,8 @@ class Opener {
     child.file = std::move(*file);
     if (!spec.format)
       child.findings.push_back({Code::link_format_not_recorded, "probed"});
-    if (const Result<void> opened = open_image(child, spec, ProbeRule::qemu); !opened)
+    if (const Result<void> opened = open_image(child, spec, ProbeRule::qemu, policy_.test_locks);
+        !opened)
       return mark_broken(overlay, child,
                          link_code(opened.error()) == Code::link_locked ? Code::link_locked
                                                                         : Code::link_unreadable,
@@ -280,6 +307,11 @@ std::vector<const Node*> chain_of(const Node& top) {
 Result<std::unique_ptr<Node>> open(const io::FileSource& files, const io::OpenPolicy& policy,
                                    const OpenRequest& request) {
   return Opener(files, policy).open_top(request);
+}
+
+Result<std::unique_ptr<Node>> open_file(std::unique_ptr<io::File> file, const std::string& path,
+                                        const std::string& format) {
+  return Opener::open_file(std::move(file), path, format);
 }
 
 }  // namespace coldchain::graph

@@ -24,10 +24,10 @@ const analysis::NodeUsage* usage_of(const ForestUsage& usage, const ForestImage&
 
 // Of a file, its storage; of a device, what the image uses of it, once that has been read.
 std::optional<std::uint64_t> allocation_of(const ForestUsage& usage, const ForestImage& image) {
-  if (!image.status || image.status->kind != io::FileKind::block_device)
-    return image.status ? std::optional(image.status->allocated) : std::nullopt;
+  if (image.status.kind != io::FileKind::block_device)
+    return image.status.allocated;
   if (image.format == "raw")
-    return image.status->size;
+    return image.status.size;
   const analysis::NodeUsage* used = usage_of(usage, image);
   return used != nullptr && used->image_end ? std::optional(used->image_end->offset.value)
                                             : std::nullopt;
@@ -59,8 +59,8 @@ void add_row(Table& table, const std::string& branch, const ForestImage& image,
     own = human_size(used->own->data + used->own->compressed);
   table.add({branch + to_terminal(image.path), image.format,
              image.is_open ? human_size(image.capacity) : "-",
-             allocation ? human_size(*allocation) : "-",
-             image.status ? human_size(image.status->size) : "-", end, own, remark(image)});
+             allocation ? human_size(*allocation) : "-", human_size(image.status.size), end, own,
+             remark(image)});
 }
 
 // Depth first without recursion: a chain may be as long as a folder has files.
@@ -98,8 +98,7 @@ void write_image(JsonWriter& json, const Forest& forest, std::size_t index,
     json.member("capacity", image.capacity);
   if (const auto allocation = allocation_of(usage, image))
     json.member("allocation", *allocation);
-  if (image.status)
-    json.member("physical", image.status->size);
+  json.member("physical", image.status.size);
   if (const analysis::NodeUsage* used = usage_of(usage, image)) {
     if (used->image_end)
       json.member("image-end", used->image_end->offset.value)
@@ -114,8 +113,7 @@ void write_image(JsonWriter& json, const Forest& forest, std::size_t index,
   }
   if (image.header)
     write_header_facts(json, *image.header);
-  if (image.status)
-    write_status(json, *image.status);
+  write_status(json, image.status);
   if (image.backing)
     json.member("backing", *image.backing);
   const auto write_indices = [&](const char* name, const std::vector<std::size_t>& indices) {

@@ -152,3 +152,16 @@ TEST_CASE("tree: of a folder draws bases above their overlays and tells the rest
   CHECK(run_coldchain({"tree", "--sysroot", folder.path(), "/usr"}).err.find("does not lie in") !=
         std::string::npos);
 }
+
+TEST_CASE("tree: of a folder refuses options that are for images") {
+  const TempFolder folder;
+  for (const std::vector<std::string>& options :
+       {std::vector<std::string>{"--object", "secret,id=s"},
+        {"-f", "raw"},
+        {"--probe=libvirt"},
+        {"--details"}}) {
+    std::vector<std::string> arguments = {"tree", folder.path()};
+    arguments.insert(arguments.end(), options.begin(), options.end());
+    CHECK(run_coldchain(arguments).status == 1);
+  }
+}

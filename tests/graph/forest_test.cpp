@@ -167,6 +167,100 @@ TEST_CASE(
   }
 }
 
+TEST_CASE("scan: what a guest wrote into its raw disk does not make another image raw") {
+  const TempFolder folder;
+  make(folder / "root", "");
+  make(folder / "c", "root");
+  make(folder / "a", "c", "raw");  // written by a guest: b records that it is raw
+  make(folder / "b", "a", "raw");
+  const Forest forest = scanned(folder.path());
+  CHECK(image(forest, folder / "a").format == "raw");
+  CHECK(image(forest, folder / "c").format == "qcow2");
+  CHECK(image(forest, folder / "root").overlays.size() == 1);
+}
+
+TEST_CASE("scan: an image outside the folder can say that a file inside is raw") {
+  const TempFolder folder;
+  std::filesystem::create_directories(folder / "in");
+  make(folder / "secret", "");
+  make(folder / "in/guest", "../secret", "qcow2");
+  make(folder / "mid", "in/guest", "raw");
+  make(folder / "in/top", "../mid");
+  const Forest forest = scanned(folder / "in");
+  CHECK(image(forest, folder / "in/guest").format == "raw");
+  for (const ForestImage& candidate : forest.images)
+    CHECK(candidate.path.find("secret") == std::string::npos);
+}
+
+TEST_CASE("scan: where one image records raw and another qcow2, it is raw under any name") {
+  for (const char* first : {"a", "c"}) {
+    const TempFolder folder;
+    std::filesystem::create_directories(folder / "in");
+    make(folder / "shared", "");
+    make(folder / "in/b", "../shared", "raw");
+    make((folder / "in/") + first, "../shared");
+    const Forest forest = scanned(folder / "in");
+    const ForestImage& other = image(forest, (folder / "in/") + first);
+    CHECK(forest.images[*other.backing].format == "raw");
+    CHECK(other.findings.at(0).code == finding::Code::link_format_contradicts);
+  }
+}
+
+TEST_CASE("scan: a data file that begins like qcow2 is what a guest wrote, too") {
+  const TempFolder folder;
+  std::filesystem::create_directories(folder / "in");
+  make(folder / "secret", "");
+  make(folder / "in/data", "../secret");
+  ImageOptions options;
+  options.data_file = "data";
+  options.data_file_raw = true;
+  ImageBuilder(options).build().write_to(folder / "in/top");
+  const Forest forest = scanned(folder / "in");
+  REQUIRE(forest.images.size() == 2);
+  CHECK(image(forest, folder / "in/data").format == "raw");
+}
+
+TEST_CASE("scan: files that call each other raw are followed by nobody") {
+  const TempFolder folder;
+  make(folder / "a", "b", "raw");
+  make(folder / "b", "a", "raw");
+  make(folder / "c", "b");
+  const Forest forest = scanned(folder.path());
+  CHECK_FALSE(image(forest, folder / "a").backing.has_value());
+  CHECK(image(forest, folder / "b").findings.at(0).code == finding::Code::link_roles_contradict);
+}
+
+TEST_CASE("scan: an overlay over a window of a file, or with its own chain below, says so") {
+  const TempFolder folder;
+  testing::write_file(folder / "base", std::string(4 << 20, 'x'));
+  make(folder / "window",
+       "json:{\"driver\":\"raw\",\"offset\":65536,\"size\":1048576,"
+       "\"file\":{\"driver\":\"file\",\"filename\":\"base\"}}",
+       "");
+  make(folder / "mid", "base", "raw");
+  make(folder / "top",
+       "json:{\"driver\":\"qcow2\",\"backing\":null,"
+       "\"file\":{\"driver\":\"file\",\"filename\":\"mid\"}}",
+       "");
+  const Forest forest = scanned(folder.path());
+  const auto codes = [&](const std::string& path) {
+    std::vector<finding::Code> all;
+    for (const finding::Finding& finding : image(forest, path).findings)
+      all.push_back(finding.code);
+    return all;
+  };
+  CHECK(codes(folder / "window") == std::vector{finding::Code::link_relative_json});
+  CHECK(codes(folder / "top") ==
+        std::vector{finding::Code::link_overrides, finding::Code::link_relative_json});
+}
+
+TEST_CASE("scan: sizes are compared as the guest sees them, in whole sectors") {
+  const TempFolder folder;
+  testing::write_file(folder / "base", std::string((1 << 20) - 1, 'x'));
+  make(folder / "top", "base", "raw");
+  CHECK(image(scanned(folder.path()), folder / "top").findings.empty());
+}
+
 TEST_CASE("scan: the recorded format stands above the driver of a json: name") {
   const TempFolder folder;
   make(folder / "base", "");

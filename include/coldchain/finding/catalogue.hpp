@@ -29,6 +29,8 @@ enum class Code : std::uint16_t {
   link_locked = 1013,
   link_not_a_file = 1014,
   link_relative_json = 1015,
+  link_roles_contradict = 1016,
+  link_overrides = 1017,
   overlay_longer = 1020,
   overlay_shorter = 1021,
   backing_changed = 1022,

@@ -20,23 +20,16 @@ struct ForestImage {
   std::string format;
   bool is_open = false;
   bool in_scan = true;         // false: named by an image, but not in the folders that were scanned
-  std::uint64_t capacity = 0;  // bytes
+  std::uint64_t capacity = 0;  // bytes; of a raw file its exact size
+  std::uint64_t guest_size = 0;         // bytes, in whole sectors
   std::optional<qcow2::Header> header;  // of qcow2 images
-  std::optional<io::FileStatus> status;
-  bool follows_links = true;  // false: its format was only probed, so what it names is not opened
+  io::FileStatus status;
+  bool follows_links = true;  // false: nobody vouches for its format; what it names is not opened
   std::optional<std::size_t> backing;  // index of the image that backs this one
   std::vector<std::size_t> overlays;   // indices of the images that this one backs, by path
   std::vector<std::size_t>
       data_file_of;  // indices of the images whose guest data lies in this file
   finding::Findings findings;
-
-  // As recorded; empty without a backing or data file.
-  [[nodiscard]] std::string backing_name() const {
-    return header ? header->backing_file().value_or("") : "";
-  }
-  [[nodiscard]] std::string data_name() const {
-    return header && header->has_data_file() ? header->data_file_name().value_or("") : "";
-  }
 };
 
 struct Forest {

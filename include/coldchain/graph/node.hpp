@@ -32,7 +32,7 @@ struct Node {
   finding::Findings findings;
 
   // Why guest data cannot be read through this node although the image itself was opened or
-  // described: a link that leads nowhere or was not followed.
+  // described: a link that leads nowhere or was not followed. Always set where it was not opened.
   std::optional<Error> gap;
 
   [[nodiscard]] const qcow2::Image* qcow2_image() const {

@@ -34,4 +34,9 @@ struct OpenRequest {
                                                  const io::OpenPolicy& policy,
                                                  const OpenRequest& request);
 
+// The image in a file that is open already. Its links are not looked at, its locks not tested.
+[[nodiscard]] Result<std::unique_ptr<Node>> open_file(std::unique_ptr<io::File> file,
+                                                      const std::string& path,
+                                                      const std::string& format);
+
 }  // namespace coldchain::graph

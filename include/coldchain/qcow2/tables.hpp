@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include <coldchain/qcow2/geometry.hpp>
 
@@ -63,5 +64,9 @@ class SubclusterBitmap {
  private:
   std::uint64_t raw_;
 };
+
+// Whether a table names few clusters very many times over. No writer does that, and it would make a
+// little metadata cost much time to follow. `offsets` as far as they are not 0.
+[[nodiscard]] bool repeats_itself(std::vector<std::uint64_t> offsets);
 
 }  // namespace coldchain::qcow2
