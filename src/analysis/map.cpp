@@ -5,6 +5,7 @@
 // the layers' runs plus the clusters of the window, not their product. What nobody takes is the raw
 // base's, or lies past the end of a shorter layer, or is absent.
 #include <algorithm>
+#include <limits>
 #include <memory>
 #include <mutex>
 
@@ -36,12 +37,18 @@ struct SourceLayer {
   std::vector<HostRange> data_ranges;
 };
 
-// The smallest unit in which the tables of a chain speak.
-std::uint64_t granule_size(const Chain& chain) {
-  std::uint64_t finest = 1ULL << 17;  // raw layers alone: windows of 1 GiB
+// The smallest unit in which the tables of the layers speak that reach to `from`.
+std::uint64_t granule_size(const Chain& chain, GuestOffset from) {
+  std::uint64_t finest = 1ULL << 14;  // raw layers alone: windows of 128 MiB
+  bool has_table = false;
   for (const Layer& layer : chain.layers()) {
-    if (layer.mapping)
-      finest = std::min(finest, layer.mapping->geometry().subcluster_size());
+    if (layer.guest_size <= from.value)
+      break;  // what is below a shorter layer is not seen behind its end
+    if (!layer.mapping)
+      continue;
+    const std::uint64_t size = layer.mapping->geometry().subcluster_size();
+    finest = has_table ? std::min(finest, size) : size;
+    has_table = true;
   }
   return finest;
 }
@@ -65,18 +72,16 @@ Result<SourceLayer> prepare(const Layer& layer) {
 class Windows {
  public:
   Windows(const Chain& chain, GuestRange range)
-      : chain_(&chain),
-        range_(range),
-        size_(granule_size(chain) * clusters_per_window),
-        next_content_(chain.layers().size(), range.begin) {}
+      : chain_(&chain), range_(range), next_content_(chain.layers().size(), range.begin) {}
 
   std::optional<GuestRange> next() {
     if (range_.empty())
       return std::nullopt;
-    GuestOffset end{std::min(range_.end.value, align_down(range_.begin.value, size_) + size_)};
+    const std::uint64_t size = granule_size(*chain_, range_.begin) * clusters_per_window;
+    GuestOffset end{std::min(range_.end.value, align_down(range_.begin.value, size) + size)};
     const GuestOffset content = next_content();
     if (content > end)
-      end = {std::max(end.value, align_down(content.value, size_))};
+      end = {std::max(end.value, align_down(content.value, size))};
     if (content == range_.end)
       end = range_.end;
     for (const Layer& layer : chain_->layers()) {
@@ -113,15 +118,14 @@ class Windows {
 
   const Chain* chain_;
   GuestRange range_;
-  std::uint64_t size_;
   std::vector<GuestOffset> next_content_;  // per layer, at or after the position when it was asked
 };
 
 // Works on one window at a time; buffers are kept between windows. One per worker.
 class Walker {
  public:
-  Walker(const std::vector<SourceLayer>& sources, std::uint64_t granule)
-      : sources_(&sources), granule_(granule), runs_(sources.size()) {}
+  explicit Walker(const std::vector<SourceLayer>& sources)
+      : sources_(&sources), runs_(sources.size()) {}
 
   Result<std::vector<Extent>> walk(GuestRange window) {
     window_ = window;
@@ -130,10 +134,13 @@ class Walker {
     while (reached_ < sources_->size() && layer(reached_).guest_size > window.begin.value)
       ++reached_;
     speaking_.clear();
+    granule_ = std::numeric_limits<std::uint64_t>::max();
     for (std::size_t i = 0; i < reached_; ++i) {
       runs_[i].clear();
-      if (has_table(i))
-        speaking_.push_back(i);
+      if (!has_table(i))
+        continue;
+      speaking_.push_back(i);
+      granule_ = std::min(granule_, layer(i).mapping->geometry().subcluster_size());
     }
     if (speaking_.size() > 1)
       TRY(take_by_layers());
@@ -228,6 +235,8 @@ class Walker {
   // qcow2 image the runs tell where a host cluster is reserved, which QEMU shows.
   Result<void> load_rest() {
     rest_position_ = 0;
+    if (speaking_.size() > 1 && open_ == 0)
+      return {};  // nobody can see it
     const std::size_t deepest = reached_ - 1;
     return layer(deepest).mapping ? Result<void>{} : load(deepest);
   }
@@ -333,8 +342,8 @@ class Walker {
   }
 
   const std::vector<SourceLayer>* sources_;
-  std::uint64_t granule_;               // no run of a table begins or ends inside one
   std::vector<std::vector<Run>> runs_;  // per layer, of this window
+  std::uint64_t granule_ = 0;           // no run of a speaking layer begins or ends inside one
   qcow2::Mapping::Cursor cursor_;
   GuestRange window_;
   std::size_t reached_ = 0;  // layers that reach into the window; what is below them is not seen
@@ -389,7 +398,7 @@ Result<void> map(const Chain& chain, GuestRange range, unsigned workers,
   Windows windows(chain, range);
   std::vector<std::unique_ptr<Walker>> walkers;
   for (unsigned i = 0; i < std::max(workers, 1U); ++i)
-    walkers.push_back(std::make_unique<Walker>(sources, granule_size(chain)));
+    walkers.push_back(std::make_unique<Walker>(sources));
   OrderedPipeline<GuestRange, std::vector<Extent>> pipeline(
       [&] { return windows.next(); },
       [&](const GuestRange& window, unsigned worker) { return walkers[worker]->walk(window); },

@@ -14,6 +14,8 @@ namespace coldchain::cli {
 
 namespace {
 
+constexpr auto largest = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
+
 std::optional<unsigned> suffix_shift(std::string_view suffix) {
   if (suffix.empty())
     return 0;
@@ -41,7 +43,7 @@ Result<std::uint64_t> parse_size(std::string_view what, std::string_view text) {
   std::uint64_t whole = 0;
   if (text.starts_with("0x") || text.starts_with("0X")) {
     const auto [hex_end, hex_error] = std::from_chars(text.data() + 2, end, whole, 16);
-    if (hex_error != std::errc{} || hex_end != end)
+    if (hex_error != std::errc{} || hex_end != end || whole > largest)
       return refuse();
     return whole;
   }
@@ -63,7 +65,7 @@ Result<std::uint64_t> parse_size(std::string_view what, std::string_view text) {
   const auto bytes = checked_mul(whole, 1ULL << *shift);
   const auto extra = static_cast<std::uint64_t>(fraction * static_cast<double>(1ULL << *shift));
   const auto sum = bytes ? checked_add(*bytes, extra) : std::nullopt;
-  if (!sum || *sum > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()))
+  if (!sum || *sum > largest)
     return refuse();
   return *sum;
 }

@@ -101,14 +101,14 @@ Result<Mapping> Image::mapping(std::uint64_t l1_table_offset, std::uint32_t l1_s
                                  [](const be64& raw) { return L1Entry(raw.get()).has_l2_table(); });
   l1.erase(last.base(), l1.end());
   l1.shrink_to_fit();
-  // Each table is a cluster of its own. More of them than the file has clusters can only be a table
-  // that is named many times over, to make little metadata cost much time.
-  const auto tables = static_cast<std::uint64_t>(std::count_if(
-      l1.begin(), l1.end(), [](const be64& raw) { return L1Entry(raw.get()).has_l2_table(); }));
-  if (tables > divide_up(file_->size(), header_.cluster_size()))
+  std::vector<std::uint64_t> tables;
+  for (const be64& raw : l1) {
+    if (L1Entry(raw.get()).has_l2_table())
+      tables.push_back(L1Entry(raw.get()).l2_table().value);
+  }
+  if (const std::size_t count = tables.size(); repeats_itself(std::move(tables)))
     return fail(ErrorCode::corrupt,
-                fmt::format("{} names {} L2 tables, but the file has only {} clusters", what,
-                            tables, divide_up(file_->size(), header_.cluster_size())));
+                fmt::format("{} names the same few L2 tables in {} entries", what, count));
   const MappingRules rules{geometry, header_.version >= 3, header_.has_data_file()};
   return Mapping(*file_, rules, std::move(l1), guest_size);
 }

@@ -28,7 +28,9 @@ const char* objection(const MappingRules& rules, L2Entry entry, GuestOffset gues
   const bool subclusters = geometry.subclusters_per_cluster() > 1;
   if (!subclusters && entry.reads_as_zero() && !rules.allows_zero_flag)
     return "zero cluster in a version 2 image";
-  const bool present = entry.host_offset().value != 0 || (rules.has_data_file && entry.is_copied());
+  const bool is_plain_zero = !subclusters && entry.reads_as_zero();
+  const bool present = entry.host_offset().value != 0 ||
+                       (rules.has_data_file && entry.is_copied() && !is_plain_zero);
   if (!present)
     return nullptr;
   if (!is_aligned(entry.host_offset().value, geometry.cluster_size()))

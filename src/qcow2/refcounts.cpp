@@ -5,6 +5,7 @@
 #include <coldchain/base/try.hpp>
 #include <coldchain/qcow2/geometry.hpp>
 #include <coldchain/qcow2/refcounts.hpp>
+#include <coldchain/qcow2/tables.hpp>
 
 #include <fmt/format.h>
 
@@ -17,6 +18,37 @@ constexpr std::uint64_t refcount_block_mask = ~0x1ffULL;
 
 bool all_zero(ByteView bytes) {
   return std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{0}; });
+}
+
+// Whether an entry is zero does not depend on the byte order.
+template <class Entry>
+std::uint64_t count_nonzero_entries(ByteView block, std::uint64_t count) {
+  std::uint64_t nonzero = 0;
+  for (std::uint64_t i = 0; i < count; ++i) {
+    Entry entry;
+    std::memcpy(&entry, block.data() + i * sizeof(Entry), sizeof(Entry));
+    nonzero += entry != 0 ? 1 : 0;
+  }
+  return nonzero;
+}
+
+std::uint64_t count_nonzero(ByteView block, unsigned refcount_order, std::uint64_t count) {
+  switch (refcount_order) {
+    case 3:
+      return count_nonzero_entries<std::uint8_t>(block, count);
+    case 4:
+      return count_nonzero_entries<std::uint16_t>(block, count);
+    case 5:
+      return count_nonzero_entries<std::uint32_t>(block, count);
+    case 6:
+      return count_nonzero_entries<std::uint64_t>(block, count);
+    default:
+      break;
+  }
+  std::uint64_t nonzero = 0;
+  for (std::uint64_t i = 0; i < count; ++i)
+    nonzero += refcount_at(block, refcount_order, i) != 0 ? 1 : 0;
+  return nonzero;
 }
 
 }  // namespace
@@ -66,15 +98,14 @@ Result<Refcounts> Refcounts::open(const io::File& file, const Header& header) {
   refcounts.table_.resize(bytes / sizeof(be64));
   TRY(io::read_exactly(file, {header.refcount_table_offset}, writable_bytes_of(refcounts.table_),
                        "refcount table"));
-  // Each block is a cluster of its own: a block named many times over would make little metadata
-  // cost much time.
-  const auto blocks = static_cast<std::uint64_t>(
-      std::count_if(refcounts.table_.begin(), refcounts.table_.end(),
-                    [](const be64& raw) { return (raw.get() & refcount_block_mask) != 0; }));
-  if (blocks > divide_up(file.size(), header.cluster_size()))
+  std::vector<std::uint64_t> blocks;
+  for (const be64& raw : refcounts.table_) {
+    if ((raw.get() & refcount_block_mask) != 0)
+      blocks.push_back(raw.get() & refcount_block_mask);
+  }
+  if (const std::size_t count = blocks.size(); repeats_itself(std::move(blocks)))
     return fail(ErrorCode::corrupt,
-                fmt::format("refcount table names {} blocks, but the file has only {} clusters",
-                            blocks, divide_up(file.size(), header.cluster_size())));
+                fmt::format("refcount table names the same few blocks in {} entries", count));
   return refcounts;
 }
 
@@ -101,11 +132,9 @@ Result<std::uint64_t> Refcounts::count_used(std::uint64_t clusters, std::uint64_
   for (std::uint64_t i = 0; i < table_.size() && i * per_block < clusters && used < enough; ++i) {
     if (!TRY(read_block(i, block)))
       continue;
-    const std::uint64_t count = std::min(per_block, clusters - i * per_block);
-    for (std::uint64_t entry = 0; entry < count && used < enough; ++entry)
-      used += refcount_at(block, order_, entry) != 0 ? 1 : 0;
+    used += count_nonzero(block, order_, std::min(per_block, clusters - i * per_block));
   }
-  return used;
+  return std::min(used, enough);
 }
 
 Result<HostOffset> Refcounts::image_end() const {

@@ -94,11 +94,10 @@ TEST_CASE("open: data-file-raw without a data file and unknown encryption are re
   CHECK(accepts([](Header& h) { h.crypt_method = 2; }));
 }
 
-TEST_CASE(
-    "active_mapping: an L1 table that names more L2 tables than the file has clusters is refused") {
+TEST_CASE("active_mapping: an L1 table that names one L2 table very many times is refused") {
   ImageOptions options;
   options.cluster_bits = 9;
-  options.size = 64 * 512 * 512;  // 512 L1 entries: more than the file's clusters
+  options.size = 64 * 512 * 512;  // 512 L1 entries
   ImageBuilder builder(options);
   builder.table(0);
   const auto bytes = builder.build();
@@ -112,8 +111,8 @@ TEST_CASE(
     const io::MemoryFile file(flat);
     return Image::open(file).value().active_mapping().has_value();
   };
-  CHECK(named(flat.size() / 512));
-  CHECK_FALSE(named(flat.size() / 512 + 1));
+  CHECK(named(16));
+  CHECK_FALSE(named(17));
 }
 
 TEST_CASE("check_readable: encrypted data is a clear error") {

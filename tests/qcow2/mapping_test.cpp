@@ -221,3 +221,15 @@ TEST_CASE("locate: agrees with runs for every sector") {
     }
   }
 }
+
+TEST_CASE(
+    "runs: with a data file, a zero cluster that says copied but has no place is a plain zero") {
+  ImageOptions options;
+  options.data_file = "data";
+  ImageBuilder builder(options);
+  builder.raw_entry(3, copied_flag | zero_flag);
+  const Opened opened(builder);
+  const auto runs = opened.runs(3 << 16, 4 << 16).value();
+  REQUIRE(runs.size() == 1);
+  CHECK(runs[0].kind == RunKind::zero);
+}

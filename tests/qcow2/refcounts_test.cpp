@@ -54,7 +54,7 @@ TEST_CASE("Refcounts: counts used clusters up to enough and finds the image end,
   }
 }
 
-TEST_CASE("Refcounts: a table that names more blocks than the file has clusters is refused") {
+TEST_CASE("Refcounts: a table that names one block very many times is refused") {
   const testing::ImageBuilder builder{testing::ImageOptions{}};
   const auto bytes = builder.build();
   Bytes flat = bytes.flat();
@@ -66,8 +66,8 @@ TEST_CASE("Refcounts: a table that names more blocks than the file has clusters 
     const io::MemoryFile file(flat);
     return Refcounts::open(file, header).has_value();
   };
-  CHECK(named(flat.size() / 65536));
-  CHECK_FALSE(named(flat.size() / 65536 + 1));
+  CHECK(named(16));
+  CHECK_FALSE(named(17));
 }
 
 TEST_CASE("Refcounts: a table outside the file, unaligned or too large is an error") {

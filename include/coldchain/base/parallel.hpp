@@ -26,7 +26,7 @@ void parallel_for(std::size_t count, unsigned workers,
 // A pipeline that keeps its order. `next` hands out tasks (nothing when there are no more) and runs
 // under a lock; `work(task, worker)` runs on the workers, `worker` being an index for scratch
 // space; `consume` gets the products on the calling thread in the order in which the tasks were
-// handed out. At most a few products per worker exist at any time. The first error in that order
+// handed out. At most eight products per worker exist at any time. The first error in that order
 // ends it all.
 template <class Task, class Product>
 class OrderedPipeline {
