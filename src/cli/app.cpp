@@ -2,7 +2,6 @@
 #include "app.hpp"
 
 #include <algorithm>
-#include <array>
 #include <sstream>
 
 #include <coldchain/base/text.hpp>
@@ -18,8 +17,16 @@ int run(std::vector<std::string> arguments, World& world) {
   app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);  // as getopt
   app.set_version_flag("--version", "coldchain " COLDCHAIN_VERSION);
   app.footer("'coldchain VERB --help' describes a verb.");
+  int status = success;
+  register_check(app, world, status);
+  register_info(app, world, status);
+  register_layout(app, world, status);
+  register_map(app, world, status);
+  register_tree(app, world, status);
   if (!arguments.empty() && !arguments.front().starts_with('-')) {
-    constexpr std::array<std::string_view, 3> verbs = {"info", "map", "tree"};
+    std::vector<std::string> verbs;
+    for (const CLI::App* verb : app.get_subcommands({}))
+      verbs.push_back(verb->get_name());
     if (std::find(verbs.begin(), verbs.end(), arguments.front()) == verbs.end()) {
       world.complain(
           {ErrorCode::invalid_argument,
@@ -29,10 +36,6 @@ int run(std::vector<std::string> arguments, World& world) {
       return failure;
     }
   }
-  int status = success;
-  register_info(app, world, status);
-  register_map(app, world, status);
-  register_tree(app, world, status);
   try {
     std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants a vector
     app.parse(std::move(arguments));

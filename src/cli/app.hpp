@@ -13,13 +13,15 @@ class App;
 
 namespace coldchain::cli {
 
-enum ExitStatus : int { success = 0, failure = 1 };
+enum ExitStatus : int { success = 0, failure = 1, corrupt = 2, leaks = 3, no_checks = 63 };
 
 // `arguments` without the program's name.
 [[nodiscard]] int run(std::vector<std::string> arguments, World& world);
 
 // Each verb adds its subcommand, whose callback sets `status`.
+void register_check(CLI::App& app, World& world, int& status);
 void register_info(CLI::App& app, World& world, int& status);
+void register_layout(CLI::App& app, World& world, int& status);
 void register_map(CLI::App& app, World& world, int& status);
 void register_tree(CLI::App& app, World& world, int& status);
 

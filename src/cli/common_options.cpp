@@ -53,7 +53,7 @@ Result<void> check_no_secrets(const CommonOptions& options) {
 }
 
 Result<OpenedTree> open_tree(const CommonOptions& options, const std::string& image,
-                             bool follow_links, const World& world) {
+                             bool follow_links, const World& world, bool for_check) {
   TRY(check_no_secrets(options));
   if (options.image_opts && options.format)
     return fail(ErrorCode::invalid_argument, "--image-opts and -f exclude each other");
@@ -67,6 +67,7 @@ Result<OpenedTree> open_tree(const CommonOptions& options, const std::string& im
   request.probe_rule =
       options.probe == "libvirt" ? graph::ProbeRule::libvirt : graph::ProbeRule::qemu;
   request.follow_links = follow_links;
+  request.for_check = for_check;
   Result<std::unique_ptr<graph::Node>> top = graph::open(*tree.files, policy, request);
   if (!top) {
     Error error = with_context(top.error(), fmt::format("Could not open '{}'", to_terminal(image)));

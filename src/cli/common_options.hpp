@@ -46,6 +46,7 @@ struct OpenedTree {
 
 // Opens IMAGE; `follow_links` false leaves out what lies below it. Errors name the image.
 [[nodiscard]] Result<OpenedTree> open_tree(const CommonOptions& options, const std::string& image,
-                                           bool follow_links, const World& world);
+                                           bool follow_links, const World& world,
+                                           bool for_check = false);
 
 }  // namespace coldchain::cli

@@ -2,6 +2,7 @@
 // info: qemu-img's.
 #include "app.hpp"
 #include "common_options.hpp"
+#include "verb.hpp"
 
 #include <memory>
 
@@ -62,15 +63,8 @@ Result<ExitStatus> run_verb(const InfoOptions& info, World& world) {
 }  // namespace
 
 void register_info(CLI::App& app, World& world, int& status) {
-  const auto info = std::make_shared<InfoOptions>();
-  CLI::App* verb = app.add_subcommand("info", "Describe an image, as qemu-img info does");
-  options(*verb, *info);
-  verb->callback([info, &world, &status] {
-    const Result<ExitStatus> outcome = run_verb(*info, world);
-    if (!outcome)
-      world.complain(outcome.error());
-    status = outcome.value_or(failure);
-  });
+  add_verb<InfoOptions>(app, "info", "Describe an image, as qemu-img info does", world, status,
+                        options, run_verb);
 }
 
 }  // namespace coldchain::cli

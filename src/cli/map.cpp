@@ -3,6 +3,7 @@
 #include "app.hpp"
 #include "common_options.hpp"
 #include "sizes.hpp"
+#include "verb.hpp"
 
 #include <algorithm>
 #include <memory>
@@ -130,16 +131,8 @@ Result<ExitStatus> run_verb(const MapOptions& map, World& world) {
 }  // namespace
 
 void register_map(CLI::App& app, World& world, int& status) {
-  const auto map = std::make_shared<MapOptions>();
-  CLI::App* verb =
-      app.add_subcommand("map", "Say where each guest byte comes from, as qemu-img map");
-  options(*verb, *map);
-  verb->callback([map, &world, &status] {
-    const Result<ExitStatus> outcome = run_verb(*map, world);
-    if (!outcome)
-      world.complain(outcome.error());
-    status = outcome.value_or(failure);
-  });
+  add_verb<MapOptions>(app, "map", "Say where each guest byte comes from, as qemu-img map", world,
+                       status, options, run_verb);
 }
 
 }  // namespace coldchain::cli

@@ -2,6 +2,7 @@
 // tree: the backing tree of images, or the forest of a folder.
 #include "app.hpp"
 #include "common_options.hpp"
+#include "verb.hpp"
 
 #include <algorithm>
 #include <filesystem>
@@ -183,16 +184,9 @@ Result<ExitStatus> run_verb(const TreeOptions& options, World& world) {
 }  // namespace
 
 void register_tree(CLI::App& app, World& world, int& status) {
-  const auto tree = std::make_shared<TreeOptions>();
-  CLI::App* verb =
-      app.add_subcommand("tree", "Draw the backing tree of images, or of all images in a folder");
-  options(*verb, *tree);
-  verb->callback([tree, &world, &status] {
-    const Result<ExitStatus> outcome = run_verb(*tree, world);
-    if (!outcome)
-      world.complain(outcome.error());
-    status = outcome.value_or(failure);
-  });
+  add_verb<TreeOptions>(app, "tree",
+                        "Draw the backing tree of images, or of all images in a folder", world,
+                        status, options, run_verb);
 }
 
 }  // namespace coldchain::cli

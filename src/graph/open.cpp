@@ -50,6 +50,12 @@ void mark_stop(Node& node, Code code, std::string detail) {
   mark_gap(node, ErrorCode::refused, code, std::move(detail));
 }
 
+struct OpenRules {
+  ProbeRule probe = ProbeRule::qemu;
+  bool test_locks = true;
+  bool may_be_damaged = false;  // for a check, which says more
+};
+
 class Opener {
  public:
   Opener(const io::FileSource& files, const io::OpenPolicy& policy)
@@ -63,7 +69,7 @@ class Opener {
     node->file = std::move(file);
     NameSpec spec;
     spec.format = format;
-    TRY(open_image(*node, spec, ProbeRule::qemu, false));
+    TRY(open_image(*node, spec, {ProbeRule::qemu, false, false}));
     return node;
   }
 
@@ -83,7 +89,7 @@ class Opener {
     node->file = TRY(files_.open(spec.path));
     if (request.format)
       spec.format = request.format;
-    TRY(open_image(*node, spec, request.probe_rule, policy_.test_locks));
+    TRY(open_image(*node, spec, {request.probe_rule, policy_.test_locks, request.for_check}));
     identities_.insert(node->file->status().identity);
     if (request.follow_links)
       follow_all(*node, spec);
@@ -100,8 +106,7 @@ class Opener {
   }
 
   // Sets format and image of a node whose file is open.
-  static Result<void> open_image(Node& node, const NameSpec& spec, ProbeRule rule,
-                                 bool test_locks) {
+  static Result<void> open_image(Node& node, const NameSpec& spec, const OpenRules& rules) {
     node.format_probed = !spec.format;
     const std::string probed(TRY(probe_format(*node.file)));
     node.format = spec.format.value_or(probed);
@@ -116,10 +121,11 @@ class Opener {
       if (spec.raw_offset != 0 || spec.raw_size)
         return fail(ErrorCode::invalid_argument,
                     "format 'qcow2' does not support the options 'offset' and 'size'");
-      if (test_locks)
+      if (rules.test_locks)
         TRY(io::test_locks(*node.file, io::LockNeed::exclusive_write));
-      qcow2::Image image = TRY(qcow2::Image::open(*node.file));
-      const bool demoted = rule == ProbeRule::libvirt && node.format_probed &&
+      qcow2::Image image = TRY(rules.may_be_damaged ? qcow2::Image::open_damaged(*node.file)
+                                                    : qcow2::Image::open(*node.file));
+      const bool demoted = rules.probe == ProbeRule::libvirt && node.format_probed &&
                            image.header().backing_file().has_value();
       if (!demoted) {
         note_header(node, image.header());
@@ -131,7 +137,7 @@ class Opener {
           {Code::link_format_contradicts,
            "begins like qcow2 and names a backing file: raw by libvirt's rule"});
     }
-    if (test_locks)
+    if (rules.test_locks)
       TRY(io::test_locks(*node.file, io::LockNeed::consistent_read));
     node.image = TRY(raw::Image::open(*node.file, spec.raw_offset, spec.raw_size));
     if (spec.format && probed != "raw")
@@ -278,7 +284,8 @@ class Opener {
     child.file = std::move(*file);
     if (!spec.format)
       child.findings.push_back({Code::link_format_not_recorded, "probed"});
-    if (const Result<void> opened = open_image(child, spec, ProbeRule::qemu, policy_.test_locks);
+    if (const Result<void> opened =
+            open_image(child, spec, {ProbeRule::qemu, policy_.test_locks, false});
         !opened)
       return mark_broken(overlay, child,
                          link_code(opened.error()) == Code::link_locked ? Code::link_locked

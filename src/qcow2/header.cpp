@@ -204,8 +204,7 @@ Result<Header> decode_header(ByteView bytes) {
     TRY(decode_version3_fields(bytes, header));
   else
     header.header_length = version2_length;
-  if (header.backing_file_offset > header.cluster_size() ||
-      (header.backing_file_offset != 0 && header.backing_file_offset < header.header_length))
+  if (header.backing_file_offset > header.cluster_size())
     return fail(ErrorCode::corrupt,
                 fmt::format("Invalid backing file offset {:#x}", header.backing_file_offset));
   TRY(decode_extensions(bytes, header));

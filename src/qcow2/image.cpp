@@ -35,7 +35,15 @@ Result<void> check_compression_type(const Header& header) {
   return {};
 }
 
-Result<void> check_header(const Header& header) {
+// QEMU opens an image for a check even where these tables are missing or misplaced.
+Result<void> check_refcounts_and_snapshots(const Header& header) {
+  if (header.refcount_table_clusters == 0)
+    return fail(ErrorCode::corrupt, "Image does not contain a reference count table");
+  return check_table(header, header.snapshots_offset, std::uint64_t{header.nb_snapshots} * 40,
+                     std::uint64_t{limits::max_snapshots} * 40, "Snapshot table");
+}
+
+Result<void> check_header(const Header& header, bool is_damaged) {
   if (header.unknown_incompatible() != 0)
     return {};  // what else is in there may mean something new: describe it, judge nothing
   TRY(check_compression_type(header));
@@ -43,13 +51,11 @@ Result<void> check_header(const Header& header) {
   if (geometry.subcluster_size() < 512)
     return fail(ErrorCode::unsupported,
                 fmt::format("Unsupported subcluster size: {}", geometry.subcluster_size()));
-  if (header.refcount_table_clusters == 0)
-    return fail(ErrorCode::corrupt, "Image does not contain a reference count table");
+  if (!is_damaged)
+    TRY(check_refcounts_and_snapshots(header));
   TRY(check_table(header, header.refcount_table_offset,
                   header.refcount_table_clusters * header.cluster_size(),
                   limits::max_refcount_table_bytes, "Reference count table"));
-  TRY(check_table(header, header.snapshots_offset, std::uint64_t{header.nb_snapshots} * 40,
-                  std::uint64_t{limits::max_snapshots} * 40, "Snapshot table"));
   TRY(check_table(header, header.l1_table_offset, std::uint64_t{header.l1_size} * sizeof(be64),
                   limits::max_l1_bytes, "Active L1 table"));
   if (divide_up(header.size, geometry.l2_coverage()) > header.l1_size)
@@ -66,8 +72,16 @@ Result<void> check_header(const Header& header) {
 }  // namespace
 
 Result<Image> Image::open(const io::File& file) {
+  return open(file, false);
+}
+
+Result<Image> Image::open_damaged(const io::File& file) {
+  return open(file, true);
+}
+
+Result<Image> Image::open(const io::File& file, bool is_damaged) {
   Header header = TRY(read_header(file));
-  TRY(check_header(header));
+  TRY(check_header(header, is_damaged));
   Image image(file, std::move(header));
   if (!image.header_.has_data_file())
     image.data_file_ = &file;
@@ -137,14 +151,20 @@ Result<void> Image::check_readable() const {
   return {};
 }
 
+Result<void> Image::decompress(const CompressedExtent& extent, Bytes& stream,
+                               ByteSpan cluster) const {
+  stream.resize(extent.max_bytes);
+  stream.resize(TRY(file_->read_at(extent.begin, stream)));
+  const bool zstd = header_.compression_type() == static_cast<std::uint8_t>(CompressionType::zstd);
+  return (zstd ? codec::unzstd : codec::inflate)(stream, cluster);
+}
+
 Result<void> Image::read(const Location& location, GuestOffset offset, ByteSpan buffer) const {
   if (location.kind != RunKind::compressed)
     return io::read_zero_extended(*data_file_, location.host, buffer);
-  Bytes stream(location.compressed.max_bytes);
-  stream.resize(TRY(file_->read_at(location.compressed.begin, stream)));
+  Bytes stream;
   Bytes cluster(header_.cluster_size());
-  const bool zstd = header_.compression_type() == static_cast<std::uint8_t>(CompressionType::zstd);
-  if (const Result<void> done = (zstd ? codec::unzstd : codec::inflate)(stream, cluster); !done)
+  if (const Result<void> done = decompress(location.compressed, stream, cluster); !done)
     return fail(with_context(
         done.error(), fmt::format("compressed cluster at {:#x} (guest offset {:#x})",
                                   location.compressed.begin.value, location.cluster_begin.value)));

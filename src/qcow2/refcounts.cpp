@@ -13,9 +13,6 @@ namespace coldchain::qcow2 {
 
 namespace {
 
-// qcow2.rst, "Host cluster management": refcount table entry, bits 9-63.
-constexpr std::uint64_t refcount_block_mask = ~0x1ffULL;
-
 bool all_zero(ByteView bytes) {
   return std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{0}; });
 }

@@ -297,6 +297,21 @@ void compare_content(const ChainMaker& chain) {
   }
 }
 
+// A sound image: the same words, the same document, status 0.
+void compare_check(const ChainMaker& chain) {
+  for (const char* form : {"human", "json"}) {
+    const std::vector<std::string> arguments = {"check", "-f", chain.top().format,
+                                                std::string("--output=") + form, chain.top().name};
+    const auto theirs = run_in(chain.path(), fmt::format("qemu-img {}", fmt::join(arguments, " ")));
+    const auto mine = run_coldchain_in(chain.path(), arguments);
+    CHECK(mine.status == theirs.status);
+    if (std::string_view(form) == "human" || theirs.out.empty())
+      CHECK(mine.out == theirs.out);
+    else
+      CHECK(without_our_members(mine.out) == nlohmann::ordered_json::parse(theirs.out).dump());
+  }
+}
+
 void compare_image_end(const ChainMaker& chain) {
   if (chain.top().format != "qcow2")
     return;
@@ -335,6 +350,7 @@ TEST_CASE("oracle: info, map, contexts, guest content and image end are QEMU's o
     compare_map(chain, static_cast<std::uint64_t>(seed));
     compare_contexts(chain);
     compare_content(chain);
+    compare_check(chain);
     compare_image_end(chain);
   }
 }

@@ -28,6 +28,7 @@ struct OpenRequest {
   bool is_image_opts = false;
   ProbeRule probe_rule = ProbeRule::qemu;
   bool follow_links = true;  // false: the top alone, its links unmentioned
+  bool for_check = false;    // a qcow2 top may be damaged where a check says more
 };
 
 [[nodiscard]] Result<std::unique_ptr<Node>> open(const io::FileSource& files,

@@ -19,6 +19,9 @@ class Image {
   // Reads the header and checks it against the limits of geometry.hpp. `file` outlives the image.
   [[nodiscard]] static Result<Image> open(const io::File& file);
 
+  // The same for a check, which is told more about: no refcount table, a bad snapshot table.
+  [[nodiscard]] static Result<Image> open_damaged(const io::File& file);
+
   [[nodiscard]] const Header& header() const { return header_; }
   [[nodiscard]] const io::File& file() const { return *file_; }
 
@@ -42,12 +45,18 @@ class Image {
   // Fails if guest data cannot be read at all: encryption, or a data file that is not there.
   [[nodiscard]] Result<void> check_readable() const;
 
+  // The content of a compressed cluster, which `cluster` has room for. `stream` is scratch space.
+  [[nodiscard]] Result<void> decompress(const CompressedExtent& extent, Bytes& stream,
+                                        ByteSpan cluster) const;
+
   // Reads guest bytes that `location` (from a mapping of this image) says are data or compressed.
   // `offset` is where the bytes begin; buffer.size() <= location.length.
   [[nodiscard]] Result<void> read(const Location& location, GuestOffset offset,
                                   ByteSpan buffer) const;
 
  private:
+  static Result<Image> open(const io::File& file, bool is_damaged);
+
   Image(const io::File& file, Header header) : file_(&file), header_(std::move(header)) {}
 
   [[nodiscard]] Result<Mapping> mapping(std::uint64_t l1_table_offset, std::uint32_t l1_size,

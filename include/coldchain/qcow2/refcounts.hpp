@@ -17,6 +17,11 @@ namespace coldchain::qcow2 {
 void set_refcount_at(ByteSpan block, unsigned refcount_order, std::uint64_t index,
                      std::uint64_t value);
 
+// The most that an entry of that width can hold.
+[[nodiscard]] constexpr std::uint64_t max_refcount(unsigned refcount_order) {
+  return ~std::uint64_t{0} >> (64 - (1U << refcount_order));
+}
+
 class Refcounts {
  public:
   // Reads the refcount table; `file` outlives the object.

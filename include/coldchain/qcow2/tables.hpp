@@ -16,6 +16,14 @@ constexpr std::uint64_t compressed_flag = 1ULL << 62;
 constexpr std::uint64_t zero_flag = 1ULL << 0;
 constexpr std::uint64_t offset_mask = 0x00ff'ffff'ffff'fe00;  // bits 9-55
 
+// qcow2.rst, "Host cluster management": refcount table entry, bits 9-63.
+constexpr std::uint64_t refcount_block_mask = ~0x1ffULL;
+
+// Bits that must be zero. L1 table entry: bits 0-8 and 56-62. Standard L2 entry: 1-8 and 56-61.
+constexpr std::uint64_t l1_reserved_mask = 0x7f00'0000'0000'01ff;
+constexpr std::uint64_t l2_reserved_mask = 0x3f00'0000'0000'01fe;
+constexpr std::uint64_t refcount_table_reserved_mask = 0x1ff;
+
 class L1Entry {
  public:
   explicit L1Entry(std::uint64_t raw) : raw_(raw) {}

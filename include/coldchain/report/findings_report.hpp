@@ -10,7 +10,10 @@
 
 namespace coldchain::report {
 
-// "findings": [ { "code", "name", "severity", "detail", "advice" } … ]
+// Where a finding is and what was found: structure, index, ranges, numbers, details.
+[[nodiscard]] std::string place_of(const finding::Finding& finding);
+
+// "findings": [ { "code", "name", "severity", "detail", "advice" } … ]; with a place, its members.
 void write_findings(JsonWriter& json, const finding::Findings& findings);
 
 // One line: "fatal link-missing: No such file or directory. Put the file back, …"; a note needs no

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: MIT
+// What is wrong with a qcow2 image: everything that qemu-img check counts, in its order and with
+// its numbers, and what it does not look at. Read-only; nothing is repaired here. It never gives up
+// early: a bad table costs what that table describes. Memory is bounded by what the tables name
+// (claims.hpp), time by the size of the tables, each of which is read once however often it is
+// named.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <coldchain/base/result.hpp>
+#include <coldchain/check/claims.hpp>
+#include <coldchain/finding/finding.hpp>
+#include <coldchain/qcow2/image.hpp>
+
+namespace coldchain::check {
+
+struct CheckOptions {
+  bool deep = false;  // decompress every compressed cluster
+  unsigned workers = 1;
+};
+
+// qemu-img's numbers. QEMU block/qcow2-refcount.c: what is a corruption, and how often it counts.
+struct Counts {
+  std::uint64_t check_errors = 0;
+  std::uint64_t corruptions = 0;
+  std::uint64_t leaks = 0;
+  std::uint64_t total_clusters = 0;  // of the guest's disk
+  std::uint64_t allocated_clusters = 0;
+  std::uint64_t fragmented_clusters = 0;
+  std::uint64_t compressed_clusters = 0;
+  std::uint64_t image_end_offset = 0;
+};
+
+// Clusters that a structure other than guest data occupies.
+struct Owner {
+  std::uint64_t first = 0;  // host cluster
+  std::uint64_t count = 0;
+  std::uint64_t times = 1;  // how many references there are to it
+  finding::Structure structure{};
+  std::uint64_t index =
+      0;  // which of several: the L1 index of an L2 table, the number of a snapshot
+};
+
+struct CheckResult {
+  Counts counts;
+  finding::FindingList findings;
+  // Why qemu-img check would have stopped without a verdict; ours went on.
+  std::optional<std::string> failure;
+  // Some tables were not walked: nothing may be repaired by what was found.
+  bool is_partial = false;
+
+  std::vector<Owner> owners;  // by their first cluster
+  Claims claims;              // of metadata and guest data together
+  Claims compressed;          // of compressed clusters alone
+  Claims leaked{1};           // clusters that are counted, but to which nothing refers
+  std::uint64_t file_clusters = 0;
+
+  explicit CheckResult(std::uint64_t max_refcount)
+      : claims(max_refcount), compressed(max_refcount) {}
+};
+
+// `image` has been opened by Image::open_damaged. Fails where the header alone decides that nothing
+// can be walked: unknown incompatible features.
+[[nodiscard]] Result<CheckResult> check(const qcow2::Image& image, const CheckOptions& options);
+
+}  // namespace coldchain::check

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: MIT
+// The refcounts that an image stores, read once and kept as two bits per cluster: whether the count
+// is one, and whether it is more. qcow2.rst, "Host cluster management". A block that is named twice
+// is read once; what cannot be read is told apart from what is zero.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include <coldchain/base/result.hpp>
+#include <coldchain/io/file.hpp>
+#include <coldchain/qcow2/header.hpp>
+
+namespace coldchain::check {
+
+class StoredRefcounts {
+ public:
+  // The entries of the refcount table as they lie in the file. What lies past the end of the file
+  // reads as zeros, as for QEMU. `file` outlives the object.
+  [[nodiscard]] static Result<StoredRefcounts> read(const io::File& file,
+                                                    const qcow2::Header& header, unsigned workers);
+
+  [[nodiscard]] const std::vector<std::uint64_t>& table() const { return table_; }
+  [[nodiscard]] std::uint64_t clusters_per_block() const { return clusters_per_block_; }
+
+  // The bits of 64 clusters, from a multiple of 64 on. No block has fewer.
+  struct Word {
+    std::uint64_t one = 0;         // the count is 1
+    std::uint64_t more = 0;        // the count is 2 or more
+    std::uint64_t unreadable = 0;  // nobody knows: there cannot be a block at that offset
+  };
+  [[nodiscard]] Word word(std::uint64_t first) const;
+
+  // Whether the count is 1; nothing where it cannot be read.
+  [[nodiscard]] std::optional<bool> is_one(std::uint64_t cluster) const;
+
+  // How many clusters from `first` on, at most `count`, agree with a copied flag: their count is 1
+  // if `is_copied`, something else if not, or cannot be read.
+  [[nodiscard]] std::uint64_t agreeing_from(std::uint64_t first, std::uint64_t count,
+                                            bool is_copied) const;
+
+  // The count itself; nothing where it cannot be read. Reads the file where it is more than one.
+  [[nodiscard]] std::optional<std::uint64_t> at(std::uint64_t cluster) const;
+
+  // One more than the highest cluster that has a count, or may have one.
+  [[nodiscard]] std::uint64_t end() const { return end_; }
+
+ private:
+  // What one block holds; `more` is empty where no count is above one.
+  struct Block {
+    std::vector<std::uint64_t> one;
+    std::vector<std::uint64_t> more;
+  };
+  static constexpr std::uint32_t no_block = ~0U;
+  static constexpr std::uint32_t unreadable_block = ~0U - 1;
+
+  StoredRefcounts(const io::File& file, const qcow2::Header& header);
+  Result<void> read_table(const qcow2::Header& header);
+  Result<void> read_blocks(unsigned workers);
+  [[nodiscard]] Result<Block> read_block(std::uint64_t offset, Bytes& buffer) const;
+  [[nodiscard]] std::uint32_t block_of(std::uint64_t cluster) const;
+
+  const io::File* file_;
+  unsigned cluster_bits_;
+  unsigned order_;
+  std::uint64_t clusters_per_block_;
+  std::uint64_t end_ = 0;
+  std::vector<std::uint64_t> table_;
+  std::vector<std::uint32_t>
+      block_index_;  // per table entry: into blocks_, or one of the two above
+  std::vector<Block> blocks_;
+};
+
+}  // namespace coldchain::check

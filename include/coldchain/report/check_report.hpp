@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: MIT
+// `check`: qemu-img 7.2's messages, summary and JSON, and every finding.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <coldchain/check/check.hpp>
+#include <coldchain/report/sink.hpp>
+#include <coldchain/report/style.hpp>
+
+namespace coldchain::report {
+
+// From harmless to worse.
+enum class Verdict { clean, no_checks, leaks, corrupt, failed };
+[[nodiscard]] std::string_view to_string(Verdict verdict);
+
+// What is reported of one image.
+struct CheckedImage {
+  std::string filename;  // as it was given
+  Verdict verdict{};
+  // Why there is no verdict, or only a part of one: the image or a layer below it cannot be opened,
+  // or qemu-img's check would have stopped.
+  std::vector<std::string> failures;
+  check::Counts counts;
+  finding::Findings findings;
+  finding::Findings denied;  // those of the findings that the caller refuses
+  std::uint64_t omitted = 0;
+  bool is_partial = false;
+};
+
+// What qemu-img writes to stderr for a finding: a line for each of its run, or nothing where
+// qemu-img does not look.
+[[nodiscard]] std::string qemu_messages(const finding::Finding& finding);
+[[nodiscard]] bool is_known_to_qemu(const finding::Finding& finding);
+
+// qemu-img's messages, and ours where it has none; `by_runs` puts neighbours that are alike into
+// one line.
+[[nodiscard]] Result<void> write_check_messages(const CheckedImage& image, bool by_runs,
+                                                const Style& style, const Sink& sink);
+
+// qemu-img's summary; "No errors were found" only if we found none either.
+[[nodiscard]] Result<void> write_check_text(const CheckedImage& image, const Sink& sink);
+
+// Every finding, a line each.
+[[nodiscard]] Result<void> write_check_list(const CheckedImage& image, const Style& style,
+                                            const Sink& sink);
+
+// qemu-img's JSON, and what we found under "coldchain"; on one line if `is_compact`.
+[[nodiscard]] std::string check_json(const CheckedImage& image, bool is_compact);
+
+// One line for one of many images.
+[[nodiscard]] std::string check_line(const CheckedImage& image, const Style& style);
+
+// SARIF 2.1.0: a result per finding, notes included.
+[[nodiscard]] std::string check_sarif(const std::vector<CheckedImage>& images);
+
+// JUnit: a test suite per image, a failed case per finding that is more than a note.
+[[nodiscard]] std::string check_junit(const std::vector<CheckedImage>& images);
+
+}  // namespace coldchain::report

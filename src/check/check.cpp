@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: MIT
+#include "survey.hpp"
+
+#include <coldchain/base/try.hpp>
+#include <coldchain/qcow2/snapshots.hpp>
+
+#include <fmt/format.h>
+
+namespace coldchain::check {
+
+namespace {
+
+void check_data_file(Survey& survey) {
+  const io::File* data_file = survey.image.data_file();
+  if (!survey.image.header().has_data_file() || data_file == nullptr)
+    return;
+  if (data_file->size() < survey.image.guest_size())
+    survey.result.findings.add({.code = finding::Code::data_file_too_short,
+                                .detail = fmt::format("{} bytes, for a disk of {}",
+                                                      data_file->size(), survey.image.guest_size()),
+                                .structure = finding::Structure::data_file});
+}
+
+}  // namespace
+
+Result<CheckResult> check(const qcow2::Image& image, const CheckOptions& options) {
+  if (image.header().unknown_incompatible() != 0)
+    return fail(ErrorCode::unsupported,
+                fmt::format("Unsupported qcow2 feature(s): {}",
+                            fmt::join(image.header().unknown_incompatible_names(), ", ")));
+  const StoredRefcounts stored =
+      TRY(StoredRefcounts::read(image.file(), image.header(), options.workers));
+  Survey survey(image, stored, options);
+  const std::vector<qcow2::Snapshot> snapshots = check_snapshot_table(survey);
+  check_header(survey);
+  check_mappings(survey, snapshots);
+  check_encryption_header(survey);
+  check_bitmaps(survey);
+  check_refcount_blocks(survey);
+  compare_refcounts(survey);
+  for (const finding::Finding& finding : survey.copied.runs())
+    survey.corruption(finding);
+  survey.result.counts.corruptions += survey.copied.omitted();
+  check_data_file(survey);
+  check_owners(survey, !snapshots.empty());
+  find_orphan_tables(survey);
+  return std::move(survey.result);
+}
+
+}  // namespace coldchain::check

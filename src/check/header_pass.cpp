@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MIT
+// Tests the header and its extensions against the specification, as far as decoding let them pass:
+// feature bits, repeated extensions, where the backing file name lies.
+// Gathers the claim of the header's cluster.
+#include "survey.hpp"
+
+#include <set>
+
+#include <coldchain/qcow2/wire.hpp>
+
+#include <fmt/format.h>
+
+namespace coldchain::check {
+
+namespace {
+
+using finding::Code;
+using finding::Finding;
+using finding::Structure;
+using qcow2::Header;
+
+void add(Survey& survey, Code code, std::string detail, Structure structure = Structure::header) {
+  survey.result.findings.add({.code = code, .detail = std::move(detail), .structure = structure});
+}
+
+// qcow2.rst, "Header": the name follows the header and its extensions.
+bool name_overlaps(const Header& header) {
+  if (header.backing_file_offset == 0 || header.backing_file_size == 0)
+    return false;
+  std::uint64_t end = header.header_length;
+  for (const qcow2::Extension& extension : header.extensions)
+    end += 8 + align_up(extension.data.size(), 8);
+  return header.backing_file_offset < end;
+}
+
+void check_features(Survey& survey, const Header& header) {
+  if (header.has_incompatible(qcow2::incompatible::dirty))
+    add(survey, Code::image_dirty, "incompatible feature bit 0 is set");
+  if (header.has_incompatible(qcow2::incompatible::corrupt))
+    add(survey, Code::image_corrupt_bit, "incompatible feature bit 1 is set");
+  if (const auto unknown = header.compatible_features & ~qcow2::compatible::lazy_refcounts)
+    add(survey, Code::header_unknown_compatible, fmt::format("bits {:#x}", unknown));
+  constexpr std::uint64_t known = qcow2::autoclear::bitmaps | qcow2::autoclear::raw_external_data;
+  if (const auto unknown = header.autoclear_features & ~known)
+    add(survey, Code::header_unknown_autoclear, fmt::format("bits {:#x}", unknown));
+}
+
+}  // namespace
+
+void check_header(Survey& survey) {
+  const Header& header = survey.image.header();
+  survey.claim(0, survey.geometry.cluster_size(), Structure::header, 0);
+  check_features(survey, header);
+  if (header.version >= 3 && header.header_length % 8 != 0)
+    add(survey, Code::header_length_unaligned, fmt::format("{} bytes", header.header_length));
+  std::set<std::uint32_t> seen;
+  for (const qcow2::Extension& extension : header.extensions) {
+    if (!seen.insert(extension.type).second)
+      add(survey, Code::header_extension_repeated, fmt::format("type {:#x}", extension.type),
+          Structure::header_extension);
+  }
+  if (name_overlaps(header))
+    add(survey, Code::header_backing_name_overlaps,
+        fmt::format("the name lies at {:#x}", header.backing_file_offset));
+  if (header.refcount_table_clusters == 0)
+    add(survey, Code::header_no_refcount_table, "refcount_table_clusters is 0");
+}
+
+void check_encryption_header(Survey& survey) {
+  const Header& header = survey.image.header();
+  if (header.crypt_method != static_cast<std::uint32_t>(qcow2::CryptMethod::luks))
+    return;
+  const qcow2::Extension* extension = header.find_extension(qcow2::extension::encryption_header);
+  const auto pointer = extension == nullptr
+                           ? std::nullopt
+                           : load<qcow2::wire::EncryptionHeaderPointer>(extension->data, 0);
+  if (!pointer) {
+    add(survey, Code::encryption_header_bad, "there is no encryption header extension");
+    return;
+  }
+  const std::uint64_t offset = pointer->offset.get();
+  const std::uint64_t length = pointer->length.get();
+  if (!is_aligned(offset, survey.geometry.cluster_size()) || length == 0 ||
+      !checked_add(offset, length) || *checked_add(offset, length) >= 1ULL << 62)
+    add(survey, Code::encryption_header_bad, fmt::format("{} bytes at {:#x}", length, offset));
+  else
+    survey.claim(offset, length, Structure::encryption_header, 0);
+}
+
+}  // namespace coldchain::check

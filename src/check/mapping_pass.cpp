@@ -1,0 +1,608 @@
+// SPDX-License-Identifier: MIT
+// Tests every L1 table, active and of snapshots, and the L2 tables that they name: alignment,
+// reserved bits, references past the end, subcluster bitmaps, the copied flags of the active
+// mapping against the stored refcounts. QEMU block/qcow2-refcount.c: check_refcounts_l1,
+// check_refcounts_l2, check_oflag_copied.
+// Gathers the claims of these tables and of all guest data, and the counts of allocated, fragmented
+// and compressed clusters.
+//
+// An L2 table is read once, however many L1 entries name it, and what it names is claimed as often
+// as it is named. Where a table that is named again is damaged, it is looked at again, so that each
+// reference has its findings, as in qemu-img.
+#include "survey.hpp"
+
+#include <algorithm>
+#include <unordered_map>
+
+#include <coldchain/base/parallel.hpp>
+#include <coldchain/base/try.hpp>
+#include <coldchain/qcow2/tables.hpp>
+
+#include <fmt/format.h>
+
+namespace coldchain::check {
+
+namespace {
+
+using finding::Code;
+using finding::Finding;
+using finding::FindingList;
+using finding::Structure;
+using qcow2::L1Entry;
+using qcow2::L2Entry;
+using qcow2::SubclusterBitmap;
+
+// Small tables are worked on in batches: handing one over costs more than reading it.
+constexpr std::size_t batch_bytes = 256 << 10;
+
+// One L1 entry that is not zero.
+struct Reference {
+  std::uint64_t raw = 0;
+  HostOffset entry_at;  // where the entry lies
+  std::uint32_t l1_index = 0;
+  std::uint32_t times = 1;  // of the first: how many references name the table
+  bool is_active = false;
+  bool is_first = true;     // the first that names this table
+  bool is_skipped = false;  // the table is not looked into
+  // Only the flags of the active mapping mean anything, and QEMU passes over a table at 0 and over
+  // one whose own refcount cannot be read.
+  bool has_copied_flags = false;
+
+  [[nodiscard]] std::uint64_t l2_table() const { return raw & qcow2::offset_mask; }
+  [[nodiscard]] Structure l1_structure() const {
+    return is_active ? Structure::l1_table : Structure::snapshot_l1_table;
+  }
+  [[nodiscard]] Structure l2_structure() const {
+    return is_active ? Structure::l2_table : Structure::snapshot_l2_table;
+  }
+};
+
+struct ClusterRun {
+  std::uint64_t first = 0;
+  std::uint64_t count = 0;
+  bool is_compressed = false;
+  std::size_t findings_before = 0;  // of the table: qemu-img tells them before it counts these
+};
+
+// What one L2 table says.
+struct TableScan {
+  static constexpr std::size_t most_findings = 1 << 20;  // more than a table has entries
+  std::vector<ClusterRun> claims;
+  FindingList findings{most_findings};
+  FindingList copied{most_findings};
+  std::uint64_t allocated = 0;
+  std::uint64_t fragmented = 0;
+  std::uint64_t compressed = 0;
+};
+
+struct Buffers {
+  std::vector<be64> table;
+  Bytes stream;
+  Bytes cluster;
+};
+
+// Looks through one L2 table, which is in the buffers.
+class TableScanner {
+ public:
+  TableScanner(const Survey& survey, const Reference& reference, Buffers& buffers, TableScan& scan)
+      : survey_(survey),
+        reference_(reference),
+        buffers_(buffers),
+        scan_(scan),
+        has_data_file_(survey.image.header().has_data_file()),
+        extended_(survey.geometry.subclusters_per_cluster() > 1),
+        cluster_size_(survey.geometry.cluster_size()) {}
+
+  void scan() {
+    const std::vector<be64>& table = buffers_.table;
+    const std::uint64_t count = survey_.geometry.l2_entries();
+    for (std::uint64_t i = 0; i < count;) {
+      if (extended_) {
+        look_at(i, table[2 * i].get(), table[2 * i + 1].get());
+        ++i;
+      } else if (const std::uint64_t raw = table[i].get(); raw == 0) {
+        ++i;
+      } else if (const std::uint64_t sound = sound_run(table, i, raw); sound > 0) {
+        i += sound;
+      } else {
+        look_at(i, raw, 0);
+        ++i;
+      }
+    }
+  }
+
+ private:
+  [[nodiscard]] std::uint64_t guest_cluster(std::uint64_t i) const {
+    return reference_.l1_index * survey_.geometry.l2_entries() + i;
+  }
+
+  [[nodiscard]] Finding finding(Code code, std::uint64_t i, std::uint64_t entry) const {
+    const std::uint64_t bytes = survey_.geometry.l2_entry_bytes();
+    const HostOffset at{reference_.l2_table() + i * bytes};
+    const std::uint64_t guest = guest_cluster(i);
+    return {.code = code,
+            .structure = reference_.l2_structure(),
+            .index = guest,
+            .host = {at, at + bytes},
+            .guest = {{guest * cluster_size_}, {(guest + 1) * cluster_size_}},
+            .entry = entry};
+  }
+
+  // How many entries from `i` on are standard clusters that lie one after the other, in the file,
+  // with the same copied flag, which the refcounts agree with: most of a sound image.
+  std::uint64_t sound_run(const std::vector<be64>& table, std::uint64_t i, std::uint64_t raw) {
+    const std::uint64_t offset = raw & qcow2::offset_mask;
+    const bool is_copied = (raw & qcow2::copied_flag) != 0;
+    if ((raw & ~(qcow2::offset_mask | qcow2::copied_flag)) != 0 || offset == 0 ||
+        !is_aligned(offset, cluster_size_) || offset >= survey_.file_size || has_data_file_)
+      return 0;
+    const std::uint64_t most =
+        std::min(table.size() - i, divide_up(survey_.file_size - offset, cluster_size_));
+    std::uint64_t count = 1;
+    while (count < most && table[i + count].get() == raw + count * cluster_size_)
+      ++count;
+    const std::uint64_t first = survey_.cluster_of(offset);
+    if (reference_.has_copied_flags)
+      count = survey_.stored.agreeing_from(first, count, is_copied);
+    if (count > 0) {
+      note_place(offset, count);
+      claim(first, count);
+    }
+    return count;
+  }
+
+  void note_place(std::uint64_t offset, std::uint64_t count) {
+    scan_.allocated += count;
+    if (next_contiguous_ != 0 && offset != next_contiguous_)
+      ++scan_.fragmented;
+    next_contiguous_ = offset + count * cluster_size_;
+  }
+
+  void claim(std::uint64_t first, std::uint64_t count, bool is_compressed = false) {
+    const std::size_t findings = scan_.findings.runs().size();
+    ClusterRun* last = scan_.claims.empty() ? nullptr : &scan_.claims.back();
+    if (last != nullptr && last->is_compressed == is_compressed &&
+        last->first + last->count == first && last->findings_before == findings)
+      last->count += count;
+    else
+      scan_.claims.push_back({first, count, is_compressed, findings});
+  }
+
+  void claim_region(std::uint64_t i, std::uint64_t entry, std::uint64_t offset, std::uint64_t size,
+                    bool is_compressed = false) {
+    if (survey_.reaches_past_end(offset, size)) {
+      Finding past_end =
+          survey_.past_end(reference_.l2_structure(), guest_cluster(i), {}, offset, size);
+      const Finding place = finding(Code::reference_past_end, i, entry);
+      past_end.host = place.host;
+      past_end.guest = place.guest;
+      scan_.findings.add(std::move(past_end));
+      return;
+    }
+    const std::uint64_t first = survey_.cluster_of(offset);
+    claim(first, survey_.cluster_of(offset + size - 1) - first + 1, is_compressed);
+  }
+
+  void look_at(std::uint64_t i, std::uint64_t raw, std::uint64_t bitmap) {
+    const L2Entry entry(raw);
+    if (!entry.is_compressed() && (raw & qcow2::l2_reserved_mask) != 0)
+      scan_.findings.add(finding(Code::l2_entry_reserved, i, raw));
+    if (entry.is_compressed())
+      look_at_compressed(i, raw, bitmap);
+    else if (!extended_ && entry.reads_as_zero() && entry.host_offset().value == 0)
+      note_zero_flag(i, raw);
+    else if (entry.host_offset().value != 0 || (has_data_file_ && entry.is_copied()))
+      look_at_allocated(i, raw, SubclusterBitmap(bitmap));
+    else if (SubclusterBitmap(bitmap).allocated() != 0)
+      scan_.findings.add(finding(Code::subclusters_without_cluster, i, raw));
+  }
+
+  // qcow2.rst, "Standard Cluster Descriptor": bit 0 is for version 3, and not for extended entries.
+  void note_zero_flag(std::uint64_t i, std::uint64_t raw) {
+    if (L2Entry(raw).reads_as_zero() && (extended_ || survey_.image.header().version < 3))
+      scan_.findings.add(finding(Code::zero_flag_not_allowed, i, raw));
+  }
+
+  void look_at_compressed(std::uint64_t i, std::uint64_t raw, std::uint64_t bitmap) {
+    const qcow2::CompressedExtent extent =
+        L2Entry(raw).compressed_extent(survey_.geometry.cluster_bits());
+    const auto add = [&](Code code, std::uint64_t found) {
+      Finding bad = finding(code, i, raw);
+      bad.found = found;
+      scan_.findings.add(std::move(bad));
+    };
+    if (L2Entry(raw).is_copied())
+      add(Code::compressed_copied, extent.begin.value);
+    if (has_data_file_)
+      return add(Code::compressed_with_data_file, i);
+    if (bitmap != 0)
+      return add(Code::compressed_with_subclusters, i);
+    claim_region(i, raw, extent.begin.value, extent.max_bytes, true);
+    if (survey_.options.deep)
+      decompress(i, raw, extent);
+    ++scan_.allocated;
+    ++scan_.compressed;
+    ++scan_.fragmented;
+  }
+
+  void decompress(std::uint64_t i, std::uint64_t raw, const qcow2::CompressedExtent& extent) {
+    buffers_.cluster.resize(cluster_size_);
+    const Result<void> done = survey_.image.decompress(extent, buffers_.stream, buffers_.cluster);
+    if (done)
+      return;
+    Finding bad = finding(Code::compressed_data_bad, i, raw);
+    bad.detail = done.error().message;
+    scan_.findings.add(std::move(bad));
+  }
+
+  void look_at_allocated(std::uint64_t i, std::uint64_t raw, SubclusterBitmap bitmap) {
+    const std::uint64_t offset = L2Entry(raw).host_offset().value;
+    note_zero_flag(i, raw);
+    if ((bitmap.allocated() & bitmap.zero()) != 0)
+      scan_.findings.add(finding(Code::subclusters_contradict, i, raw));
+    if (!is_aligned(offset, cluster_size_)) {
+      const bool has_data = extended_ ? bitmap.allocated() != 0 : !L2Entry(raw).reads_as_zero();
+      scan_.findings.add(
+          finding(has_data ? Code::data_cluster_unaligned : Code::zero_cluster_unaligned, i, raw));
+    }
+    note_place(offset, 1);
+    if (!has_data_file_)
+      claim_region(i, raw, offset, cluster_size_);
+    else if (offset != guest_cluster(i) * cluster_size_)
+      scan_.findings.add(finding(Code::data_file_offset_differs, i, raw));
+    if (reference_.has_copied_flags)
+      check_copied(i, raw, offset);
+  }
+
+  // QEMU block/qcow2-refcount.c: clusters of an external data file count as referred to once.
+  void check_copied(std::uint64_t i, std::uint64_t raw, std::uint64_t offset) {
+    const std::uint64_t cluster = survey_.cluster_of(offset);
+    const std::optional<bool> is_one = has_data_file_ ? true : survey_.stored.is_one(cluster);
+    if (!is_one || *is_one == L2Entry(raw).is_copied())
+      return;
+    Finding wrong = finding(Code::l2_entry_copied_wrong, i, raw);
+    wrong.found = has_data_file_ ? 1 : survey_.stored.at(cluster).value_or(0);
+    scan_.copied.add(std::move(wrong));
+  }
+
+  const Survey& survey_;
+  const Reference& reference_;
+  Buffers& buffers_;
+  TableScan& scan_;
+  bool has_data_file_;
+  bool extended_;
+  std::uint64_t cluster_size_;
+  std::uint64_t next_contiguous_ = 0;  // where the next cluster would lie, in one piece
+};
+
+class MappingWalk {
+ public:
+  explicit MappingWalk(Survey& survey) : survey_(survey) {}
+
+  // A finding that comes between two tables.
+  void add_finding(Finding finding) {
+    starts_.push_back({.reference = references_.size(), .finding = std::move(finding)});
+  }
+
+  void add_table(std::uint64_t offset, std::uint32_t entries, bool is_active, std::uint64_t index) {
+    if (entries == 0)
+      return;
+    const std::uint64_t bytes = std::uint64_t{entries} * sizeof(be64);
+    const Structure structure = is_active ? Structure::l1_table : Structure::snapshot_l1_table;
+    starts_.push_back({references_.size(), offset, bytes, structure, index, std::nullopt});
+    if (const Result<void> done = read_l1(offset, bytes, is_active); !done) {
+      survey_.fail_as_qemu("Input/output error");
+      survey_.result.findings.add({.code = Code::table_unreadable,
+                                   .detail = done.error().message,
+                                   .structure = structure,
+                                   .index = index});
+    }
+  }
+
+  void walk() {
+    count_references();
+    skip_what_is_not_honest();
+    std::size_t next = 0;
+    using Scans = std::vector<TableScan>;
+    OrderedPipeline<Batch, Scans> pipeline(
+        [&]() -> std::optional<Batch> {
+          if (next == references_.size())
+            return std::nullopt;
+          const Batch batch{next, std::min(references_.size(), next + tables_per_batch())};
+          next = batch.end;
+          return batch;
+        },
+        [this](const Batch& batch, unsigned) -> Result<Scans> {
+          Scans scans(batch.end - batch.begin);
+          Buffers buffers;
+          for (std::size_t i = batch.begin; i < batch.end; ++i) {
+            if (references_[i].is_first)
+              scan(references_[i], buffers, scans[i - batch.begin]);
+          }
+          return scans;
+        },
+        survey_.options.workers);
+    std::size_t taken = 0;
+    auto start = starts_.begin();
+    const auto claim_l1_tables = [&] {
+      for (; start != starts_.end() && start->reference == taken; ++start) {
+        if (start->finding)
+          survey_.corruption(std::move(*start->finding));
+        else
+          survey_.claim(start->offset, start->bytes, start->structure, start->index);
+      }
+    };
+    // The workers report no errors: what cannot be read is a finding.
+    (void)pipeline.run([&](Scans scans) -> Result<void> {
+      for (TableScan& scan : scans) {
+        claim_l1_tables();
+        take(references_[taken++], scan);
+      }
+      return {};
+    });
+    claim_l1_tables();
+  }
+
+ private:
+  struct Batch {
+    std::size_t begin = 0;
+    std::size_t end = 0;
+  };
+  // An L1 table or a finding, and how many references came before.
+  struct Start {
+    std::size_t reference = 0;
+    std::uint64_t offset = 0;
+    std::uint64_t bytes = 0;
+    Structure structure{};
+    std::uint64_t index = 0;
+    std::optional<Finding> finding{};
+  };
+
+  [[nodiscard]] std::size_t tables_per_batch() const {
+    return std::max<std::size_t>(1, batch_bytes / survey_.geometry.cluster_size());
+  }
+
+  // Reads around holes: an L1 table may be far larger than what it describes.
+  Result<void> read_l1(std::uint64_t offset, std::uint64_t bytes, bool is_active) {
+    constexpr std::uint64_t piece_bytes = 1 << 20;
+    std::vector<be64> piece;
+    for (std::uint64_t at = 0; at < bytes;) {
+      const HostOffset from{offset + at};
+      const HostOffset data =
+          from.value < survey_.file.size() ? TRY(survey_.file.next_data(from)) : from;
+      const std::uint64_t skipped = align_down(data - from, sizeof(be64));
+      if (from.value >= survey_.file.size() || skipped >= bytes - at)
+        return {};
+      at += skipped;
+      const std::uint64_t size = std::min(piece_bytes, bytes - at);
+      l1_bytes_ += size;
+      if (l1_bytes_ > honest_bytes()) {
+        note_not_walked("L1 tables");
+        return {};
+      }
+      piece.resize(size / sizeof(be64));
+      TRY(io::read_zero_extended(survey_.file, {offset + at}, writable_bytes_of(piece)));
+      for (std::size_t i = 0; i < piece.size(); ++i) {
+        if (const std::uint64_t raw = piece[i].get(); raw != 0) {
+          Reference reference;
+          reference.raw = raw;
+          reference.l1_index = static_cast<std::uint32_t>(at / sizeof(be64) + i);
+          reference.is_active = is_active;
+          reference.has_copied_flags =
+              is_active && reference.l2_table() != 0 &&
+              survey_.stored.is_one(survey_.cluster_of(reference.l2_table())).has_value();
+          reference.entry_at = {offset + at + i * sizeof(be64)};
+          references_.push_back(reference);
+        }
+      }
+      at += size;
+    }
+    return {};
+  }
+
+  // No more than the file has: sound tables do not lie over each other. Storage may be compressed.
+  [[nodiscard]] std::uint64_t honest_bytes() const {
+    constexpr std::uint64_t always = 256 << 20;
+    const io::FileStatus& status = survey_.file.status();
+    const std::uint64_t stored = status.kind == io::FileKind::block_device
+                                     ? status.size
+                                     : std::min(status.size, 16 * status.allocated);
+    return std::max(always, stored);
+  }
+
+  void note_not_walked(const char* what) {
+    survey_.result.is_partial = true;
+    survey_.result.findings.add(
+        {.code = Code::mapping_not_walked,
+         .detail = fmt::format("{} of more than {} bytes in all", what, honest_bytes())});
+  }
+
+  void count_references() {
+    std::unordered_map<std::uint64_t, std::size_t> first;
+    first.reserve(references_.size());
+    for (std::size_t i = 0; i < references_.size(); ++i) {
+      const auto [place, is_new] = first.try_emplace(references_[i].l2_table(), i);
+      references_[i].is_first = is_new;
+      if (!is_new)
+        ++references_[place->second].times;
+    }
+  }
+
+  // Tables that do not lie on cluster boundaries can overlap without end.
+  void skip_what_is_not_honest() {
+    std::uint64_t bytes = 0;
+    for (Reference& reference : references_) {
+      reference.is_skipped = reference.l2_table() >= survey_.file_size;
+      if (!reference.is_first || reference.is_skipped)
+        continue;
+      bytes += survey_.geometry.cluster_size();
+      reference.is_skipped = bytes > honest_bytes();
+    }
+    if (bytes > honest_bytes())
+      note_not_walked("L2 tables");
+  }
+
+  void scan(const Reference& reference, Buffers& buffers, TableScan& scan) const {
+    if (reference.is_skipped)
+      return;
+    std::vector<be64>& table = buffers.table;
+    table.resize(survey_.geometry.cluster_size() / sizeof(be64));
+    const Result<void> done =
+        io::read_zero_extended(survey_.file, {reference.l2_table()}, writable_bytes_of(table));
+    if (!done) {
+      scan.findings.add({.code = Code::table_unreadable,
+                         .detail = done.error().message,
+                         .structure = reference.l2_structure(),
+                         .index = reference.l1_index});
+      return;
+    }
+    TableScanner(survey_, reference, buffers, scan).scan();
+  }
+
+  void take(const Reference& reference, TableScan& scan) {
+    look_at_entry(reference);
+    if (reference.is_first) {
+      std::size_t told = 0;
+      for (const ClusterRun& run : scan.claims) {
+        for (; told < run.findings_before; ++told)
+          survey_.result.findings.add(scan.findings.runs()[told]);
+        claim(run, reference);
+      }
+      for (; told < scan.findings.runs().size(); ++told)
+        survey_.result.findings.add(scan.findings.runs()[told]);
+      scan.claims = {};
+      count(scan, reference);
+      if (reference.times > 1)
+        repeated_.emplace(reference.l2_table(), std::move(scan));
+      return;
+    }
+    const TableScan& known = repeated_.at(reference.l2_table());
+    const bool is_damaged = !known.findings.runs().empty() || !known.copied.runs().empty();
+    again_bytes_ += is_damaged ? survey_.geometry.cluster_size() : 0;
+    if (is_damaged && again_bytes_ <= honest_bytes()) {
+      Buffers buffers;
+      this->scan(reference, buffers, scan);
+      survey_.result.findings.add_all(scan.findings);
+      count(scan, reference);
+    } else {
+      count(known, reference);
+    }
+  }
+
+  void claim(const ClusterRun& run, const Reference& reference) {
+    survey_.claim_clusters(
+        run.first, run.count,
+        run.is_compressed ? Structure::compressed_cluster : Structure::data_cluster, run.first,
+        reference.times);
+    if (run.is_compressed)
+      survey_.result.compressed.add(run.first, run.count);
+  }
+
+  void count(const TableScan& scan, const Reference& reference) {
+    Counts& counts = survey_.result.counts;
+    for (const Finding& run : scan.findings.runs()) {
+      const bool is_read_error = run.code == Code::table_unreadable;
+      const bool is_ours = run.code == Code::zero_flag_not_allowed ||
+                           run.code == Code::data_file_offset_differs ||
+                           run.code == Code::compressed_data_bad;
+      if (is_read_error)
+        survey_.fail_as_qemu("Input/output error");
+      counts.corruptions += is_read_error || is_ours ? 0 : run.count;
+    }
+    survey_.copied.add_all(scan.copied);
+    if (!reference.is_active)
+      return;
+    counts.allocated_clusters += scan.allocated;
+    counts.fragmented_clusters += scan.fragmented;
+    counts.compressed_clusters += scan.compressed;
+  }
+
+  // The L1 entry itself, and the claim of the table that it names.
+  void look_at_entry(const Reference& reference) {
+    const std::uint64_t l2_table = reference.l2_table();
+    const std::uint64_t coverage = survey_.geometry.l2_coverage();
+    const HostRange at{reference.entry_at, reference.entry_at + sizeof(be64)};
+    const auto finding = [&](Code code) {
+      return Finding{
+          .code = code,
+          .structure = reference.l1_structure(),
+          .index = reference.l1_index,
+          .host = at,
+          .guest = {{reference.l1_index * coverage}, {(reference.l1_index + 1ULL) * coverage}},
+          .entry = reference.raw};
+    };
+    if ((reference.raw & qcow2::l1_reserved_mask) != 0)
+      survey_.corruption(finding(Code::l1_entry_reserved));
+    if (survey_.reaches_past_end(l2_table, survey_.geometry.cluster_size())) {
+      Finding past_end = survey_.past_end(reference.l1_structure(), reference.l1_index, at,
+                                          l2_table, survey_.geometry.cluster_size());
+      past_end.guest = finding(Code::reference_past_end).guest;
+      survey_.corruption(std::move(past_end));
+    } else if (reference.is_first) {
+      survey_.claim(l2_table, survey_.geometry.cluster_size(), reference.l2_structure(),
+                    reference.l1_index, reference.times);
+    }
+    if (!is_aligned(l2_table, survey_.geometry.cluster_size()))
+      survey_.corruption(finding(Code::l2_table_unaligned));
+    if (!reference.has_copied_flags)
+      return;
+    const std::uint64_t stored = survey_.stored.at(survey_.cluster_of(l2_table)).value_or(0);
+    if ((stored == 1) != ((reference.raw & qcow2::copied_flag) != 0)) {
+      Finding wrong = finding(Code::l1_entry_copied_wrong);
+      wrong.found = stored;
+      survey_.copied.add(std::move(wrong));
+    }
+  }
+
+  Survey& survey_;
+  std::vector<Start> starts_;
+  std::vector<Reference> references_;
+  std::unordered_map<std::uint64_t, TableScan> repeated_;  // tables that are named more than once
+  std::uint64_t l1_bytes_ = 0;
+  std::uint64_t again_bytes_ = 0;  // of damaged tables that were looked at again
+};
+
+std::uint64_t table_bytes(const std::vector<qcow2::Snapshot>& snapshots) {
+  std::uint64_t bytes = 0;
+  for (const qcow2::Snapshot& snapshot : snapshots)
+    bytes = align_up(bytes, 8) + 40 + snapshot.extra_data.size() + snapshot.id.size() +
+            snapshot.name.size();
+  return bytes;
+}
+
+Finding snapshot_finding(Code code, const qcow2::Snapshot& snapshot, std::size_t index,
+                         std::uint64_t entry) {
+  return {.code = code,
+          .detail = fmt::format("{} ({})", snapshot.id.c_str(), snapshot.name.c_str()),
+          .structure = Structure::snapshot_table,
+          .index = index,
+          .entry = entry};
+}
+
+}  // namespace
+
+void check_mappings(Survey& survey, const std::vector<qcow2::Snapshot>& snapshots) {
+  const qcow2::Header& header = survey.image.header();
+  MappingWalk walk(survey);
+  walk.add_table(header.l1_table_offset, header.l1_size, true, 0);
+  if (header.has_data_file() && !snapshots.empty()) {
+    walk.add_finding({.code = Code::snapshot_with_data_file,
+                      .structure = Structure::snapshot_table,
+                      .found = snapshots.size()});
+  }
+  for (std::size_t i = 0; i < snapshots.size(); ++i) {
+    const qcow2::Snapshot& snapshot = snapshots[i];
+    if (!is_aligned(snapshot.l1_table_offset, survey.geometry.cluster_size()))
+      walk.add_finding(
+          snapshot_finding(Code::snapshot_l1_unaligned, snapshot, i, snapshot.l1_table_offset));
+    else if (std::uint64_t{snapshot.l1_size} * sizeof(be64) > qcow2::limits::max_l1_bytes)
+      walk.add_finding(
+          snapshot_finding(Code::snapshot_l1_too_large, snapshot, i, snapshot.l1_size));
+    else
+      walk.add_table(snapshot.l1_table_offset, snapshot.l1_size, false, i);
+  }
+  walk.walk();
+  survey.claim(header.snapshots_offset, table_bytes(snapshots), Structure::snapshot_table, 0);
+}
+
+}  // namespace coldchain::check

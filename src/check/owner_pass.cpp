@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: MIT
+// Tests that every cluster of metadata belongs to one structure and to no guest data, whatever the
+// refcounts say; that a mapping without snapshots uses no cluster twice; and whether clusters to
+// which nothing refers look like L2 tables.
+// Gathers nothing: it runs last. The owners are sorted here.
+#include "survey.hpp"
+
+#include <algorithm>
+#include <bit>
+
+#include <coldchain/qcow2/tables.hpp>
+
+#include <fmt/format.h>
+
+namespace coldchain::check {
+
+namespace {
+
+using finding::Code;
+using finding::Structure;
+
+void find_overlaps(Survey& survey) {
+  std::vector<Owner>& owners = survey.result.owners;
+  std::stable_sort(owners.begin(), owners.end(),
+                   [](const Owner& a, const Owner& b) { return a.first < b.first; });
+  const Owner* furthest = nullptr;
+  for (const Owner& owner : owners) {
+    const std::uint64_t end = owner.first + owner.count;
+    if (furthest != nullptr && owner.first < furthest->first + furthest->count)
+      survey.result.findings.add(
+          {.code = Code::structures_overlap,
+           .detail = fmt::format("{} {} and {} {}", finding::to_string(furthest->structure),
+                                 furthest->index, finding::to_string(owner.structure), owner.index),
+           .structure = owner.structure,
+           .index = owner.index,
+           .host = survey.range_of(
+               owner.first, std::min(end, furthest->first + furthest->count) - owner.first)});
+    if (furthest == nullptr || end > furthest->first + furthest->count)
+      furthest = &owner;
+  }
+}
+
+// Where more refers to a cluster of metadata than its structures do, guest data lies there.
+void find_data_in_metadata(Survey& survey) {
+  struct Edge {
+    std::uint64_t cluster;
+    std::uint64_t times;
+    bool is_end;
+  };
+  std::vector<Edge> edges;
+  for (const Owner& owner : survey.result.owners) {
+    edges.push_back({owner.first, owner.times, false});
+    edges.push_back({owner.first + owner.count, owner.times, true});
+  }
+  std::sort(edges.begin(), edges.end(),
+            [](const Edge& a, const Edge& b) { return a.cluster < b.cluster; });
+  std::uint64_t expected = 0;
+  std::uint64_t at = 0;
+  for (const Edge& edge : edges) {
+    for (; expected != 0 && at < edge.cluster; ++at) {
+      const std::uint64_t counted = survey.result.claims.at(at);
+      if (counted > expected)
+        survey.result.findings.add({.code = Code::data_in_metadata,
+                                    .structure = Structure::host_cluster,
+                                    .index = at,
+                                    .host = survey.range_of(at),
+                                    .expected = expected,
+                                    .found = counted});
+    }
+    at = edge.cluster;
+    expected += edge.is_end ? 0 - edge.times : edge.times;
+  }
+}
+
+// Without snapshots, only compressed clusters have a reason to share a host cluster.
+void find_shared_data(Survey& survey) {
+  auto owner = survey.result.owners.begin();
+  for (std::uint64_t first = 0; first < survey.result.claims.end(); first += 64) {
+    std::uint64_t shared = survey.result.claims.word(first).shared;
+    if (shared == 0)
+      continue;
+    shared &= ~survey.result.compressed.word(first).claimed;
+    for (; shared != 0; shared &= shared - 1) {
+      const std::uint64_t cluster = first + static_cast<std::uint64_t>(std::countr_zero(shared));
+      while (owner != survey.result.owners.end() && owner->first + owner->count <= cluster)
+        ++owner;
+      if (owner == survey.result.owners.end() || owner->first > cluster)
+        survey.result.findings.add({.code = Code::cluster_used_twice,
+                                    .structure = Structure::host_cluster,
+                                    .index = cluster,
+                                    .host = survey.range_of(cluster),
+                                    .found = survey.result.claims.at(cluster)});
+    }
+  }
+}
+
+// Whether every entry could be one, and at least one is: guest data hardly ever looks like that.
+bool looks_like_l2_table(const Survey& survey, const std::vector<be64>& table) {
+  const std::size_t words_per_entry = survey.geometry.l2_entry_bytes() / sizeof(be64);
+  bool has_entry = false;
+  for (std::size_t i = 0; i < table.size(); i += words_per_entry) {
+    const std::uint64_t raw = table[i].get();
+    const qcow2::L2Entry entry(raw);
+    if (raw == 0)
+      continue;
+    if (entry.is_compressed()) {
+      const qcow2::CompressedExtent extent =
+          entry.compressed_extent(survey.geometry.cluster_bits());
+      if (entry.is_copied() || extent.begin.value < survey.geometry.cluster_size() ||
+          extent.begin.value >= survey.file_size)
+        return false;
+    } else if ((raw & qcow2::l2_reserved_mask) != 0 ||
+               !is_aligned(entry.host_offset().value, survey.geometry.cluster_size()) ||
+               entry.host_offset().value >= survey.file_size) {
+      return false;
+    }
+    has_entry = has_entry || entry.host_offset().value != 0;
+  }
+  return has_entry;
+}
+
+}  // namespace
+
+void check_owners(Survey& survey, bool has_snapshots) {
+  find_overlaps(survey);
+  find_data_in_metadata(survey);
+  if (!has_snapshots)
+    find_shared_data(survey);
+}
+
+void find_orphan_tables(Survey& survey) {
+  std::vector<be64> table(survey.geometry.cluster_size() / sizeof(be64));
+  // Most of what is not a table shows it in its first page.
+  std::vector<be64> page(std::min<std::size_t>(table.size(), 4096 / sizeof(be64)));
+  const auto is_zero = [](const be64& raw) { return raw.get() == 0; };
+  for (const std::uint64_t cluster : survey.orphans) {
+    const HostOffset at = survey.range_of(cluster).begin;
+    if (!io::read_zero_extended(survey.file, at, writable_bytes_of(page)))
+      continue;
+    const bool may_be =
+        looks_like_l2_table(survey, page) || std::all_of(page.begin(), page.end(), is_zero);
+    if (may_be && io::read_zero_extended(survey.file, at, writable_bytes_of(table)) &&
+        looks_like_l2_table(survey, table))
+      survey.result.findings.add({.code = Code::orphan_table,
+                                  .structure = Structure::l2_table,
+                                  .index = cluster,
+                                  .host = survey.range_of(cluster)});
+  }
+}
+
+}  // namespace coldchain::check

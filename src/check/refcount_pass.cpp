@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: MIT
+// Tests the refcount table and its blocks, and in the end every stored refcount against the
+// references that were counted. QEMU block/qcow2-refcount.c: check_refblocks, compare_refcounts.
+// Gathers the claims of the refcount structures, the leaks, the image end and, for the search for
+// lost tables, clusters to which nothing refers.
+#include "survey.hpp"
+
+#include <bit>
+
+#include <coldchain/qcow2/tables.hpp>
+
+namespace coldchain::check {
+
+namespace {
+
+using finding::Code;
+using finding::Finding;
+using finding::Structure;
+
+// So many leaked clusters are looked at for lost tables: more would take as long as reading a disk.
+constexpr std::size_t most_orphans = 1 << 16;
+
+Finding table_finding(const Survey& survey, Code code, std::uint64_t index, std::uint64_t entry) {
+  const HostOffset at{survey.image.header().refcount_table_offset + index * sizeof(be64)};
+  return {.code = code,
+          .structure = Structure::refcount_table,
+          .index = index,
+          .host = {at, at + sizeof(be64)},
+          .entry = entry};
+}
+
+// Compares one cluster whose stored and counted refcounts are known to differ, or not to be simple.
+class Comparison {
+ public:
+  explicit Comparison(Survey& survey) : survey_(survey) {}
+
+  void look_at(std::uint64_t cluster) {
+    const std::optional<std::uint64_t> stored = survey_.stored.at(cluster);
+    const std::uint64_t counted = survey_.result.claims.at(cluster);
+    if (!stored) {
+      ++survey_.result.counts.check_errors;
+      add(Code::refcount_unreadable, cluster, counted, 0);
+      return;
+    }
+    if (*stored != 0 || counted != 0)
+      highest_ = cluster;
+    if (*stored < counted) {
+      ++survey_.result.counts.corruptions;
+      add(Code::refcount_too_low, cluster, counted, *stored);
+    } else if (*stored > counted) {
+      ++survey_.result.counts.leaks;
+      if (counted == 0)
+        note_orphan(cluster);
+      add(Code::cluster_leaked, cluster, counted, *stored);
+    }
+  }
+
+  // Where all of a word agrees.
+  void note_used(std::uint64_t cluster) { highest_ = cluster; }
+
+  [[nodiscard]] std::uint64_t highest() const { return highest_; }
+
+ private:
+  void add(Code code, std::uint64_t cluster, std::uint64_t counted, std::uint64_t stored) {
+    survey_.result.findings.add({.code = code,
+                                 .structure = Structure::host_cluster,
+                                 .index = cluster,
+                                 .host = survey_.range_of(cluster),
+                                 .expected = counted,
+                                 .found = stored});
+  }
+
+  void note_orphan(std::uint64_t cluster) {
+    (void)survey_.result.leaked.add(cluster, 1);
+    if (survey_.orphans.size() < most_orphans)
+      survey_.orphans.push_back(cluster);
+  }
+
+  Survey& survey_;
+  std::uint64_t highest_ = 0;
+};
+
+}  // namespace
+
+void check_refcount_blocks(Survey& survey) {
+  const qcow2::Header& header = survey.image.header();
+  survey.claim(header.refcount_table_offset, header.refcount_table_clusters * header.cluster_size(),
+               Structure::refcount_table, 0);
+  for (std::uint64_t i = 0; i < survey.stored.table().size(); ++i) {
+    const std::uint64_t raw = survey.stored.table()[i];
+    const std::uint64_t offset = raw & qcow2::refcount_block_mask;
+    if ((raw & qcow2::refcount_table_reserved_mask) != 0) {
+      survey.corruption(table_finding(survey, Code::refcount_table_entry_reserved, i, raw));
+    } else if (!is_aligned(offset, survey.geometry.cluster_size())) {
+      survey.corruption(table_finding(survey, Code::refcount_block_unaligned, i, raw));
+    } else if (survey.cluster_of(offset) >=
+               std::max(survey.result.file_clusters, survey.result.claims.end())) {
+      survey.corruption(table_finding(survey, Code::refcount_block_past_end, i, raw));
+    } else if (offset != 0) {
+      survey.claim(offset, survey.geometry.cluster_size(), Structure::refcount_block, i);
+      if (const std::uint64_t counted = survey.result.claims.at(survey.cluster_of(offset));
+          counted != 1) {
+        Finding shared = table_finding(survey, Code::refcount_block_shared, i, raw);
+        shared.found = counted;
+        survey.corruption(std::move(shared));
+      }
+    }
+  }
+}
+
+void compare_refcounts(Survey& survey) {
+  const std::uint64_t clusters = std::max(survey.result.file_clusters, survey.result.claims.end());
+  // Behind the last refcount and the last reference there is nothing to compare, however long the
+  // file says that it is.
+  const std::uint64_t end =
+      std::min(clusters, std::max(survey.stored.end(), survey.result.claims.end()));
+  Comparison comparison(survey);
+  for (std::uint64_t first = 0; first < end; first += 64) {
+    const StoredRefcounts::Word stored = survey.stored.word(first);
+    const Claims::Word claimed = survey.result.claims.word(first);
+    std::uint64_t differing =
+        (stored.one ^ claimed.claimed) | stored.more | claimed.shared | stored.unreadable;
+    const std::uint64_t beyond = first + 64 > end ? ~std::uint64_t{0} << (end - first) : 0;
+    const std::uint64_t agreeing = claimed.claimed & ~differing;
+    differing &= ~beyond;
+    // In order, so that the highest cluster in use comes last.
+    while (differing != 0) {
+      comparison.look_at(first + static_cast<std::uint64_t>(std::countr_zero(differing)));
+      differing &= differing - 1;
+    }
+    if (agreeing != 0)
+      comparison.note_used(
+          std::max(comparison.highest(),
+                   first + 63 - static_cast<std::uint64_t>(std::countl_zero(agreeing))));
+  }
+  survey.result.counts.image_end_offset = (comparison.highest() + 1)
+                                          << survey.geometry.cluster_bits();
+  if (survey.stored.end() > clusters)
+    survey.result.findings.add({.code = Code::refcount_past_end,
+                                .structure = Structure::host_cluster,
+                                .index = clusters,
+                                .host = survey.range_of(clusters, survey.stored.end() - clusters)});
+}
+
+}  // namespace coldchain::check

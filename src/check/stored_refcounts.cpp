@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: MIT
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <iterator>
+#include <span>
+#include <unordered_map>
+
+#include <coldchain/base/checked.hpp>
+#include <coldchain/base/parallel.hpp>
+#include <coldchain/base/try.hpp>
+#include <coldchain/check/stored_refcounts.hpp>
+#include <coldchain/qcow2/geometry.hpp>
+#include <coldchain/qcow2/refcounts.hpp>
+#include <coldchain/qcow2/tables.hpp>
+
+namespace coldchain::check {
+
+namespace {
+
+// Small blocks are read in batches: handing one over costs more than reading it.
+constexpr std::size_t batch_bytes = 256 << 10;
+
+// QEMU's offsets are signed: what does not fit is an error, not a place past the end of the file.
+constexpr std::uint64_t past_every_file = (1ULL << 63) - (1ULL << qcow2::limits::max_cluster_bits);
+
+struct WordOf64 {
+  std::uint64_t one = 0;
+  std::uint64_t more = 0;
+};
+
+WordOf64 look_at(ByteView block, unsigned order, std::uint64_t first) {
+  WordOf64 word;
+  for (std::uint64_t i = 0; i < 64; ++i) {
+    const std::uint64_t value = qcow2::refcount_at(block, order, first + i);
+    word.one |= std::uint64_t{value == 1} << i;
+    word.more |= std::uint64_t{value > 1} << i;
+  }
+  return word;
+}
+
+// A group of 64 counts that are all `value`, as bytes.
+Bytes uniform_group(unsigned order, std::uint64_t value) {
+  Bytes group((64ULL << order) / 8);
+  for (std::uint64_t i = 0; i < 64; ++i)
+    qcow2::set_refcount_at(group, order, i, value);
+  return group;
+}
+
+}  // namespace
+
+StoredRefcounts::StoredRefcounts(const io::File& file, const qcow2::Header& header)
+    : file_(&file),
+      cluster_bits_(header.cluster_bits),
+      order_(header.refcount_order),
+      clusters_per_block_((8ULL << header.cluster_bits) >> header.refcount_order) {}
+
+Result<StoredRefcounts> StoredRefcounts::read(const io::File& file, const qcow2::Header& header,
+                                              unsigned workers) {
+  StoredRefcounts stored(file, header);
+  TRY(stored.read_table(header));
+  TRY(stored.read_blocks(workers));
+  return stored;
+}
+
+Result<void> StoredRefcounts::read_table(const qcow2::Header& header) {
+  // Image::open has bounded the table's size.
+  std::vector<be64> raw(header.refcount_table_clusters * header.cluster_size() / sizeof(be64));
+  TRY(io::read_zero_extended(*file_, {header.refcount_table_offset}, writable_bytes_of(raw)));
+  const auto last =
+      std::find_if(raw.rbegin(), raw.rend(), [](const be64& entry) { return entry.get() != 0; });
+  raw.erase(last.base(), raw.end());
+  for (const be64& entry : raw)
+    table_.push_back(entry.get());
+  return {};
+}
+
+Result<void> StoredRefcounts::read_blocks(unsigned workers) {
+  std::unordered_map<std::uint64_t, std::uint32_t> known;
+  std::vector<std::uint64_t> offsets;
+  for (const std::uint64_t raw : table_) {
+    const std::uint64_t offset = raw & qcow2::refcount_block_mask;
+    if (offset == 0) {
+      block_index_.push_back(no_block);
+    } else if (!is_aligned(offset, 1ULL << cluster_bits_) || offset >= past_every_file) {
+      block_index_.push_back(unreadable_block);
+    } else {
+      const auto [place, is_new] =
+          known.try_emplace(offset, static_cast<std::uint32_t>(offsets.size()));
+      if (is_new)
+        offsets.push_back(offset);
+      block_index_.push_back(place->second);
+    }
+  }
+  using Batch = std::span<const std::uint64_t>;
+  const std::size_t per_batch = std::max<std::size_t>(1, batch_bytes >> cluster_bits_);
+  Batch rest(offsets);
+  OrderedPipeline<Batch, std::vector<Block>> pipeline(
+      [&]() -> std::optional<Batch> {
+        if (rest.empty())
+          return std::nullopt;
+        const Batch batch = rest.first(std::min(per_batch, rest.size()));
+        rest = rest.subspan(batch.size());
+        return batch;
+      },
+      [&](const Batch& batch, unsigned) -> Result<std::vector<Block>> {
+        std::vector<Block> blocks;
+        Bytes buffer;
+        for (const std::uint64_t offset : batch)
+          blocks.push_back(TRY(read_block(offset, buffer)));
+        return blocks;
+      },
+      workers);
+  TRY(pipeline.run([&](std::vector<Block> blocks) -> Result<void> {
+    std::move(blocks.begin(), blocks.end(), std::back_inserter(blocks_));
+    return {};
+  }));
+  for (std::size_t i = block_index_.size(); i-- > 0 && end_ == 0;) {
+    if (block_index_[i] == unreadable_block)
+      end_ = (i + 1) * clusters_per_block_;
+    if (block_index_[i] >= unreadable_block)
+      continue;
+    const Block& block = blocks_[block_index_[i]];
+    for (std::size_t word = block.one.size(); word-- > 0 && end_ == 0;) {
+      const std::uint64_t used = block.one[word] | (block.more.empty() ? 0 : block.more[word]);
+      if (used != 0)
+        end_ = i * clusters_per_block_ + word * 64 +
+               (64 - static_cast<std::uint64_t>(std::countl_zero(used)));
+    }
+  }
+  return {};
+}
+
+Result<StoredRefcounts::Block> StoredRefcounts::read_block(std::uint64_t offset,
+                                                           Bytes& bytes) const {
+  bytes.resize(1ULL << cluster_bits_);
+  TRY(io::read_zero_extended(*file_, {offset}, bytes));
+  const Bytes all_one = uniform_group(order_, 1);
+  const Bytes all_zero(all_one.size());
+  Block block;
+  block.one.resize(clusters_per_block_ / 64);
+  for (std::size_t i = 0; i < block.one.size(); ++i) {
+    const std::byte* group = bytes.data() + i * all_one.size();
+    // Groups that are all zero or all one are the rule.
+    if (std::memcmp(group, all_zero.data(), all_zero.size()) == 0)
+      continue;
+    if (std::memcmp(group, all_one.data(), all_one.size()) == 0) {
+      block.one[i] = ~std::uint64_t{0};
+      continue;
+    }
+    const WordOf64 word = look_at(bytes, order_, i * 64);
+    block.one[i] = word.one;
+    if (word.more != 0) {
+      block.more.resize(block.one.size());
+      block.more[i] = word.more;
+    }
+  }
+  return block;
+}
+
+std::uint32_t StoredRefcounts::block_of(std::uint64_t cluster) const {
+  const std::uint64_t index = cluster / clusters_per_block_;
+  return index < block_index_.size() ? block_index_[index] : no_block;
+}
+
+StoredRefcounts::Word StoredRefcounts::word(std::uint64_t first) const {
+  const std::uint32_t index = block_of(first);
+  if (index == no_block)
+    return {};
+  if (index == unreadable_block)
+    return {0, 0, ~std::uint64_t{0}};
+  const Block& block = blocks_[index];
+  const std::uint64_t at = first % clusters_per_block_ / 64;
+  return {block.one[at], block.more.empty() ? 0 : block.more[at], 0};
+}
+
+std::optional<bool> StoredRefcounts::is_one(std::uint64_t cluster) const {
+  const Word word = this->word(cluster / 64 * 64);
+  if (word.unreadable != 0)
+    return std::nullopt;
+  return (word.one >> (cluster % 64) & 1) != 0;
+}
+
+std::uint64_t StoredRefcounts::agreeing_from(std::uint64_t first, std::uint64_t count,
+                                             bool is_copied) const {
+  std::uint64_t agreeing = 0;
+  while (agreeing < count) {
+    const std::uint64_t cluster = first + agreeing;
+    const Word word = this->word(cluster / 64 * 64);
+    const std::uint64_t wrong =
+        (is_copied ? ~word.one & ~word.unreadable : word.one) >> (cluster % 64);
+    const std::uint64_t room = 64 - cluster % 64;
+    if (wrong != 0)
+      return std::min(count, agreeing + static_cast<std::uint64_t>(std::countr_zero(wrong)));
+    agreeing += room;
+  }
+  return count;
+}
+
+std::optional<std::uint64_t> StoredRefcounts::at(std::uint64_t cluster) const {
+  const Word word = this->word(cluster / 64 * 64);
+  const std::uint64_t bit = std::uint64_t{1} << (cluster % 64);
+  if (word.unreadable != 0)
+    return std::nullopt;
+  if ((word.more & bit) == 0)
+    return (word.one & bit) != 0 ? 1 : 0;
+  // Eight bytes around the entry are enough for every width.
+  const std::uint64_t block = table_[cluster / clusters_per_block_] & qcow2::refcount_block_mask;
+  const std::uint64_t place = cluster % clusters_per_block_;
+  const std::uint64_t first_byte = (place << order_) / 8 / 8 * 8;
+  Bytes bytes(8);
+  if (!io::read_zero_extended(*file_, {block + first_byte}, bytes))
+    return std::nullopt;
+  return qcow2::refcount_at(bytes, order_, place - (first_byte * 8 >> order_));
+}
+
+}  // namespace coldchain::check

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: MIT
+// What the passes of one check share: the image, what has been counted so far, and the one way to
+// claim clusters. Passes run one after the other on one thread; only reading and decoding is spread
+// over workers, so that the result does not depend on their number.
+#pragma once
+
+#include <coldchain/base/checked.hpp>
+#include <coldchain/check/check.hpp>
+#include <coldchain/check/stored_refcounts.hpp>
+#include <coldchain/qcow2/geometry.hpp>
+
+namespace coldchain::check {
+
+class Survey {
+ public:
+  Survey(const qcow2::Image& checked_image, const StoredRefcounts& stored_refcounts,
+         const CheckOptions& check_options);
+
+  const qcow2::Image& image;
+  const io::File& file;
+  const StoredRefcounts& stored;
+  const CheckOptions& options;
+  const qcow2::Geometry geometry;
+  const std::uint64_t file_size;  // bytes, in whole sectors
+  CheckResult result;
+  finding::FindingList copied;  // findings of the copied flags, which come last
+  // Leaked clusters to which nothing refers, as far as they are looked at.
+  std::vector<std::uint64_t> orphans;
+
+  [[nodiscard]] std::uint64_t cluster_of(std::uint64_t offset) const {
+    return offset >> geometry.cluster_bits();
+  }
+  [[nodiscard]] HostRange range_of(std::uint64_t cluster, std::uint64_t count = 1) const {
+    return {{cluster << geometry.cluster_bits()}, {(cluster + count) << geometry.cluster_bits()}};
+  }
+
+  // QEMU allows a region to reach past the end of the file by less than a cluster.
+  [[nodiscard]] bool reaches_past_end(std::uint64_t offset, std::uint64_t size) const {
+    return offset + size >= file_size + geometry.cluster_size();
+  }
+
+  // qemu-img check would stop here without a verdict; ours goes on and remembers why.
+  void fail_as_qemu(std::string reason) {
+    if (!result.failure)
+      result.failure = std::move(reason);
+  }
+
+  // Notes a finding that counts as a corruption for qemu-img as well.
+  void corruption(finding::Finding finding);
+
+  // A finding of a reference that reaches past the end; `at` is where the reference stands.
+  [[nodiscard]] finding::Finding past_end(finding::Structure structure, std::uint64_t index,
+                                          HostRange at, std::uint64_t offset,
+                                          std::uint64_t size) const;
+
+  // Claims the clusters of a structure, `times` over; past the end of the file it is a finding.
+  // Returns whether they lie in the file.
+  bool claim(std::uint64_t offset, std::uint64_t size, finding::Structure structure,
+             std::uint64_t index, std::uint64_t times = 1);
+
+  // Claims whole clusters and notes those with more references than a refcount can hold.
+  void claim_clusters(std::uint64_t first, std::uint64_t count, finding::Structure structure,
+                      std::uint64_t index, std::uint64_t times);
+};
+
+// The passes, in the order in which they run. Each says in its file what it tests and what it
+// gathers.
+void check_header(Survey& survey);
+[[nodiscard]] std::vector<qcow2::Snapshot> check_snapshot_table(Survey& survey);
+void check_mappings(Survey& survey, const std::vector<qcow2::Snapshot>& snapshots);
+void check_encryption_header(Survey& survey);
+void check_bitmaps(Survey& survey);
+void check_refcount_blocks(Survey& survey);
+void compare_refcounts(Survey& survey);
+void check_owners(Survey& survey, bool has_snapshots);
+void find_orphan_tables(Survey& survey);
+
+}  // namespace coldchain::check

@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: MIT
+// check: qemu-img's, and what it does not look for; of one image, of a chain, of many.
+#include "app.hpp"
+#include "common_options.hpp"
+#include "verb.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <memory>
+#include <set>
+
+#include <coldchain/base/parallel.hpp>
+#include <coldchain/base/text.hpp>
+#include <coldchain/base/try.hpp>
+#include <coldchain/check/admission.hpp>
+#include <coldchain/check/check.hpp>
+#include <coldchain/graph/forest.hpp>
+#include <coldchain/report/check_report.hpp>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
+namespace coldchain::cli {
+
+namespace {
+
+using report::CheckedImage;
+using report::Verdict;
+
+struct CheckVerbOptions {
+  CommonOptions common;
+  std::string cache;  // -T: accepted, as files are read through the system's cache
+  bool quiet = false;
+  bool list = false;
+  bool deep = false;
+  bool backing_chain = false;
+  unsigned jobs = 0;
+  std::vector<std::string> deny;
+  std::vector<std::string> images;
+};
+
+void options(CLI::App& app, CheckVerbOptions& check) {
+  add_common_options(app, check.common);
+  app.remove_option(app.get_option("--output"));
+  app.add_option("--output", check.common.output, "human, json, sarif or junit")
+      ->check(CLI::IsMember({"human", "json", "sarif", "junit"}))
+      ->type_name("FORM");
+  app.add_option("-T", check.cache, "Accepted and not used")->type_name("CACHE");
+  app.add_flag("-q", check.quiet, "No summary; what is found goes to standard error all the same");
+  app.add_flag("--list", check.list, "Every finding, a line each, notes too");
+  app.add_flag("--deep", check.deep, "Decompress every compressed cluster");
+  app.add_flag("--backing-chain", check.backing_chain, "Check every layer, and the links");
+  app.add_option("--jobs", check.jobs, "Of many images, check so many at once")
+      ->check(CLI::Range(1, 64))
+      ->type_name("N");
+  app.add_option("--deny", check.deny,
+                 "Findings that refuse the image, by name or number; 'upload' is a set of them")
+      ->delimiter(',')
+      ->type_name("CODE,…");
+  app.add_option("IMAGE", check.images, "Images, or folders whose images are checked")
+      ->required()
+      ->type_name("");
+  app.footer(
+      "Examples: coldchain check --deep disk.qcow2; coldchain check --no-follow --deny "
+      "upload new.qcow2; coldchain check --jobs 4 /var/lib/libvirt/images");
+}
+
+Result<std::set<finding::Code>> parse_denials(const std::vector<std::string>& words) {
+  std::set<finding::Code> codes;
+  for (const std::string& word : words) {
+    if (word == "upload") {
+      const std::vector<finding::Code> all = check::default_denials();
+      codes.insert(all.begin(), all.end());
+      continue;
+    }
+    const auto& rows = finding::catalogue();
+    const auto row = std::find_if(rows.begin(), rows.end(), [&](const finding::Row& candidate) {
+      return candidate.slug == word ||
+             std::to_string(static_cast<unsigned>(candidate.code)) == word;
+    });
+    if (row == rows.end())
+      return fail(ErrorCode::invalid_argument,
+                  fmt::format("--deny: there is no finding '{}'; docs/findings.md lists them all",
+                              to_terminal(word)));
+    codes.insert(row->code);
+  }
+  return codes;
+}
+
+// Looks at images, prints nothing: several may be looked at at once.
+class Checker {
+ public:
+  Checker(const CheckVerbOptions& options, std::set<finding::Code> denials, const World& world)
+      : options_(options), denials_(std::move(denials)), world_(world) {}
+
+  // One element per layer with --backing-chain.
+  [[nodiscard]] std::vector<CheckedImage> look_at(const std::string& image,
+                                                  unsigned workers) const {
+    const Result<OpenedTree> tree = open_tree(options_.common, image, true, world_, true);
+    if (!tree)
+      return {failed(image, tree.error())};
+    std::vector<CheckedImage> checked = {look_at_node(*tree->top, image, workers)};
+    for (const graph::Node* node : graph::chain_of(*tree->top)) {
+      // A raw layer below has nothing that could be wrong.
+      if (options_.backing_chain && node != tree->top.get() && node->raw_image() == nullptr)
+        checked.push_back(look_at_node(*node, node->filename, workers));
+      // What lies below cannot be opened: the image was checked all the same.
+      if (node->gap && !options_.common.no_follow)
+        add_failure(checked.back(), node->gap->message);
+    }
+    return checked;
+  }
+
+ private:
+  static CheckedImage failed(const std::string& image, const Error& error) {
+    CheckedImage checked;
+    checked.filename = image;
+    add_failure(checked, error.message);
+    return checked;
+  }
+
+  static void add_failure(CheckedImage& checked, std::string message) {
+    checked.failures.push_back(std::move(message));
+    checked.verdict = Verdict::failed;
+  }
+
+  [[nodiscard]] CheckedImage look_at_node(const graph::Node& node, const std::string& name,
+                                          unsigned workers) const {
+    CheckedImage checked;
+    checked.filename = name;
+    if (options_.backing_chain)
+      checked.findings = node.findings;
+    const qcow2::Image* image = node.qcow2_image();
+    if (image == nullptr) {
+      checked.verdict = Verdict::no_checks;
+      return checked;
+    }
+    const Result<check::CheckResult> result =
+        check::check(*image, {.deep = options_.deep, .workers = workers});
+    if (!result)
+      return failed(name, result.error());
+    checked.counts = result->counts;
+    checked.omitted = result->findings.omitted();
+    checked.is_partial = result->is_partial;
+    add(checked, result->findings.runs());
+    if (options_.common.no_follow)
+      add(checked, check::check_admission(image->header()));
+    judge(checked, result->findings.worst());
+    if (result->failure)
+      add_failure(checked, "Check failed: " + *result->failure);
+    else if (checked.counts.check_errors != 0)
+      add_failure(checked, "Check failed");
+    return checked;
+  }
+
+  // What the opened node says of itself and the check says again is told once.
+  static void add(CheckedImage& checked, const finding::Findings& findings) {
+    const finding::Findings known = checked.findings;
+    for (const finding::Finding& finding : findings) {
+      const bool is_known = std::any_of(known.begin(), known.end(), [&](const auto& other) {
+        return other.code == finding.code && other.detail == finding.detail;
+      });
+      if (!is_known)
+        checked.findings.push_back(finding);
+    }
+  }
+
+  void judge(CheckedImage& checked, finding::Severity worst) const {
+    worst = std::max(worst, finding::worst(checked.findings));
+    for (const finding::Finding& finding : checked.findings) {
+      if (denials_.contains(finding.code))
+        checked.denied.push_back(finding);
+    }
+    if (checked.counts.corruptions != 0 || worst >= finding::Severity::corruption ||
+        !checked.denied.empty())
+      checked.verdict = Verdict::corrupt;
+    else if (checked.counts.leaks != 0 || worst == finding::Severity::leak)
+      checked.verdict = Verdict::leaks;
+  }
+
+  const CheckVerbOptions& options_;
+  std::set<finding::Code> denials_;
+  const World& world_;
+};
+
+ExitStatus exit_status(Verdict verdict) {
+  switch (verdict) {
+    case Verdict::clean:
+      return success;
+    case Verdict::no_checks:
+      return no_checks;
+    case Verdict::leaks:
+      return leaks;
+    case Verdict::corrupt:
+      return corrupt;
+    case Verdict::failed:
+      return failure;
+  }
+  return failure;
+}
+
+Verdict worst_of(const std::vector<CheckedImage>& images) {
+  Verdict worst = Verdict::clean;
+  for (const CheckedImage& image : images)
+    worst = std::max(worst, image.verdict);
+  return worst;
+}
+
+// As qemu-img tells of one image.
+Result<void> tell(const CheckVerbOptions& options, const CheckedImage& image, World& world) {
+  const report::Style style = style_for(world, options.common.color);
+  if (image.verdict == Verdict::no_checks) {
+    world.complain({ErrorCode::unsupported, "This image format does not support checks", 0});
+    return {};
+  }
+  const report::Sink to_err = [&](std::string_view text) -> Result<void> {
+    world.err(text);
+    return {};
+  };
+  TRY(report::write_check_messages(image, world.out_is_terminal(), style, to_err));
+  // Nothing is known of an image that could not be opened.
+  const bool has_counts = image.counts.image_end_offset != 0;
+  if (has_counts && !options.quiet) {
+    if (options.common.json())
+      TRY(world.out(report::check_json(image, false)));
+    else
+      TRY(report::write_check_text(image, world.sink()));
+    if (options.list && !options.common.json())
+      TRY(report::write_check_list(image, style, world.sink()));
+  }
+  for (const std::string& failure : image.failures)
+    world.complain({ErrorCode::corrupt, failure, 0});
+  return {};
+}
+
+Result<void> tell_for_ci(const CheckVerbOptions& options, const std::vector<CheckedImage>& images,
+                         World& world) {
+  for (const CheckedImage& image : images) {
+    for (const std::string& failure : image.failures)
+      world.complain({ErrorCode::corrupt, failure, 0});
+  }
+  return world.out(options.common.output == "sarif" ? report::check_sarif(images)
+                                                    : report::check_junit(images));
+}
+
+// The images below the folders, without those that another records as raw.
+Result<std::vector<std::string>> expand(const CheckVerbOptions& options, const World& world) {
+  std::vector<std::string> names;
+  for (const std::string& name : options.images) {
+    if (options.common.image_opts || !world.is_directory(name)) {
+      names.push_back(name);
+      continue;
+    }
+    io::OpenPolicy policy = policy_of(options.common);
+    policy.test_locks = false;
+    const auto files = TRY(world.files(policy));
+    const graph::Forest forest = TRY(graph::scan(*files, policy, {name}, world.workers(),
+                                                 [](const std::string&, const graph::Node&) {}));
+    for (const Error& error : forest.unreadable)
+      return fail(error);
+    for (const graph::ForestImage& image : forest.images) {
+      if (image.in_scan && image.format == "qcow2")
+        names.push_back(image.path);
+    }
+  }
+  return names;
+}
+
+Result<ExitStatus> run_many(const CheckVerbOptions& options, const std::vector<std::string>& names,
+                            const Checker& checker, World& world) {
+  const unsigned jobs = options.jobs != 0 ? options.jobs : world.workers();
+  const report::Style style = style_for(world, options.common.color);
+  const bool for_ci = options.common.output == "sarif" || options.common.output == "junit";
+  std::vector<CheckedImage> all;
+  Verdict worst = Verdict::clean;
+  std::size_t next = 0;
+  using Images = std::vector<CheckedImage>;
+  OrderedPipeline<std::size_t, Images> pipeline(
+      [&] { return next < names.size() ? std::optional(next++) : std::nullopt; },
+      [&](std::size_t i, unsigned) -> Result<Images> { return checker.look_at(names[i], 1); },
+      jobs);
+  const auto tell_all = [&](Images images) -> Result<void> {
+    worst = std::max(worst, worst_of(images));
+    for (CheckedImage& image : images) {
+      if (for_ci)
+        all.push_back(std::move(image));
+      else if (options.common.json())
+        TRY(world.out(report::check_json(image, true)));
+      else if (!options.quiet)
+        TRY(world.out(report::check_line(image, style)));
+      if (options.list && options.common.output == "human")
+        TRY(report::write_check_list(image, style, world.sink()));
+    }
+    return {};
+  };
+  TRY(pipeline.run(tell_all));
+  if (for_ci)
+    TRY(tell_for_ci(options, all, world));
+  return exit_status(worst);
+}
+
+Result<ExitStatus> run_verb(const CheckVerbOptions& options, World& world) {
+  TRY(check_no_secrets(options.common));
+  const Checker checker(options, TRY(parse_denials(options.deny)), world);
+  const std::vector<std::string> names = TRY(expand(options, world));
+  const bool is_one = options.images.size() == 1 && names == options.images;
+  if (!is_one)
+    return run_many(options, names, checker, world);
+  const std::vector<CheckedImage> layers = checker.look_at(names.front(), world.workers());
+  if (options.common.output == "sarif" || options.common.output == "junit") {
+    TRY(tell_for_ci(options, layers, world));
+    return exit_status(worst_of(layers));
+  }
+  for (const CheckedImage& layer : layers) {
+    if (layers.size() > 1 && !options.quiet && !options.common.json())
+      TRY(world.out(fmt::format("{}image: {}\n", &layer == layers.data() ? "" : "\n",
+                                to_terminal(layer.filename))));
+    TRY(tell(options, layer, world));
+  }
+  return exit_status(worst_of(layers));
+}
+
+}  // namespace
+
+void register_check(CLI::App& app, World& world, int& status) {
+  add_verb<CheckVerbOptions>(app, "check", "Say what is wrong with images", world, status, options,
+                             run_verb);
+}
+
+}  // namespace coldchain::cli

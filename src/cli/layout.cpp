@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: MIT
+// layout: who owns each byte of an image file.
+#include "app.hpp"
+#include "common_options.hpp"
+#include "verb.hpp"
+
+#include <memory>
+
+#include <coldchain/base/text.hpp>
+#include <coldchain/base/try.hpp>
+#include <coldchain/check/check.hpp>
+#include <coldchain/report/layout_report.hpp>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
+namespace coldchain::cli {
+
+namespace {
+
+struct LayoutOptions {
+  CommonOptions common;
+  std::string image;
+};
+
+void options(CLI::App& app, LayoutOptions& layout) {
+  add_common_options(app, layout.common);
+  app.add_option("IMAGE", layout.image, "Path, block device or json:{…}")
+      ->required()
+      ->type_name("");
+  app.footer("Example: coldchain layout --output=json disk.qcow2");
+}
+
+Result<ExitStatus> run_verb(const LayoutOptions& options, World& world) {
+  const OpenedTree tree = TRY(open_tree(options.common, options.image, false, world, true));
+  const qcow2::Image* image = tree.top->qcow2_image();
+  if (image == nullptr)
+    return fail(ErrorCode::unsupported,
+                fmt::format("'{}' is raw: all of it is the guest's", to_terminal(options.image)));
+  const check::CheckResult result =
+      TRY(check::check(*image, {.deep = false, .workers = world.workers()}));
+  const std::uint64_t file_size = image->file().size();
+  const report::Sink sink = world.sink();
+  report::LayoutWriter writer(options.common.json(), sink);
+  TRY(writer.begin(options.image, file_size));
+  const std::vector<check::LayoutTotal> totals =
+      check::layout(result, image->header().cluster_size(), file_size,
+                    [&](const check::LayoutRange& range) { writer.add(range); });
+  TRY(writer.end(totals, style_for(world, options.common.color)));
+  if (result.is_partial || result.findings.worst() > finding::Severity::leak) {
+    world.complain({ErrorCode::corrupt,
+                    fmt::format("'{}' is damaged, and the layout is as good as its tables; "
+                                "'coldchain check --list' tells what is wrong",
+                                to_terminal(options.image)),
+                    0});
+    return corrupt;
+  }
+  return success;
+}
+
+}  // namespace
+
+void register_layout(CLI::App& app, World& world, int& status) {
+  add_verb<LayoutOptions>(app, "layout", "Say who owns each byte of an image file", world, status,
+                          options, run_verb);
+}
+
+}  // namespace coldchain::cli

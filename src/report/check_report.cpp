@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: MIT
+#include <coldchain/base/text.hpp>
+#include <coldchain/base/try.hpp>
+#include <coldchain/qcow2/tables.hpp>
+#include <coldchain/report/check_report.hpp>
+#include <coldchain/report/findings_report.hpp>
+#include <coldchain/report/json_writer.hpp>
+
+#include <fmt/format.h>
+
+namespace coldchain::report {
+
+namespace {
+
+using finding::Code;
+using finding::Finding;
+using finding::Severity;
+
+constexpr std::size_t flush_at = 1U << 18;
+
+// The message of one finding of a run; empty where qemu-img has none.
+std::string qemu_message(const Finding& finding, std::uint64_t index, std::uint64_t entry) {
+  const std::uint64_t offset = entry & qcow2::offset_mask;
+  switch (finding.code) {
+    case Code::snapshot_entry_incomplete:
+      return fmt::format("ERROR snapshot table entry {} is incomplete", index);
+    case Code::snapshot_with_data_file:
+      return fmt::format("ERROR {} snapshots in image with data file", finding.found);
+    case Code::snapshot_l1_unaligned:
+      return fmt::format(
+          "ERROR snapshot {} l1_offset={:#x}: L1 table is not cluster aligned; snapshot table "
+          "entry "
+          "corrupted",
+          to_terminal(finding.detail), entry);
+    case Code::snapshot_l1_too_large:
+      return fmt::format(
+          "ERROR snapshot {} l1_size={:#x}: L1 table is too large; snapshot table entry corrupted",
+          to_terminal(finding.detail), entry);
+    case Code::l1_entry_reserved:
+      return fmt::format("ERROR found L1 entry with reserved bits set: {:x}", entry);
+    case Code::l2_table_unaligned:
+      return fmt::format("ERROR l2_offset={:x}: Table is not cluster aligned; L1 entry corrupted",
+                         offset);
+    case Code::l2_entry_reserved:
+      return fmt::format("ERROR found l2 entry with reserved bits set: {:x}", entry);
+    case Code::compressed_copied:
+      return fmt::format(
+          "ERROR: coffset=0x{:x}: copied flag must never be set for compressed clusters",
+          finding.found);
+    case Code::compressed_with_data_file:
+      return fmt::format("ERROR compressed cluster {} with data file, entry=0x{:x}", finding.found,
+                         entry & ~qcow2::copied_flag);
+    case Code::compressed_with_subclusters:
+      return fmt::format(
+          "ERROR compressed cluster {} with non-zero subcluster allocation bitmap, entry=0x{:x}",
+          finding.found, entry & ~qcow2::copied_flag);
+    case Code::subclusters_contradict:
+      return fmt::format(
+          "ERROR offset={:x}: Allocated cluster has corrupted subcluster allocation bitmap",
+          offset);
+    case Code::subclusters_without_cluster:
+      return "ERROR: Unallocated cluster has non-zero subcluster allocation map";
+    case Code::zero_cluster_unaligned:
+      return fmt::format(
+          "ERROR offset={:x}: Preallocated cluster is not properly aligned; L2 entry corrupted.",
+          offset);
+    case Code::data_cluster_unaligned:
+      return fmt::format(
+          "ERROR offset={:x}: Data cluster is not properly aligned; L2 entry corrupted.", offset);
+    case Code::reference_past_end:
+      return fmt::format(
+          "ERROR: counting reference for region exceeding the end of the file by one cluster or "
+          "more: offset 0x{:x} size 0x{:x}",
+          entry, finding.expected);
+    case Code::refcount_overflow:
+      return fmt::format(
+          "ERROR: overflow cluster offset=0x{:x}\nUse qemu-img amend to increase the refcount "
+          "entry "
+          "width or qemu-img convert to create a clean copy if the image cannot be opened for "
+          "writing",
+          finding.host.begin.value);
+    case Code::refcount_table_entry_reserved:
+      return fmt::format("ERROR refcount table entry {} has reserved bits set", index);
+    case Code::refcount_block_unaligned:
+      return fmt::format(
+          "ERROR refcount block {} is not cluster aligned; refcount table entry corrupted", index);
+    case Code::refcount_block_past_end:
+      return fmt::format("ERROR refcount block {} is outside image", index);
+    case Code::refcount_block_shared:
+      return fmt::format("ERROR refcount block {} refcount={}", index, finding.found);
+    case Code::refcount_unreadable:
+      return fmt::format("Can't get refcount for cluster {}: Input/output error", index);
+    case Code::refcount_too_low:
+      return fmt::format("ERROR cluster {} refcount={} reference={}", index, finding.found,
+                         finding.expected);
+    case Code::cluster_leaked:
+      return fmt::format("Leaked cluster {} refcount={} reference={}", index, finding.found,
+                         finding.expected);
+    case Code::l1_entry_copied_wrong:
+      return fmt::format("ERROR OFLAG_COPIED L2 cluster: l1_index={} l1_entry={:x} refcount={}",
+                         index, entry, finding.found);
+    case Code::l2_entry_copied_wrong:
+      return fmt::format("ERROR OFLAG_COPIED data cluster: l2_entry={:x} refcount={}", entry,
+                         finding.found);
+    default:
+      return "";
+  }
+}
+
+std::uint64_t count_ours(const CheckedImage& image) {
+  std::uint64_t count = 0;
+  for (const Finding& finding : image.findings) {
+    if (!is_known_to_qemu(finding) && finding::row(finding.code).severity > Severity::note)
+      count += finding.count;
+  }
+  return count;
+}
+
+double percent(std::uint64_t part, std::uint64_t whole) {
+  return static_cast<double>(part) * 100.0 / static_cast<double>(whole);
+}
+
+}  // namespace
+
+bool is_known_to_qemu(const Finding& finding) {
+  return !qemu_message(finding, finding.index, finding.entry).empty();
+}
+
+std::string qemu_messages(const Finding& finding) {
+  std::string out;
+  for (std::uint64_t i = 0; i < finding.count; ++i)
+    out += qemu_message(finding, finding.index + i, finding.entry + i * finding.entry_step) + "\n";
+  return out;
+}
+
+Result<void> write_check_messages(const CheckedImage& image, bool by_runs, const Style& style,
+                                  const Sink& sink) {
+  std::string out;
+  for (const Finding& finding : image.findings) {
+    const bool is_ours = !is_known_to_qemu(finding);
+    if (is_ours && finding::row(finding.code).severity == Severity::note)
+      continue;
+    out += is_ours || (by_runs && finding.count > 1) ? finding_line(style, finding) + "\n"
+                                                     : qemu_messages(finding);
+    if (out.size() >= flush_at)
+      TRY(sink(std::exchange(out, {})));
+  }
+  for (const Finding& finding : image.denied)
+    out += fmt::format("denied {}\n", finding_line(style, finding));
+  if (image.omitted != 0)
+    out += fmt::format("{} more findings are counted, but not told\n", image.omitted);
+  return out.empty() ? Result<void>{} : sink(out);
+}
+
+Result<void> write_check_text(const CheckedImage& image, const Sink& sink) {
+  const check::Counts& counts = image.counts;
+  const std::uint64_t ours = count_ours(image);
+  std::string out;
+  if (counts.corruptions == 0 && counts.leaks == 0 && counts.check_errors == 0 && ours == 0 &&
+      image.denied.empty())
+    out += "No errors were found on the image.\n";
+  if (counts.corruptions != 0)
+    out += fmt::format(
+        "\n{} errors were found on the image.\nData may be corrupted, or further writes to the "
+        "image may corrupt it.\n",
+        counts.corruptions);
+  if (counts.leaks != 0)
+    out += fmt::format(
+        "\n{} leaked clusters were found on the image.\nThis means waste of disk space, but no "
+        "harm "
+        "to data.\n",
+        counts.leaks);
+  if (counts.check_errors != 0)
+    out +=
+        fmt::format("\n{} internal errors have occurred during the check.\n", counts.check_errors);
+  if (ours != 0)
+    out +=
+        fmt::format("\n{} findings that qemu-img does not look for; '--list' tells more.\n", ours);
+  if (!image.denied.empty())
+    out += fmt::format("\n{} findings refuse the image.\n", image.denied.size());
+  if (counts.total_clusters != 0 && counts.allocated_clusters != 0)
+    out +=
+        fmt::format("{}/{} = {:.2f}% allocated, {:.2f}% fragmented, {:.2f}% compressed clusters\n",
+                    counts.allocated_clusters, counts.total_clusters,
+                    percent(counts.allocated_clusters, counts.total_clusters),
+                    percent(counts.fragmented_clusters, counts.allocated_clusters),
+                    percent(counts.compressed_clusters, counts.allocated_clusters));
+  if (counts.image_end_offset != 0)
+    out += fmt::format("Image end offset: {}\n", counts.image_end_offset);
+  return sink(out);
+}
+
+Result<void> write_check_list(const CheckedImage& image, const Style& style, const Sink& sink) {
+  std::string out;
+  for (const Finding& finding : image.findings) {
+    out +=
+        fmt::format("{} {}\n", static_cast<unsigned>(finding.code), finding_line(style, finding));
+    if (out.size() >= flush_at)
+      TRY(sink(std::exchange(out, {})));
+  }
+  return out.empty() ? Result<void>{} : sink(out);
+}
+
+namespace {
+
+// A document without its layout. No string of ours holds a line break: they are escaped.
+std::string on_one_line(const std::string& json) {
+  std::string out;
+  for (std::size_t i = 0; i < json.size(); ++i) {
+    if (json[i] != '\n')
+      out += json[i];
+    else
+      i = std::min(json.find_first_not_of(' ', i + 1), json.size()) - 1;
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string check_json(const CheckedImage& image, bool is_compact) {
+  const check::Counts& counts = image.counts;
+  JsonWriter json;
+  json.begin_object();
+  const auto optional = [&](const char* name, std::uint64_t value) {
+    if (value != 0)
+      json.member(name, value);
+  };
+  optional("image-end-offset", counts.image_end_offset);
+  optional("compressed-clusters", counts.compressed_clusters);
+  optional("total-clusters", counts.total_clusters);
+  optional("corruptions", counts.corruptions);
+  json.member("check-errors", counts.check_errors);
+  optional("leaks", counts.leaks);
+  optional("allocated-clusters", counts.allocated_clusters);
+  json.name_member("filename", image.filename).member("format", "qcow2");
+  optional("fragmented-clusters", counts.fragmented_clusters);
+  json.key("coldchain")
+      .begin_object()
+      .member("verdict", to_string(image.verdict))
+      .member("partial", image.is_partial)
+      .member("omitted", image.omitted);
+  json.key("denied").begin_array();
+  for (const Finding& finding : image.denied)
+    json.value(finding::row(finding.code).slug);
+  json.end_array();
+  json.key("failures").begin_array();
+  for (const std::string& failure : image.failures)
+    json.value(failure);
+  json.end_array();
+  write_findings(json, image.findings);
+  json.end_object().end_object();
+  const std::string text = json.take();
+  return (is_compact ? on_one_line(text) : text) + "\n";
+}
+
+std::string_view to_string(Verdict verdict) {
+  switch (verdict) {
+    case Verdict::clean:
+      return "clean";
+    case Verdict::no_checks:
+      return "no checks";
+    case Verdict::leaks:
+      return "leaks";
+    case Verdict::corrupt:
+      return "corrupt";
+    case Verdict::failed:
+      return "failed";
+  }
+  return "";
+}
+
+std::string check_line(const CheckedImage& image, const Style& style) {
+  const Style::Ink ink = image.verdict < Verdict::leaks ? Style::Ink::plain : Style::Ink::red;
+  std::string line = style.paint(ink, fmt::format("{:<10}", to_string(image.verdict)));
+  line += fmt::format("{:>10} errors {:>10} leaks {:>6} others  {}", image.counts.corruptions,
+                      image.counts.leaks, count_ours(image), to_terminal(image.filename));
+  for (const Finding& finding : image.denied)
+    line += fmt::format(": denied {}", finding::row(finding.code).slug);
+  for (const std::string& failure : image.failures)
+    line += ": " + to_terminal(failure);
+  return line + "\n";
+}
+
+}  // namespace coldchain::report

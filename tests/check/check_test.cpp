@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: MIT
+#include "damage.hpp"
+
+#include <set>
+
+#include <coldchain/check/check.hpp>
+#include <coldchain/io/memory_file.hpp>
+
+#include <doctest/doctest.h>
+
+using namespace coldchain;
+using namespace coldchain::check;
+using finding::Code;
+using testing::Damage;
+using testing::ImageBuilder;
+using testing::ImageOptions;
+
+namespace {
+
+CheckResult checked(const Bytes& bytes, unsigned workers = 1) {
+  const io::MemoryFile file(bytes);
+  Result<qcow2::Image> image = qcow2::Image::open_damaged(file);
+  REQUIRE_MESSAGE(image.has_value(), image.error().message);
+  Result<CheckResult> result = check::check(*image, {.deep = true, .workers = workers});
+  REQUIRE_MESSAGE(result.has_value(), result.error().message);
+  return std::move(*result);
+}
+
+std::set<Code> codes(const CheckResult& result) {
+  std::set<Code> all;
+  for (const finding::Finding& finding : result.findings.runs())
+    all.insert(finding.code);
+  return all;
+}
+
+}  // namespace
+
+TEST_CASE("check: every recipe's damage is found, and nothing in the sound image") {
+  for (const Damage& damage : testing::damages()) {
+    CAPTURE(damage.name);
+    const std::set<Code> found = codes(checked(damage.image()));
+    for (const Code code : damage.expected)
+      CHECK_MESSAGE(found.contains(code), finding::row(code).slug);
+    const std::set<Code> sound = codes(checked(damage.sound.build().flat()));
+    for (const Code code : sound)
+      CHECK_MESSAGE(finding::row(code).severity == finding::Severity::note,
+                    finding::row(code).slug);
+  }
+}
+
+TEST_CASE("check: the result does not depend on the number of workers") {
+  for (const Damage& damage : testing::damages()) {
+    CAPTURE(damage.name);
+    const CheckResult one = checked(damage.image(), 1);
+    const CheckResult four = checked(damage.image(), 4);
+    CHECK(one.counts.corruptions == four.counts.corruptions);
+    CHECK(one.counts.leaks == four.counts.leaks);
+    CHECK(one.findings.runs().size() == four.findings.runs().size());
+  }
+}
+
+TEST_CASE("check: each finding that an image can have has a recipe or a test elsewhere") {
+  std::set<Code> known;
+  for (const Damage& damage : testing::damages())
+    known.insert(damage.expected.begin(), damage.expected.end());
+  // Of links, uploads and what only hostile or unreadable files have: tests of their own.
+  const std::set<Code> elsewhere = {Code::mapping_not_walked, Code::table_unreadable,
+                                    Code::data_file_too_short};
+  for (const finding::Row& row : finding::catalogue()) {
+    const auto number = static_cast<unsigned>(row.code);
+    if (number >= 3000 && number < 3700 && !elsewhere.contains(row.code))
+      CHECK_MESSAGE(known.contains(row.code), row.slug);
+  }
+}
+
+TEST_CASE("check: says where: structure, index, host and guest range, entry") {
+  const auto& all = testing::damages();
+  const auto damage = std::find_if(all.begin(), all.end(), [](const Damage& candidate) {
+    return candidate.name == "l2-entry-reserved";
+  });
+  const CheckResult result = checked(damage->image());
+  REQUIRE(result.findings.runs().size() == 1);
+  const finding::Finding& finding = result.findings.runs().front();
+  CHECK(finding.structure == finding::Structure::l2_table);
+  CHECK(finding.index == 4);
+  CHECK(finding.host.size() == 8);
+  CHECK(finding.guest == GuestRange{{4 * 4096}, {5 * 4096}});
+  CHECK((finding.entry >> 56 & 1) == 1);
+}
+
+TEST_CASE("check: one L2 table named by very many entries is read once") {
+  ImageOptions options;
+  options.cluster_bits = 9;
+  options.size = 1ULL << 31;  // 65,536 L1 entries
+  const Bytes sound = ImageBuilder(options).data(0, 'a').build().flat();
+  testing::Patient patient(sound);
+  for (std::uint64_t i = 1; i < 65536; ++i)
+    patient.set(patient.l1_entry(i), patient.at(patient.l1_entry()));
+  const CheckResult result = checked(patient.bytes());
+  CHECK(result.counts.allocated_clusters == 65536);
+  CHECK(codes(result).contains(Code::refcount_too_low));
+}
+
+TEST_CASE("check: tables that overlap without end are left out, and the result says so") {
+  ImageOptions options;
+  options.cluster_bits = 21;
+  options.size = 1ULL << 50;  // 2,048 L1 entries
+  testing::Patient patient(ImageBuilder(options).data(0, 'a').build().flat());
+  const std::uint64_t first = patient.at(patient.l1_entry());
+  for (std::uint64_t i = 1; i < 2048; ++i)
+    patient.set(patient.l1_entry(i), (first & ~(1ULL << 63)) + 512 * i);
+  const CheckResult result = checked(patient.bytes());
+  CHECK(result.is_partial);
+  CHECK(codes(result).contains(Code::mapping_not_walked));
+}
+
+TEST_CASE("check: a data file that ends too early is told") {
+  ImageOptions options;
+  options.data_file = "data";
+  ImageBuilder builder(options);
+  builder.data(0, 'a');
+  const io::MemoryFile file(builder.build().flat());
+  const io::MemoryFile data(Bytes(65536));
+  qcow2::Image image = qcow2::Image::open_damaged(file).value();
+  image.attach_data_file(data);
+  const CheckResult result = check::check(image, {.deep = false, .workers = 1}).value();
+  CHECK(codes(result) == std::set{Code::data_file_too_short});
+}
+
+TEST_CASE("check: unknown incompatible features are an error") {
+  ImageBuilder builder{ImageOptions{}};
+  builder.patch_header([](qcow2::Header& h) { h.incompatible_features |= 1ULL << 30; });
+  const io::MemoryFile file(builder.build().flat());
+  const qcow2::Image image = qcow2::Image::open_damaged(file).value();
+  CHECK_FALSE(check::check(image, {}).has_value());
+}

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: MIT
+#include "damage.hpp"
+
+#include <random>
+
+#include <coldchain/check/stored_refcounts.hpp>
+#include <coldchain/io/memory_file.hpp>
+
+#include <doctest/doctest.h>
+
+using namespace coldchain;
+using check::StoredRefcounts;
+using testing::ImageBuilder;
+using testing::ImageOptions;
+using testing::Patient;
+
+TEST_CASE("StoredRefcounts: answers as the blocks say, at every width") {
+  for (std::uint32_t order = 0; order <= 6; ++order) {
+    ImageOptions options;
+    options.refcount_order = order;
+    options.cluster_bits = 9;
+    Patient patient(ImageBuilder(options).data(0, 'a').data(1, 'b').build().flat());
+    std::mt19937_64 random(order);
+    const std::uint64_t most = ~0ULL >> (64 - (1U << order));
+    const std::uint64_t clusters = (8ULL << 9) >> order;
+    for (std::uint64_t cluster = 0; cluster < clusters; ++cluster)
+      patient.set_refcount(cluster, random() % 3 == 0 ? random() & most : random() % 2);
+    const io::MemoryFile file(patient.bytes());
+    const auto stored = StoredRefcounts::read(file, patient.header(), 2).value();
+    CAPTURE(order);
+    for (std::uint64_t cluster = 0; cluster < clusters; ++cluster) {
+      CHECK(stored.at(cluster) == patient.refcount(cluster));
+      CHECK(stored.is_one(cluster) == (patient.refcount(cluster) == 1));
+    }
+    for (std::uint64_t first = 0; first < clusters; first += 7) {
+      for (const bool is_copied : {false, true}) {
+        std::uint64_t expected = 0;
+        while (expected < 100 &&
+               (patient.refcount((first + expected) % clusters) == 1) == is_copied &&
+               first + expected < clusters)
+          ++expected;
+        CHECK(std::min(clusters - first, stored.agreeing_from(first, 100, is_copied)) ==
+              std::min(clusters - first, expected));
+      }
+    }
+  }
+}
+
+TEST_CASE("StoredRefcounts: a block that cannot be there is unreadable, a missing one is zero") {
+  Patient patient(ImageBuilder(ImageOptions{}).data(0, 'a').build().flat());
+  patient.set(patient.refcount_table_entry(1), 0x10200);
+  patient.set(patient.refcount_table_entry(3), ~0xffffULL);
+  const io::MemoryFile file(patient.bytes());
+  const auto stored = StoredRefcounts::read(file, patient.header(), 1).value();
+  CHECK(stored.at(0) == 1);
+  CHECK_FALSE(stored.at(32768).has_value());
+  CHECK_FALSE(stored.is_one(32768).has_value());
+  CHECK(stored.at(2 * 32768) == 0);
+  CHECK_FALSE(stored.at(3 * 32768).has_value());
+  CHECK(stored.at(1ULL << 50) == 0);
+  CHECK(stored.end() == 4 * 32768);
+}

@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: MIT
+#include "damage.hpp"
+#include "fake_world.hpp"
+#include "temp_folder.hpp"
+
+#include <algorithm>
+#include <filesystem>
+
+#include <doctest/doctest.h>
+#include <nlohmann/json.hpp>
+#include <pugixml.hpp>
+
+using namespace coldchain;
+using testing::FakeWorld;
+using testing::ImageBuilder;
+using testing::ImageOptions;
+using testing::Ran;
+
+namespace {
+
+Bytes damaged(const std::string& name) {
+  const auto& all = testing::damages();
+  const auto found = std::find_if(all.begin(), all.end(),
+                                  [&](const testing::Damage& d) { return d.name == name; });
+  REQUIRE(found != all.end());
+  return found->image();
+}
+
+Bytes sound() {
+  return ImageBuilder(ImageOptions{}).data(0, 'a').compressed(3, 'c').build().flat();
+}
+
+Ran check(std::vector<std::string> arguments, std::map<std::string, Bytes> files,
+          bool terminal = false) {
+  FakeWorld world;
+  world.memory = std::move(files);
+  world.terminal = terminal;
+  arguments.insert(arguments.begin(), "check");
+  const int status = cli::run(arguments, world);
+  return {status, world.out_text, world.err_text};
+}
+
+}  // namespace
+
+TEST_CASE("check: of a sound image prints qemu-img's summary, golden") {
+  const Ran ran = check({"a"}, {{"a", sound()}});
+  CHECK(ran.status == 0);
+  CHECK(ran.err.empty());
+  CHECK(ran.out ==
+        "No errors were found on the image.\n"
+        "2/16 = 12.50% allocated, 50.00% fragmented, 50.00% compressed clusters\n"
+        "Image end offset: 458752\n");
+  CHECK(check({"-q", "a"}, {{"a", sound()}}).out.empty());
+}
+
+TEST_CASE("check: of a damaged image prints qemu-img's messages and every finding, golden") {
+  const Ran ran = check({"--list", "a"}, {{"a", damaged("refcount-two")}});
+  CHECK(ran.status == 2);
+  CHECK(ran.err ==
+        "Leaked cluster 4 refcount=2 reference=1\n"
+        "ERROR OFLAG_COPIED data cluster: l2_entry=8000000000004000 refcount=2\n");
+  CHECK(ran.out ==
+        R"(
+1 errors were found on the image.
+Data may be corrupted, or further writes to the image may corrupt it.
+
+1 leaked clusters were found on the image.
+This means waste of disk space, but no harm to data.
+14/1024 = 1.37% allocated, 0.00% fragmented, 0.00% compressed clusters
+Image end offset: 81920
+3106 leak cluster-leaked: host cluster 4, host 0x4000-0x5000, expected 1, found 2. Lower the refcount, unless the cluster may hold lost data.
+3213 corruption l2-entry-copied-wrong: L2 table 3, host 0xf018-0xf020, guest 0x3000-0x4000, entry 0x8000000000004000, found 2. Set the flag by the refcount.
+)");
+}
+
+TEST_CASE("check: damage that qemu-img does not look for is told, and decides the status") {
+  const Ran ran = check({"a"}, {{"a", damaged("data-in-l1-table-and-counted")}});
+  CHECK(ran.status == 2);
+  CHECK(ran.err.find("corruption data-in-metadata: host cluster") != std::string::npos);
+  CHECK(ran.out.find("No errors were found") == std::string::npos);
+  CHECK(ran.out.find("1 findings that qemu-img does not look for; '--list' tells more.") !=
+        std::string::npos);
+}
+
+TEST_CASE("check: destroyed compressed data is found with --deep only") {
+  const std::map<std::string, Bytes> files = {{"a", damaged("compressed-data-destroyed")}};
+  CHECK(check({"a"}, files).status == 0);
+  const Ran deep = check({"--deep", "a"}, files);
+  CHECK(deep.status == 2);
+  CHECK(deep.err.find("compressed-data-bad: L2 table 30") != std::string::npos);
+}
+
+TEST_CASE("check: goes on where qemu-img stops, says so and exits with 1") {
+  const Ran ran = check({"a"}, {{"a", damaged("snapshots-unaligned")}});
+  CHECK(ran.status == 1);
+  CHECK(ran.err.find("coldchain: Check failed: Invalid argument\n") != std::string::npos);
+  CHECK(ran.err.find("snapshot-table-unaligned") != std::string::npos);
+  CHECK(ran.out.find("Image end offset: ") != std::string::npos);
+}
+
+TEST_CASE("check: an image whose backing file is gone is checked all the same, with status 1") {
+  ImageOptions options;
+  options.backing_file = "gone";
+  options.backing_format = "qcow2";
+  const std::map<std::string, Bytes> files = {
+      {"a", ImageBuilder(options).data(0, 'a').build().flat()}};
+  const Ran ran = check({"a"}, files);
+  CHECK(ran.status == 1);
+  CHECK(ran.out.find("1/16 = 6.25% allocated") != std::string::npos);
+  CHECK(ran.err.find("Could not open 'gone'") != std::string::npos);
+  CHECK(check({"--no-follow", "a"}, files).status == 0);
+  const Ran chain = check({"--backing-chain", "a"}, files);
+  CHECK(chain.status == 1);
+  CHECK(chain.err.find("fatal link-missing") != std::string::npos);
+}
+
+TEST_CASE("check: on a terminal, neighbours that are alike are one line") {
+  const std::map<std::string, Bytes> files = {{"a", damaged("all-refcounts-zero")}};
+  const Ran pipe = check({"a"}, files);
+  const Ran terminal = check({"--color=never", "a"}, files, true);
+  CHECK(pipe.err.find("ERROR cluster 1 refcount=0 reference=1\nERROR cluster 2 ") !=
+        std::string::npos);
+  CHECK(terminal.err.find("refcount-too-low: host cluster 0 and 19 more") != std::string::npos);
+  CHECK(terminal.err.size() * 3 < pipe.err.size());
+}
+
+TEST_CASE("check: a raw image has no checks, what cannot be opened is status 1") {
+  CHECK(check({"a"}, {{"a", Bytes(512)}}).status == 63);
+  CHECK(check({"-f", "qcow2", "a"}, {{"a", Bytes(512)}}).status == 1);
+  CHECK(check({"none"}, {{"a", Bytes(512)}}).status == 1);
+}
+
+TEST_CASE("check: JSON has qemu-img's members in their order and ours under coldchain") {
+  const Ran ran = check({"--output=json", "a"}, {{"a", damaged("refcount-two")}});
+  const auto json = nlohmann::ordered_json::parse(ran.out);
+  std::vector<std::string> keys;
+  for (const auto& [key, value] : json.items())
+    keys.push_back(key);
+  CHECK(keys == std::vector<std::string>{"image-end-offset", "total-clusters", "corruptions",
+                                         "check-errors", "leaks", "allocated-clusters", "filename",
+                                         "format", "coldchain"});
+  const auto& ours = json["coldchain"];
+  CHECK(ours["verdict"] == "corrupt");
+  REQUIRE(ours["findings"].size() == 2);
+  CHECK(ours["findings"][0]["name"] == "cluster-leaked");
+  CHECK(ours["findings"][0]["host"]["offset"] == 0x4000);
+  CHECK(ours["findings"][1]["guest"]["length"] == 4096);
+}
+
+TEST_CASE("check: of many images prints a line each, and the worst status") {
+  const std::map<std::string, Bytes> files = {{"a", sound()},
+                                              {"b", damaged("leaked-cluster")},
+                                              {"c", damaged("refcount-zero")},
+                                              {"d", Bytes(512)}};
+  const Ran ran = check({"a", "b", "c", "d"}, files);
+  CHECK(ran.status == 2);
+  CHECK(ran.out ==
+        "clean              0 errors          0 leaks      0 others  a\n"
+        "leaks              0 errors          1 leaks      0 others  b\n"
+        "corrupt            2 errors          0 leaks      0 others  c\n"
+        "no checks          0 errors          0 leaks      0 others  d\n");
+  CHECK(check({"a", "b"}, files).status == 3);
+  CHECK(check({"a", "d"}, files).status == 63);
+  CHECK(check({"c", "none"}, files).status == 1);
+  CHECK(check({"--jobs=1", "a", "b", "c", "d"}, files).out == ran.out);
+  const Ran json = check({"--output=json", "a", "b"}, files);
+  CHECK(std::count(json.out.begin(), json.out.end(), '\n') == 2);
+  CHECK(nlohmann::json::parse(json.out.substr(0, json.out.find('\n')))["filename"] == "a");
+}
+
+TEST_CASE("check: of a folder checks its images, not the raw disks") {
+  const testing::TempFolder folder;
+  ImageBuilder(ImageOptions{}).data(0, 'a').build().write_to(folder / "one");
+  ImageBuilder(ImageOptions{}).data(0, 'a').build().write_to(folder / "two");
+  testing::write_file(folder / "raw", std::string(512, 'x'));
+  const Ran ran = testing::run_coldchain({"check", folder.path()});
+  CHECK(ran.status == 0);
+  CHECK(std::count(ran.out.begin(), ran.out.end(), '\n') == 2);
+}
+
+TEST_CASE("check: an upload is refused by what --deny names") {
+  ImageOptions options;
+  options.backing_file = "../etc/passwd";
+  options.backing_format = "raw";
+  const std::map<std::string, Bytes> files = {{"a", ImageBuilder(options).build().flat()}};
+  CHECK(check({"--no-follow", "a"}, files).status == 0);
+  const Ran denied = check({"--no-follow", "--deny", "upload", "a"}, files);
+  CHECK(denied.status == 2);
+  CHECK(denied.err.find("denied note upload-has-backing: ../etc/passwd\n") != std::string::npos);
+  CHECK(denied.err.find("denied note upload-name-escapes") != std::string::npos);
+  CHECK(denied.out.find("2 findings refuse the image.") != std::string::npos);
+  CHECK(check({"--no-follow", "--deny", "3704,upload-is-encrypted", "a"}, files).status == 0);
+  CHECK(check({"--deny", "nonsense", "a"}, files).status == 1);
+}
+
+TEST_CASE("check: each reason to refuse an upload is found") {
+  const auto denied = [](const std::function<void(qcow2::Header&)>& change) {
+    ImageBuilder builder{ImageOptions{}};
+    builder.patch_header(change);
+    return check({"--no-follow", "--deny", "upload", "a"}, {{"a", builder.build().flat()}}).err;
+  };
+  CHECK(denied([](qcow2::Header& h) { h.crypt_method = 1; }).find("upload-is-encrypted") !=
+        std::string::npos);
+  ImageOptions huge;
+  huge.cluster_bits = 21;
+  huge.size = (64ULL << 40) + 512;
+  CHECK(check({"--no-follow", "--deny", "upload", "a"}, {{"a", ImageBuilder(huge).build().flat()}})
+            .err.find("upload-size-absurd") != std::string::npos);
+  ImageOptions external;
+  external.data_file = "/dev/sda";
+  const Ran data = check({"--no-follow", "--deny", "upload", "a"},
+                         {{"a", ImageBuilder(external).build().flat()}});
+  CHECK(data.err.find("upload-has-data-file: /dev/sda") != std::string::npos);
+  CHECK(data.err.find("upload-name-escapes: /dev/sda") != std::string::npos);
+}
+
+TEST_CASE("check: SARIF has a result per finding with its place in the file") {
+  const Ran ran = check({"--output=sarif", "a", "none"}, {{"a", damaged("refcount-two")}});
+  const auto run = nlohmann::json::parse(ran.out)["runs"][0];
+  CHECK(run["tool"]["driver"]["rules"].size() == finding::catalogue().size());
+  REQUIRE(run["results"].size() == 3);
+  CHECK(run["results"][0]["ruleId"] == "cluster-leaked");
+  CHECK(run["results"][0]["level"] == "warning");
+  CHECK(run["results"][1]["level"] == "error");
+  const auto& place = run["results"][0]["locations"][0]["physicalLocation"];
+  CHECK(place["artifactLocation"]["uri"] == "a");
+  CHECK(place["region"]["byteOffset"] == 0x4000);
+  CHECK(run["results"][2]["ruleId"] == "check-failed");
+}
+
+TEST_CASE("check: JUnit has a suite per image, and a failed case per finding above a note") {
+  const Ran ran =
+      check({"--output=junit", "a", "b"}, {{"a", damaged("refcount-two")}, {"b", sound()}});
+  pugi::xml_document document;
+  REQUIRE(document.load_string(ran.out.c_str()));
+  const auto suites = document.child("testsuites");
+  const auto first = suites.first_child();
+  CHECK(std::string(first.attribute("name").value()) == "a");
+  CHECK(first.attribute("failures").as_int() == 2);
+  CHECK(suites.last_child().attribute("failures").as_int() == 0);
+  CHECK(suites.last_child().attribute("tests").as_int() == 1);
+}
+
+TEST_CASE("layout: ranges cover the file once, and the totals add up to its size") {
+  for (const testing::Damage& damage : testing::damages()) {
+    CAPTURE(damage.name);
+    FakeWorld world;
+    world.memory = {{"a", damage.image()}};
+    (void)cli::run({"layout", "--output=json", "a"}, world);
+    const auto json = nlohmann::json::parse(world.out_text);
+    std::uint64_t at = 0;
+    for (const auto& range : json["ranges"]) {
+      CHECK(range["offset"] == at);
+      at += range["length"].get<std::uint64_t>();
+    }
+    CHECK(at == world.memory["a"].size());
+    std::uint64_t sum = 0;
+    for (const auto& [owner, bytes] : json["totals"].items())
+      sum += bytes.get<std::uint64_t>();
+    CHECK(sum == at);
+  }
+}
+
+TEST_CASE("layout: names leaks, free space and compressed data") {
+  FakeWorld world;
+  world.memory = {{"a", damaged("leaked-cluster")}, {"b", sound()}};
+  CHECK(cli::run({"layout", "a"}, world) == 0);
+  CHECK(world.out_text.find("leaked") != std::string::npos);
+  CHECK(cli::run({"layout", "b"}, world) == 0);
+  CHECK(world.out_text.find("compressed data") != std::string::npos);
+  world.memory = {{"a", damaged("refcount-zero")}};
+  CHECK(cli::run({"layout", "a"}, world) == 2);
+}

@@ -1,0 +1,519 @@
+// SPDX-License-Identifier: MIT
+#include "damage.hpp"
+
+#include <algorithm>
+
+#include <coldchain/qcow2/refcounts.hpp>
+#include <coldchain/qcow2/tables.hpp>
+#include <coldchain/qcow2/wire.hpp>
+
+namespace coldchain::testing {
+
+namespace {
+
+using finding::Code;
+using qcow2::copied_flag;
+using qcow2::Header;
+
+constexpr std::uint64_t past_everything = 1ULL << 40;
+
+ImageOptions small_clusters() {
+  ImageOptions options;
+  options.cluster_bits = 12;
+  options.size = 4 << 20;
+  return options;
+}
+
+ImageBuilder filled(const ImageOptions& options) {
+  ImageBuilder builder(options);
+  for (std::uint64_t cluster = 0; cluster < 12; ++cluster)
+    builder.data(cluster, static_cast<std::uint8_t>(cluster + 1));
+  builder.zero(12).zero_reserved(13).data(600, 'z');
+  return builder;
+}
+
+ImageBuilder plain() {
+  return filled(small_clusters());
+}
+
+ImageBuilder with_snapshot() {
+  return plain().snapshot("1", "first").data(20, 'n');
+}
+
+ImageBuilder with_bitmap() {
+  return plain().bitmap("nightly", 2);
+}
+
+ImageBuilder with_compressed() {
+  return plain().compressed(30, 'c').compressed(31, 'd');
+}
+
+ImageBuilder with_subclusters() {
+  ImageOptions options = small_clusters();
+  options.cluster_bits = 14;
+  options.extended_l2 = true;
+  ImageBuilder builder(options);
+  builder.subclusters(0, 0xff, 0xff00, 'x').subclusters(1, 0xffffffff, 0, 'y').compressed(2, 'c');
+  return builder;
+}
+
+ImageBuilder with_data_file() {
+  ImageOptions options = small_clusters();
+  options.data_file = "data";
+  ImageBuilder builder(options);
+  builder.data(0, 'a').data(3, 'b');
+  return builder;
+}
+
+ImageBuilder version2() {
+  ImageOptions options = small_clusters();
+  options.version = 2;
+  ImageBuilder builder(options);
+  builder.data(0, 'a').data(1, 'b');
+  return builder;
+}
+
+ImageBuilder narrow() {
+  ImageOptions options = small_clusters();
+  options.refcount_order = 0;
+  return filled(options);
+}
+
+// Header bits and fields.
+void add_header_damages(std::vector<Damage>& all) {
+  const auto header = [&](const char* name, void (*change)(Header&), Code code) {
+    all.push_back({name, plain(), [change](Patient& p) { p.set_header(change); }, {code}});
+  };
+  header(
+      "dirty-bit", [](Header& h) { h.incompatible_features |= 1; }, Code::image_dirty);
+  header(
+      "corrupt-bit", [](Header& h) { h.incompatible_features |= 2; }, Code::image_corrupt_bit);
+  header(
+      "unknown-compatible-bit", [](Header& h) { h.compatible_features |= 1ULL << 40; },
+      Code::header_unknown_compatible);
+  header(
+      "unknown-autoclear-bit", [](Header& h) { h.autoclear_features |= 1ULL << 9; },
+      Code::header_unknown_autoclear);
+  header(
+      "no-refcount-table", [](Header& h) { h.refcount_table_clusters = 0; },
+      Code::header_no_refcount_table);
+  header(
+      "refcount-table-past-end", [](Header& h) { h.refcount_table_offset = past_everything; },
+      Code::reference_past_end);
+  header(
+      "refcount-table-is-l1-table", [](Header& h) { h.refcount_table_offset = h.l1_table_offset; },
+      Code::structures_overlap);
+  header(
+      "l1-table-past-end", [](Header& h) { h.l1_table_offset = past_everything; },
+      Code::reference_past_end);
+  header(
+      "l1-table-is-header", [](Header& h) { h.l1_table_offset = 0; }, Code::structures_overlap);
+  header(
+      "snapshots-unaligned", [](Header& h) { h.snapshots_offset = 512; },
+      Code::snapshot_table_unaligned);
+  header(
+      "too-many-snapshots", [](Header& h) { h.nb_snapshots = 70000; },
+      Code::snapshot_table_too_large);
+  header(
+      "snapshots-in-nothing",
+      [](Header& h) {
+        h.nb_snapshots = 2;
+        h.snapshots_offset = past_everything;
+      },
+      Code::snapshot_entry_incomplete);
+  header(
+      "bitmaps-bit-without-extension",
+      [](Header& h) { h.autoclear_features |= qcow2::autoclear::bitmaps; },
+      Code::bitmap_directory_bad);
+  header(
+      "header-length-odd",
+      [](Header& h) {
+        h.additional_fields.resize(h.additional_fields.size() + 1);
+        h.header_length += 1;
+      },
+      Code::header_length_unaligned);
+  header(
+      "extension-twice",
+      [](Header& h) {
+        h.extensions.push_back({0x12345678, Bytes(8), {}});
+        h.extensions.push_back({0x12345678, Bytes(8), {}});
+      },
+      Code::header_extension_repeated);
+  header(
+      "backing-name-over-header",
+      [](Header& h) {
+        h.backing_file_offset = 40;
+        h.backing_file_size = 4;
+        h.backing_file_bytes = std::nullopt;
+      },
+      Code::header_backing_name_overlaps);
+  header(
+      "luks-without-header", [](Header& h) { h.crypt_method = 2; }, Code::encryption_header_bad);
+  all.push_back({"luks-header-past-end",
+                 plain(),
+                 [](Patient& p) {
+                   p.set_header([](Header& h) {
+                     h.crypt_method = 2;
+                     Bytes pointer;
+                     append(pointer, qcow2::wire::EncryptionHeaderPointer{past_everything, 4096U});
+                     h.extensions.push_back({qcow2::extension::encryption_header, pointer, {}});
+                   });
+                 },
+                 {Code::reference_past_end}});
+}
+
+void add_refcount_damages(std::vector<Damage>& all) {
+  const auto harm = [&](const char* name, std::function<void(Patient&)> change,
+                        std::vector<Code> codes) {
+    all.push_back({name, plain(), std::move(change), std::move(codes)});
+  };
+  harm("refcount-zero", [](Patient& p) { p.set_refcount(p.host_cluster(3), 0); },
+       {Code::refcount_too_low, Code::l2_entry_copied_wrong});
+  harm("refcount-two", [](Patient& p) { p.set_refcount(p.host_cluster(3), 2); },
+       {Code::cluster_leaked, Code::l2_entry_copied_wrong});
+  harm("refcount-of-l1-zero",
+       [](Patient& p) { p.set_refcount(p.header().l1_table_offset / p.cluster_size(), 0); },
+       {Code::refcount_too_low});
+  harm("refcount-of-l2-two",
+       [](Patient& p) {
+         p.set_refcount((p.at(p.l1_entry()) & qcow2::offset_mask) / p.cluster_size(), 2);
+       },
+       {Code::cluster_leaked, Code::l1_entry_copied_wrong});
+  harm("refcount-of-header-zero", [](Patient& p) { p.set_refcount(0, 0); },
+       {Code::refcount_too_low});
+  harm("all-refcounts-zero",
+       [](Patient& p) {
+         for (std::uint64_t cluster = 0; cluster < p.bytes().size() / p.cluster_size(); ++cluster)
+           p.set_refcount(cluster, 0);
+       },
+       {Code::refcount_too_low});
+  harm("leak-behind-the-end",
+       [](Patient& p) { p.set_refcount(p.bytes().size() / p.cluster_size() + 5, 1); },
+       {Code::refcount_past_end});
+  harm("leaked-cluster",
+       [](Patient& p) {
+         p.set_refcount(p.bytes().size() / p.cluster_size(), 1);
+         p.resize(p.bytes().size() + p.cluster_size());
+       },
+       {Code::cluster_leaked});
+  harm("refcount-block-missing", [](Patient& p) { p.set(p.refcount_table_entry(), 0); },
+       {Code::refcount_too_low});
+  harm("refcount-block-unaligned",
+       [](Patient& p) { p.set(p.refcount_table_entry(), p.at(p.refcount_table_entry()) + 512); },
+       {Code::refcount_block_unaligned, Code::refcount_unreadable});
+  harm("refcount-block-past-end",
+       [](Patient& p) { p.set(p.refcount_table_entry(), past_everything); },
+       {Code::refcount_block_past_end, Code::refcount_too_low});
+  harm("refcount-block-past-every-file",
+       [](Patient& p) { p.set(p.refcount_table_entry(), ~0xfffULL); }, {Code::refcount_unreadable});
+  harm("refcount-table-entry-reserved",
+       [](Patient& p) { p.set(p.refcount_table_entry(), p.at(p.refcount_table_entry()) | 1); },
+       {Code::refcount_table_entry_reserved});
+  harm("refcount-block-twice",
+       [](Patient& p) { p.set(p.refcount_table_entry(1), p.at(p.refcount_table_entry())); },
+       {Code::refcount_block_shared});
+  harm("refcount-block-is-header", [](Patient& p) { p.set(p.refcount_table_entry(1), 0x0); }, {});
+  harm("refcount-block-is-data",
+       [](Patient& p) { p.set(p.refcount_table_entry(1), p.host_cluster(2) * p.cluster_size()); },
+       {Code::refcount_block_shared, Code::data_in_metadata});
+  all.push_back({"refcount-of-one-bit-overflows",
+                 narrow(),
+                 [](Patient& p) { p.set(p.l2_entry(40), p.at(p.l2_entry(2)) & ~copied_flag); },
+                 {Code::refcount_overflow}});
+}
+
+void add_mapping_damages(std::vector<Damage>& all) {
+  const auto harm = [&](const char* name, std::function<void(Patient&)> change,
+                        std::vector<Code> codes) {
+    all.push_back({name, plain(), std::move(change), std::move(codes)});
+  };
+  harm("l1-entry-zeroed", [](Patient& p) { p.set(p.l1_entry(), 0); },
+       {Code::cluster_leaked, Code::orphan_table});
+  harm("l1-entry-reserved",
+       [](Patient& p) { p.set(p.l1_entry(), p.at(p.l1_entry()) | 1ULL << 60); },
+       {Code::l1_entry_reserved});
+  harm("l1-entry-unaligned", [](Patient& p) { p.set(p.l1_entry(), p.at(p.l1_entry()) + 512); },
+       {Code::l2_table_unaligned});
+  harm("l1-entry-past-end", [](Patient& p) { p.set(p.l1_entry(), past_everything | copied_flag); },
+       {Code::reference_past_end});
+  harm("l1-entry-copied-cleared",
+       [](Patient& p) { p.set(p.l1_entry(), p.at(p.l1_entry()) & ~copied_flag); },
+       {Code::l1_entry_copied_wrong});
+  harm("l1-entries-name-one-table", [](Patient& p) { p.set(p.l1_entry(1), p.at(p.l1_entry(0))); },
+       {Code::refcount_too_low, Code::cluster_used_twice});
+  harm("l1-entry-names-header", [](Patient& p) { p.set(p.l1_entry(), copied_flag); },
+       {Code::structures_overlap});
+  harm("l1-entry-names-l1-table",
+       [](Patient& p) { p.set(p.l1_entry(), p.header().l1_table_offset | copied_flag); },
+       {Code::structures_overlap});
+  harm("l1-entry-names-refcount-table",
+       [](Patient& p) { p.set(p.l1_entry(1), p.header().refcount_table_offset | copied_flag); },
+       {Code::structures_overlap});
+  harm("l2-entry-reserved",
+       [](Patient& p) { p.set(p.l2_entry(4), p.at(p.l2_entry(4)) | 1ULL << 56); },
+       {Code::l2_entry_reserved});
+  harm("l2-entry-reserved-low", [](Patient& p) { p.set(p.l2_entry(4), p.at(p.l2_entry(4)) | 4); },
+       {Code::l2_entry_reserved});
+  harm("l2-entry-unaligned", [](Patient& p) { p.set(p.l2_entry(4), p.at(p.l2_entry(4)) + 512); },
+       {Code::data_cluster_unaligned});
+  harm("zero-cluster-unaligned",
+       [](Patient& p) { p.set(p.l2_entry(13), p.at(p.l2_entry(13)) + 512); },
+       {Code::zero_cluster_unaligned});
+  harm("l2-entry-past-end", [](Patient& p) { p.set(p.l2_entry(4), past_everything | copied_flag); },
+       {Code::reference_past_end, Code::cluster_leaked});
+  harm("l2-entry-dropped", [](Patient& p) { p.set(p.l2_entry(4), 0); }, {Code::cluster_leaked});
+  harm("l2-entry-copied-cleared",
+       [](Patient& p) { p.set(p.l2_entry(4), p.at(p.l2_entry(4)) & ~copied_flag); },
+       {Code::l2_entry_copied_wrong});
+  harm("l2-entry-twice", [](Patient& p) { p.set(p.l2_entry(4), p.at(p.l2_entry(5))); },
+       {Code::refcount_too_low, Code::cluster_used_twice, Code::cluster_leaked});
+  harm("l2-entry-twice-and-counted",
+       [](Patient& p) {
+         const std::uint64_t entry = p.at(p.l2_entry(5)) & ~copied_flag;
+         p.set_refcount(p.host_cluster(4), 0);
+         p.set_refcount(p.host_cluster(5), 2);
+         p.set(p.l2_entry(4), entry);
+         p.set(p.l2_entry(5), entry);
+       },
+       {Code::cluster_used_twice});
+  harm("data-in-l1-table-and-counted",
+       [](Patient& p) {
+         const std::uint64_t l1 = p.header().l1_table_offset;
+         p.set_refcount(p.host_cluster(4), 0);
+         p.set_refcount(l1 / p.cluster_size(), 2);
+         p.set(p.l2_entry(4), l1);
+       },
+       {Code::data_in_metadata});
+  harm("data-in-header", [](Patient& p) { p.set(p.l2_entry(40), 1ULL << 62); },
+       {Code::data_in_metadata});
+  harm("l2-table-is-junk",
+       [](Patient& p) {
+         const std::uint64_t table = p.at(p.l1_entry()) & qcow2::offset_mask;
+         for (std::uint64_t at = 0; at < p.cluster_size(); at += 8)
+           p.set(table + at, 0x9e3779b97f4a7c15 * (at + 1));
+       },
+       {Code::l2_entry_reserved, Code::cluster_leaked});
+  harm("file-cut", [](Patient& p) { p.resize(p.bytes().size() / 2 / 4096 * 4096); },
+       {Code::reference_past_end});
+  all.push_back({"zero-flag-in-version-2",
+                 version2(),
+                 [](Patient& p) { p.set(p.l2_entry(7), 1); },
+                 {Code::zero_flag_not_allowed}});
+  all.push_back({"compressed-copied",
+                 with_compressed(),
+                 [](Patient& p) { p.set(p.l2_entry(30), p.at(p.l2_entry(30)) | copied_flag); },
+                 {Code::compressed_copied}});
+  all.push_back({"compressed-past-end",
+                 with_compressed(),
+                 [](Patient& p) { p.set(p.l2_entry(30), p.at(p.l2_entry(30)) | 1ULL << 40); },
+                 {Code::reference_past_end}});
+  all.push_back({"compressed-data-destroyed",
+                 with_compressed(),
+                 [](Patient& p) {
+                   const std::uint64_t at = p.at(p.l2_entry(30)) & ((1ULL << 58) - 1);
+                   p.set(at, ~0ULL);
+                 },
+                 {Code::compressed_data_bad}});
+  all.push_back({"subclusters-contradict",
+                 with_subclusters(),
+                 [](Patient& p) { p.set(p.subclusters(0), 0x1'0000'0001); },
+                 {Code::subclusters_contradict}});
+  all.push_back({"subclusters-without-cluster",
+                 with_subclusters(),
+                 [](Patient& p) { p.set(p.subclusters(5), 1); },
+                 {Code::subclusters_without_cluster}});
+  all.push_back({"compressed-with-subclusters",
+                 with_subclusters(),
+                 [](Patient& p) { p.set(p.subclusters(2), 1); },
+                 {Code::compressed_with_subclusters}});
+  all.push_back({"zero-flag-with-subclusters",
+                 with_subclusters(),
+                 [](Patient& p) { p.set(p.l2_entry(0), p.at(p.l2_entry(0)) | 1); },
+                 {Code::zero_flag_not_allowed}});
+  all.push_back({"compressed-with-data-file",
+                 with_data_file(),
+                 [](Patient& p) { p.set(p.l2_entry(5), 1ULL << 62 | 4096); },
+                 {Code::compressed_with_data_file}});
+  all.push_back({"data-file-offset-differs",
+                 with_data_file(),
+                 [](Patient& p) { p.set(p.l2_entry(3), 4096 | copied_flag); },
+                 {Code::data_file_offset_differs}});
+  all.push_back({"data-file-copied-cleared",
+                 with_data_file(),
+                 [](Patient& p) { p.set(p.l2_entry(3), p.at(p.l2_entry(3)) & ~copied_flag); },
+                 {Code::l2_entry_copied_wrong}});
+}
+
+void add_snapshot_damages(std::vector<Damage>& all) {
+  const auto harm = [&](const char* name, std::function<void(Patient&)> change,
+                        std::vector<Code> codes) {
+    all.push_back({name, with_snapshot(), std::move(change), std::move(codes)});
+  };
+  harm("snapshot-l1-unaligned",
+       [](Patient& p) { p.set(p.snapshot_entry(), p.at(p.snapshot_entry()) + 512); },
+       {Code::snapshot_l1_unaligned, Code::cluster_leaked});
+  harm("snapshot-l1-past-end", [](Patient& p) { p.set(p.snapshot_entry(), past_everything); },
+       {Code::reference_past_end});
+  harm("snapshot-l1-too-large",
+       [](Patient& p) { p.set_number(p.snapshot_entry() + 8, 4, 0x7fffffff); },
+       {Code::snapshot_l1_too_large});
+  harm("snapshot-l1-is-active-l1",
+       [](Patient& p) { p.set(p.snapshot_entry(), p.header().l1_table_offset); },
+       {Code::structures_overlap});
+  harm("snapshot-extra-data-too-long",
+       [](Patient& p) { p.set_number(p.snapshot_entry() + 36, 4, 2000); },
+       {Code::snapshot_table_too_large});
+  harm("snapshot-extra-data-too-short",
+       [](Patient& p) { p.set_number(p.snapshot_entry() + 36, 4, 8); },
+       {Code::snapshot_entry_incomplete});
+  harm("snapshot-forgotten",
+       [](Patient& p) { p.set_header([](Header& h) { h.nb_snapshots = 0; }); },
+       {Code::cluster_leaked});
+  harm("snapshot-l1-entry-reserved",
+       [](Patient& p) {
+         const std::uint64_t entry = p.at(p.snapshot_entry());
+         p.set(entry, p.at(entry) | 1);
+       },
+       {Code::l1_entry_reserved});
+  harm("shared-l2-entry-reserved",
+       [](Patient& p) { p.set(p.l2_entry(4), p.at(p.l2_entry(4)) | 2); },
+       {Code::l2_entry_reserved});
+  ImageBuilder two = with_snapshot();
+  two.snapshot("1", "second");
+  all.push_back({"snapshot-id-twice", two, [](Patient&) {}, {Code::snapshot_id_repeated}});
+  ImageBuilder data_file = with_data_file();
+  all.push_back({"snapshot-with-data-file",
+                 data_file,
+                 [](Patient& p) {
+                   p.set_header([](Header& h) {
+                     h.nb_snapshots = 1;
+                     h.snapshots_offset = past_everything;
+                   });
+                 },
+                 {Code::snapshot_with_data_file}});
+}
+
+void add_bitmap_damages(std::vector<Damage>& all) {
+  const auto harm = [&](const char* name, std::function<void(Patient&)> change,
+                        std::vector<Code> codes) {
+    all.push_back({name, with_bitmap(), std::move(change), std::move(codes)});
+  };
+  const auto directory = [](unsigned offset, unsigned bytes, std::uint64_t value) {
+    return [=](Patient& p) { p.set_number(p.bitmap_directory() + offset, bytes, value); };
+  };
+  harm("bitmap-table-past-end", directory(0, 8, past_everything), {Code::reference_past_end});
+  harm("bitmap-table-unaligned", directory(0, 8, 0x10200), {Code::bitmap_table_bad});
+  harm("bitmap-table-of-another-size", directory(8, 4, 5), {Code::bitmap_coverage_wrong});
+  harm("bitmap-flags-unknown", directory(12, 4, 0x80), {Code::bitmap_unknown_flags});
+  harm("bitmap-in-use", directory(12, 4, 1), {Code::bitmap_in_use});
+  harm("bitmap-type-unknown", directory(16, 1, 7), {Code::bitmap_unknown_type});
+  harm("bitmap-granularity-absurd", directory(17, 1, 60), {Code::bitmap_directory_bad});
+  harm("bitmap-table-entry-reserved",
+       [](Patient& p) { p.set(p.bitmap_table(), p.at(p.bitmap_table()) | 2); },
+       {Code::bitmap_table_entry_reserved});
+  harm("bitmap-data-past-end", [](Patient& p) { p.set(p.bitmap_table(), past_everything); },
+       {Code::reference_past_end});
+  harm("bitmap-data-is-guest-data",
+       [](Patient& p) { p.set(p.bitmap_table(), p.host_cluster(3) * p.cluster_size()); },
+       {Code::refcount_too_low, Code::data_in_metadata});
+  harm("bitmaps-stale",
+       [](Patient& p) { p.set_header([](Header& h) { h.autoclear_features = 0; }); },
+       {Code::bitmaps_stale, Code::cluster_leaked});
+  ImageBuilder two = with_bitmap();
+  two.bitmap("nightlx", 0);
+  // Entries are 24 bytes and the name, aligned to 8: the last letter of the second name.
+  all.push_back({"bitmap-name-twice",
+                 two,
+                 [](Patient& p) { p.set_number(p.bitmap_directory() + 32 + 24 + 6, 1, 'y'); },
+                 {Code::bitmap_name_repeated}});
+}
+
+}  // namespace
+
+Patient::Patient(Bytes image)
+    : bytes_(std::move(image)), header_(qcow2::decode_header(bytes_).value()) {}
+
+std::uint64_t Patient::number(std::uint64_t offset, unsigned bytes) const {
+  std::uint64_t value = 0;
+  for (unsigned i = 0; i < bytes; ++i)
+    value = value << 8 | std::to_integer<std::uint64_t>(bytes_.at(offset + i));
+  return value;
+}
+
+void Patient::set_number(std::uint64_t offset, unsigned bytes, std::uint64_t value) {
+  for (unsigned i = 0; i < bytes; ++i)
+    bytes_.at(offset + i) = static_cast<std::byte>(value >> (8 * (bytes - 1 - i)));
+}
+
+std::uint64_t Patient::l1_entry(std::uint64_t index) const {
+  return header_.l1_table_offset + 8 * index;
+}
+
+std::uint64_t Patient::l2_entry(std::uint64_t guest_cluster) const {
+  const qcow2::Geometry geometry(header_);
+  const std::uint64_t table =
+      at(l1_entry(guest_cluster / geometry.l2_entries())) & qcow2::offset_mask;
+  return table + guest_cluster % geometry.l2_entries() * geometry.l2_entry_bytes();
+}
+
+std::uint64_t Patient::subclusters(std::uint64_t guest_cluster) const {
+  return l2_entry(guest_cluster) + 8;
+}
+
+std::uint64_t Patient::refcount_table_entry(std::uint64_t index) const {
+  return header_.refcount_table_offset + 8 * index;
+}
+
+std::uint64_t Patient::bitmap_directory() const {
+  const qcow2::Extension* extension = header_.find_extension(qcow2::extension::bitmaps);
+  return load<qcow2::wire::BitmapsExtension>(extension->data, 0)->bitmap_directory_offset.get();
+}
+
+std::uint64_t Patient::bitmap_table() const {
+  return at(bitmap_directory());
+}
+
+std::uint64_t Patient::refcount_block() const {
+  return at(refcount_table_entry());
+}
+
+std::uint64_t Patient::refcount(std::uint64_t cluster) const {
+  return qcow2::refcount_at(ByteView(bytes_).subspan(refcount_block(), cluster_size()),
+                            header_.refcount_order, cluster);
+}
+
+void Patient::set_refcount(std::uint64_t cluster, std::uint64_t value) {
+  qcow2::set_refcount_at(ByteSpan(bytes_).subspan(refcount_block(), cluster_size()),
+                         header_.refcount_order, cluster, value);
+}
+
+std::uint64_t Patient::host_cluster(std::uint64_t guest_cluster) const {
+  return (at(l2_entry(guest_cluster)) & qcow2::offset_mask) / cluster_size();
+}
+
+void Patient::set_header(const std::function<void(qcow2::Header&)>& change) {
+  change(header_);
+  const Bytes encoded = qcow2::encode_header(header_);
+  std::copy(encoded.begin(), encoded.end(), bytes_.begin());
+}
+
+Bytes Damage::image() const {
+  Patient patient(sound.build().flat());
+  harm(patient);
+  return patient.bytes();
+}
+
+const std::vector<Damage>& damages() {
+  static const std::vector<Damage> all = [] {
+    std::vector<Damage> list;
+    add_header_damages(list);
+    add_refcount_damages(list);
+    add_mapping_damages(list);
+    add_snapshot_damages(list);
+    add_bitmap_damages(list);
+    return list;
+  }();
+  return all;
+}
+
+}  // namespace coldchain::testing
