@@ -9,14 +9,13 @@
 // An L2 table is read once, however many L1 entries name it, and what it names is claimed as often
 // as it is named. Where a table that is named again is damaged, it is looked at again, so that each
 // reference has its findings, as in qemu-img.
-#include "survey.hpp"
+#include "table_scan.hpp"
 
 #include <algorithm>
 #include <unordered_map>
 
 #include <coldchain/base/parallel.hpp>
 #include <coldchain/base/try.hpp>
-#include <coldchain/qcow2/tables.hpp>
 
 #include <fmt/format.h>
 
@@ -28,252 +27,10 @@ using finding::Code;
 using finding::Finding;
 using finding::FindingList;
 using finding::Structure;
-using qcow2::L1Entry;
 using qcow2::L2Entry;
-using qcow2::SubclusterBitmap;
 
 // Small tables are worked on in batches: handing one over costs more than reading it.
 constexpr std::size_t batch_bytes = 256 << 10;
-
-// One L1 entry that is not zero.
-struct Reference {
-  std::uint64_t raw = 0;
-  HostOffset entry_at;  // where the entry lies
-  std::uint32_t l1_index = 0;
-  std::uint32_t times = 1;  // of the first: how many references name the table
-  bool is_active = false;
-  bool is_first = true;     // the first that names this table
-  bool is_skipped = false;  // the table is not looked into
-  // Only the flags of the active mapping mean anything, and QEMU passes over a table at 0 and over
-  // one whose own refcount cannot be read.
-  bool has_copied_flags = false;
-
-  [[nodiscard]] std::uint64_t l2_table() const { return raw & qcow2::offset_mask; }
-  [[nodiscard]] Structure l1_structure() const {
-    return is_active ? Structure::l1_table : Structure::snapshot_l1_table;
-  }
-  [[nodiscard]] Structure l2_structure() const {
-    return is_active ? Structure::l2_table : Structure::snapshot_l2_table;
-  }
-};
-
-struct ClusterRun {
-  std::uint64_t first = 0;
-  std::uint64_t count = 0;
-  bool is_compressed = false;
-  std::size_t findings_before = 0;  // of the table: qemu-img tells them before it counts these
-};
-
-// What one L2 table says.
-struct TableScan {
-  static constexpr std::size_t most_findings = 1 << 20;  // more than a table has entries
-  std::vector<ClusterRun> claims;
-  FindingList findings{most_findings};
-  FindingList copied{most_findings};
-  std::uint64_t allocated = 0;
-  std::uint64_t fragmented = 0;
-  std::uint64_t compressed = 0;
-};
-
-struct Buffers {
-  std::vector<be64> table;
-  Bytes stream;
-  Bytes cluster;
-};
-
-// Looks through one L2 table, which is in the buffers.
-class TableScanner {
- public:
-  TableScanner(const Survey& survey, const Reference& reference, Buffers& buffers, TableScan& scan)
-      : survey_(survey),
-        reference_(reference),
-        buffers_(buffers),
-        scan_(scan),
-        has_data_file_(survey.image.header().has_data_file()),
-        extended_(survey.geometry.subclusters_per_cluster() > 1),
-        cluster_size_(survey.geometry.cluster_size()) {}
-
-  void scan() {
-    const std::vector<be64>& table = buffers_.table;
-    const std::uint64_t count = survey_.geometry.l2_entries();
-    for (std::uint64_t i = 0; i < count;) {
-      if (extended_) {
-        look_at(i, table[2 * i].get(), table[2 * i + 1].get());
-        ++i;
-      } else if (const std::uint64_t raw = table[i].get(); raw == 0) {
-        ++i;
-      } else if (const std::uint64_t sound = sound_run(table, i, raw); sound > 0) {
-        i += sound;
-      } else {
-        look_at(i, raw, 0);
-        ++i;
-      }
-    }
-  }
-
- private:
-  [[nodiscard]] std::uint64_t guest_cluster(std::uint64_t i) const {
-    return reference_.l1_index * survey_.geometry.l2_entries() + i;
-  }
-
-  [[nodiscard]] Finding finding(Code code, std::uint64_t i, std::uint64_t entry) const {
-    const std::uint64_t bytes = survey_.geometry.l2_entry_bytes();
-    const HostOffset at{reference_.l2_table() + i * bytes};
-    const std::uint64_t guest = guest_cluster(i);
-    return {.code = code,
-            .structure = reference_.l2_structure(),
-            .index = guest,
-            .host = {at, at + bytes},
-            .guest = {{guest * cluster_size_}, {(guest + 1) * cluster_size_}},
-            .entry = entry};
-  }
-
-  // How many entries from `i` on are standard clusters that lie one after the other, in the file,
-  // with the same copied flag, which the refcounts agree with: most of a sound image.
-  std::uint64_t sound_run(const std::vector<be64>& table, std::uint64_t i, std::uint64_t raw) {
-    const std::uint64_t offset = raw & qcow2::offset_mask;
-    const bool is_copied = (raw & qcow2::copied_flag) != 0;
-    if ((raw & ~(qcow2::offset_mask | qcow2::copied_flag)) != 0 || offset == 0 ||
-        !is_aligned(offset, cluster_size_) || offset >= survey_.file_size || has_data_file_)
-      return 0;
-    const std::uint64_t most =
-        std::min(table.size() - i, divide_up(survey_.file_size - offset, cluster_size_));
-    std::uint64_t count = 1;
-    while (count < most && table[i + count].get() == raw + count * cluster_size_)
-      ++count;
-    const std::uint64_t first = survey_.cluster_of(offset);
-    if (reference_.has_copied_flags)
-      count = survey_.stored.agreeing_from(first, count, is_copied);
-    if (count > 0) {
-      note_place(offset, count);
-      claim(first, count);
-    }
-    return count;
-  }
-
-  void note_place(std::uint64_t offset, std::uint64_t count) {
-    scan_.allocated += count;
-    if (next_contiguous_ != 0 && offset != next_contiguous_)
-      ++scan_.fragmented;
-    next_contiguous_ = offset + count * cluster_size_;
-  }
-
-  void claim(std::uint64_t first, std::uint64_t count, bool is_compressed = false) {
-    const std::size_t findings = scan_.findings.runs().size();
-    ClusterRun* last = scan_.claims.empty() ? nullptr : &scan_.claims.back();
-    if (last != nullptr && last->is_compressed == is_compressed &&
-        last->first + last->count == first && last->findings_before == findings)
-      last->count += count;
-    else
-      scan_.claims.push_back({first, count, is_compressed, findings});
-  }
-
-  void claim_region(std::uint64_t i, std::uint64_t entry, std::uint64_t offset, std::uint64_t size,
-                    bool is_compressed = false) {
-    if (survey_.reaches_past_end(offset, size)) {
-      Finding past_end =
-          survey_.past_end(reference_.l2_structure(), guest_cluster(i), {}, offset, size);
-      const Finding place = finding(Code::reference_past_end, i, entry);
-      past_end.host = place.host;
-      past_end.guest = place.guest;
-      scan_.findings.add(std::move(past_end));
-      return;
-    }
-    const std::uint64_t first = survey_.cluster_of(offset);
-    claim(first, survey_.cluster_of(offset + size - 1) - first + 1, is_compressed);
-  }
-
-  void look_at(std::uint64_t i, std::uint64_t raw, std::uint64_t bitmap) {
-    const L2Entry entry(raw);
-    if (!entry.is_compressed() && (raw & qcow2::l2_reserved_mask) != 0)
-      scan_.findings.add(finding(Code::l2_entry_reserved, i, raw));
-    if (entry.is_compressed())
-      look_at_compressed(i, raw, bitmap);
-    else if (!extended_ && entry.reads_as_zero() && entry.host_offset().value == 0)
-      note_zero_flag(i, raw);
-    else if (entry.host_offset().value != 0 || (has_data_file_ && entry.is_copied()))
-      look_at_allocated(i, raw, SubclusterBitmap(bitmap));
-    else if (SubclusterBitmap(bitmap).allocated() != 0)
-      scan_.findings.add(finding(Code::subclusters_without_cluster, i, raw));
-  }
-
-  // qcow2.rst, "Standard Cluster Descriptor": bit 0 is for version 3, and not for extended entries.
-  void note_zero_flag(std::uint64_t i, std::uint64_t raw) {
-    if (L2Entry(raw).reads_as_zero() && (extended_ || survey_.image.header().version < 3))
-      scan_.findings.add(finding(Code::zero_flag_not_allowed, i, raw));
-  }
-
-  void look_at_compressed(std::uint64_t i, std::uint64_t raw, std::uint64_t bitmap) {
-    const qcow2::CompressedExtent extent =
-        L2Entry(raw).compressed_extent(survey_.geometry.cluster_bits());
-    const auto add = [&](Code code, std::uint64_t found) {
-      Finding bad = finding(code, i, raw);
-      bad.found = found;
-      scan_.findings.add(std::move(bad));
-    };
-    if (L2Entry(raw).is_copied())
-      add(Code::compressed_copied, extent.begin.value);
-    if (has_data_file_)
-      return add(Code::compressed_with_data_file, i);
-    if (bitmap != 0)
-      return add(Code::compressed_with_subclusters, i);
-    claim_region(i, raw, extent.begin.value, extent.max_bytes, true);
-    if (survey_.options.deep)
-      decompress(i, raw, extent);
-    ++scan_.allocated;
-    ++scan_.compressed;
-    ++scan_.fragmented;
-  }
-
-  void decompress(std::uint64_t i, std::uint64_t raw, const qcow2::CompressedExtent& extent) {
-    buffers_.cluster.resize(cluster_size_);
-    const Result<void> done = survey_.image.decompress(extent, buffers_.stream, buffers_.cluster);
-    if (done)
-      return;
-    Finding bad = finding(Code::compressed_data_bad, i, raw);
-    bad.detail = done.error().message;
-    scan_.findings.add(std::move(bad));
-  }
-
-  void look_at_allocated(std::uint64_t i, std::uint64_t raw, SubclusterBitmap bitmap) {
-    const std::uint64_t offset = L2Entry(raw).host_offset().value;
-    note_zero_flag(i, raw);
-    if ((bitmap.allocated() & bitmap.zero()) != 0)
-      scan_.findings.add(finding(Code::subclusters_contradict, i, raw));
-    if (!is_aligned(offset, cluster_size_)) {
-      const bool has_data = extended_ ? bitmap.allocated() != 0 : !L2Entry(raw).reads_as_zero();
-      scan_.findings.add(
-          finding(has_data ? Code::data_cluster_unaligned : Code::zero_cluster_unaligned, i, raw));
-    }
-    note_place(offset, 1);
-    if (!has_data_file_)
-      claim_region(i, raw, offset, cluster_size_);
-    else if (offset != guest_cluster(i) * cluster_size_)
-      scan_.findings.add(finding(Code::data_file_offset_differs, i, raw));
-    if (reference_.has_copied_flags)
-      check_copied(i, raw, offset);
-  }
-
-  // QEMU block/qcow2-refcount.c: clusters of an external data file count as referred to once.
-  void check_copied(std::uint64_t i, std::uint64_t raw, std::uint64_t offset) {
-    const std::uint64_t cluster = survey_.cluster_of(offset);
-    const std::optional<bool> is_one = has_data_file_ ? true : survey_.stored.is_one(cluster);
-    if (!is_one || *is_one == L2Entry(raw).is_copied())
-      return;
-    Finding wrong = finding(Code::l2_entry_copied_wrong, i, raw);
-    wrong.found = has_data_file_ ? 1 : survey_.stored.at(cluster).value_or(0);
-    scan_.copied.add(std::move(wrong));
-  }
-
-  const Survey& survey_;
-  const Reference& reference_;
-  Buffers& buffers_;
-  TableScan& scan_;
-  bool has_data_file_;
-  bool extended_;
-  std::uint64_t cluster_size_;
-  std::uint64_t next_contiguous_ = 0;  // where the next cluster would lie, in one piece
-};
 
 class MappingWalk {
  public:
@@ -314,10 +71,10 @@ class MappingWalk {
         },
         [this](const Batch& batch, unsigned) -> Result<Scans> {
           Scans scans(batch.end - batch.begin);
-          Buffers buffers;
+          std::vector<be64> table;
           for (std::size_t i = batch.begin; i < batch.end; ++i) {
             if (references_[i].is_first)
-              scan(references_[i], buffers, scans[i - batch.begin]);
+              scan(references_[i], table, scans[i - batch.begin]);
           }
           return scans;
         },
@@ -442,10 +199,9 @@ class MappingWalk {
       note_not_walked("L2 tables");
   }
 
-  void scan(const Reference& reference, Buffers& buffers, TableScan& scan) const {
+  void scan(const Reference& reference, std::vector<be64>& table, TableScan& scan) const {
     if (reference.is_skipped)
       return;
-    std::vector<be64>& table = buffers.table;
     table.resize(survey_.geometry.cluster_size() / sizeof(be64));
     const Result<void> done =
         io::read_zero_extended(survey_.file, {reference.l2_table()}, writable_bytes_of(table));
@@ -456,7 +212,7 @@ class MappingWalk {
                          .index = reference.l1_index});
       return;
     }
-    TableScanner(survey_, reference, buffers, scan).scan();
+    scan_table(survey_, reference, table, scan);
   }
 
   void take(const Reference& reference, TableScan& scan) {
@@ -470,7 +226,9 @@ class MappingWalk {
       }
       for (; told < scan.findings.runs().size(); ++told)
         survey_.result.findings.add(scan.findings.runs()[told]);
+      decompress(scan.compressed_entries, reference);
       scan.claims = {};
+      scan.compressed_entries = {};
       count(scan, reference);
       if (reference.times > 1)
         repeated_.emplace(reference.l2_table(), std::move(scan));
@@ -480,13 +238,38 @@ class MappingWalk {
     const bool is_damaged = !known.findings.runs().empty() || !known.copied.runs().empty();
     again_bytes_ += is_damaged ? survey_.geometry.cluster_size() : 0;
     if (is_damaged && again_bytes_ <= honest_bytes()) {
-      Buffers buffers;
-      this->scan(reference, buffers, scan);
+      std::vector<be64> table;
+      this->scan(reference, table, scan);
       survey_.result.findings.add_all(scan.findings);
       count(scan, reference);
     } else {
       count(known, reference);
     }
+  }
+
+  // Decompressing takes far longer than reading the tables: it is spread over all workers, whether
+  // there are many tables or one.
+  void decompress(const std::vector<CompressedEntry>& entries, const Reference& reference) {
+    constexpr std::size_t per_task = 64;
+    std::vector<FindingList> found(divide_up(entries.size(), per_task));
+    parallel_for(found.size(), survey_.options.workers, [&](std::size_t task) {
+      Bytes stream;
+      Bytes cluster(survey_.geometry.cluster_size());
+      const std::size_t end = std::min(entries.size(), (task + 1) * per_task);
+      for (std::size_t i = task * per_task; i < end; ++i) {
+        const CompressedEntry& entry = entries[i];
+        const Result<void> done = survey_.image.decompress(
+            L2Entry(entry.raw).compressed_extent(survey_.geometry.cluster_bits()), stream, cluster);
+        if (done)
+          continue;
+        Finding bad =
+            entry_finding(survey_, reference, Code::compressed_data_bad, entry.index, entry.raw);
+        bad.detail = done.error().message;
+        found[task].add(std::move(bad));
+      }
+    });
+    for (const FindingList& list : found)
+      survey_.result.findings.add_all(list);
   }
 
   void claim(const ClusterRun& run, const Reference& reference) {
@@ -502,9 +285,8 @@ class MappingWalk {
     Counts& counts = survey_.result.counts;
     for (const Finding& run : scan.findings.runs()) {
       const bool is_read_error = run.code == Code::table_unreadable;
-      const bool is_ours = run.code == Code::zero_flag_not_allowed ||
-                           run.code == Code::data_file_offset_differs ||
-                           run.code == Code::compressed_data_bad;
+      const bool is_ours =
+          run.code == Code::zero_flag_not_allowed || run.code == Code::data_file_offset_differs;
       if (is_read_error)
         survey_.fail_as_qemu("Input/output error");
       counts.corruptions += is_read_error || is_ours ? 0 : run.count;
@@ -546,7 +328,8 @@ class MappingWalk {
       survey_.corruption(finding(Code::l2_table_unaligned));
     if (!reference.has_copied_flags)
       return;
-    const std::uint64_t stored = survey_.stored.at(survey_.cluster_of(l2_table)).value_or(0);
+    const std::uint64_t stored =
+        survey_.stored.at(survey_.cluster_of(l2_table), cursor_).value_or(0);
     if ((stored == 1) != ((reference.raw & qcow2::copied_flag) != 0)) {
       Finding wrong = finding(Code::l1_entry_copied_wrong);
       wrong.found = stored;
@@ -555,6 +338,7 @@ class MappingWalk {
   }
 
   Survey& survey_;
+  StoredRefcounts::Cursor cursor_;
   std::vector<Start> starts_;
   std::vector<Reference> references_;
   std::unordered_map<std::uint64_t, TableScan> repeated_;  // tables that are named more than once

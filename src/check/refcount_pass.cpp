@@ -35,7 +35,7 @@ class Comparison {
   explicit Comparison(Survey& survey) : survey_(survey) {}
 
   void look_at(std::uint64_t cluster) {
-    const std::optional<std::uint64_t> stored = survey_.stored.at(cluster);
+    const std::optional<std::uint64_t> stored = survey_.stored.at(cluster, cursor_);
     const std::uint64_t counted = survey_.result.claims.at(cluster);
     if (!stored) {
       ++survey_.result.counts.check_errors;
@@ -77,6 +77,7 @@ class Comparison {
   }
 
   Survey& survey_;
+  StoredRefcounts::Cursor cursor_;
   std::uint64_t highest_ = 0;
 };
 

@@ -197,21 +197,22 @@ std::uint64_t StoredRefcounts::agreeing_from(std::uint64_t first, std::uint64_t 
   return count;
 }
 
-std::optional<std::uint64_t> StoredRefcounts::at(std::uint64_t cluster) const {
+std::optional<std::uint64_t> StoredRefcounts::at(std::uint64_t cluster, Cursor& cursor) const {
   const Word word = this->word(cluster / 64 * 64);
   const std::uint64_t bit = std::uint64_t{1} << (cluster % 64);
   if (word.unreadable != 0)
     return std::nullopt;
   if ((word.more & bit) == 0)
     return (word.one & bit) != 0 ? 1 : 0;
-  // Eight bytes around the entry are enough for every width.
-  const std::uint64_t block = table_[cluster / clusters_per_block_] & qcow2::refcount_block_mask;
-  const std::uint64_t place = cluster % clusters_per_block_;
-  const std::uint64_t first_byte = (place << order_) / 8 / 8 * 8;
-  Bytes bytes(8);
-  if (!io::read_zero_extended(*file_, {block + first_byte}, bytes))
-    return std::nullopt;
-  return qcow2::refcount_at(bytes, order_, place - (first_byte * 8 >> order_));
+  const std::uint64_t offset = table_[cluster / clusters_per_block_] & qcow2::refcount_block_mask;
+  if (cursor.block_offset != offset) {
+    cursor.block.resize(1ULL << cluster_bits_);
+    cursor.block_offset = 0;
+    if (!io::read_zero_extended(*file_, {offset}, cursor.block))
+      return std::nullopt;
+    cursor.block_offset = offset;
+  }
+  return qcow2::refcount_at(cursor.block, order_, cluster % clusters_per_block_);
 }
 
 }  // namespace coldchain::check

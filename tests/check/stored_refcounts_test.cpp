@@ -26,10 +26,11 @@ TEST_CASE("StoredRefcounts: answers as the blocks say, at every width") {
     for (std::uint64_t cluster = 0; cluster < clusters; ++cluster)
       patient.set_refcount(cluster, random() % 3 == 0 ? random() & most : random() % 2);
     const io::MemoryFile file(patient.bytes());
+    StoredRefcounts::Cursor cursor;
     const auto stored = StoredRefcounts::read(file, patient.header(), 2).value();
     CAPTURE(order);
     for (std::uint64_t cluster = 0; cluster < clusters; ++cluster) {
-      CHECK(stored.at(cluster) == patient.refcount(cluster));
+      CHECK(stored.at(cluster, cursor) == patient.refcount(cluster));
       CHECK(stored.is_one(cluster) == (patient.refcount(cluster) == 1));
     }
     for (std::uint64_t first = 0; first < clusters; first += 7) {
@@ -51,12 +52,13 @@ TEST_CASE("StoredRefcounts: a block that cannot be there is unreadable, a missin
   patient.set(patient.refcount_table_entry(1), 0x10200);
   patient.set(patient.refcount_table_entry(3), ~0xffffULL);
   const io::MemoryFile file(patient.bytes());
+  StoredRefcounts::Cursor cursor;
   const auto stored = StoredRefcounts::read(file, patient.header(), 1).value();
-  CHECK(stored.at(0) == 1);
-  CHECK_FALSE(stored.at(32768).has_value());
+  CHECK(stored.at(0, cursor) == 1);
+  CHECK_FALSE(stored.at(32768, cursor).has_value());
   CHECK_FALSE(stored.is_one(32768).has_value());
-  CHECK(stored.at(2 * 32768) == 0);
-  CHECK_FALSE(stored.at(3 * 32768).has_value());
-  CHECK(stored.at(1ULL << 50) == 0);
+  CHECK(stored.at(2 * 32768, cursor) == 0);
+  CHECK_FALSE(stored.at(3 * 32768, cursor).has_value());
+  CHECK(stored.at(1ULL << 50, cursor) == 0);
   CHECK(stored.end() == 4 * 32768);
 }

@@ -40,8 +40,14 @@ class StoredRefcounts {
   [[nodiscard]] std::uint64_t agreeing_from(std::uint64_t first, std::uint64_t count,
                                             bool is_copied) const;
 
+  // The block that was read last, for whoever asks for many counts.
+  struct Cursor {
+    std::uint64_t block_offset = 0;  // 0: none
+    Bytes block;
+  };
+
   // The count itself; nothing where it cannot be read. Reads the file where it is more than one.
-  [[nodiscard]] std::optional<std::uint64_t> at(std::uint64_t cluster) const;
+  [[nodiscard]] std::optional<std::uint64_t> at(std::uint64_t cluster, Cursor& cursor) const;
 
   // One more than the highest cluster that has a count, or may have one.
   [[nodiscard]] std::uint64_t end() const { return end_; }

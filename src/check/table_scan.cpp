@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: MIT
+#include "table_scan.hpp"
+
+#include <algorithm>
+
+namespace coldchain::check {
+
+using finding::Code;
+using finding::Finding;
+
+namespace {
+
+using qcow2::L2Entry;
+using qcow2::SubclusterBitmap;
+
+// Looks through one L2 table.
+class TableScanner {
+ public:
+  TableScanner(const Survey& survey, const Reference& reference, TableScan& scan)
+      : survey_(survey),
+        reference_(reference),
+        scan_(scan),
+        has_data_file_(survey.image.header().has_data_file()),
+        extended_(survey.geometry.subclusters_per_cluster() > 1),
+        cluster_size_(survey.geometry.cluster_size()) {}
+
+  void scan(const std::vector<be64>& table) {
+    const std::uint64_t count = survey_.geometry.l2_entries();
+    for (std::uint64_t i = 0; i < count;) {
+      if (extended_) {
+        look_at(i, table[2 * i].get(), table[2 * i + 1].get());
+        ++i;
+      } else if (const std::uint64_t raw = table[i].get(); raw == 0) {
+        ++i;
+      } else if (const std::uint64_t sound = sound_run(table, i, raw); sound > 0) {
+        i += sound;
+      } else {
+        look_at(i, raw, 0);
+        ++i;
+      }
+    }
+  }
+
+ private:
+  [[nodiscard]] std::uint64_t guest_cluster(std::uint64_t i) const {
+    return reference_.l1_index * survey_.geometry.l2_entries() + i;
+  }
+
+  [[nodiscard]] Finding finding(Code code, std::uint64_t i, std::uint64_t entry) const {
+    return entry_finding(survey_, reference_, code, i, entry);
+  }
+
+  // How many entries from `i` on are standard clusters that lie one after the other, in the file,
+  // with the same copied flag, which the refcounts agree with: most of a sound image.
+  std::uint64_t sound_run(const std::vector<be64>& table, std::uint64_t i, std::uint64_t raw) {
+    const std::uint64_t offset = raw & qcow2::offset_mask;
+    const bool is_copied = (raw & qcow2::copied_flag) != 0;
+    if ((raw & ~(qcow2::offset_mask | qcow2::copied_flag)) != 0 || offset == 0 ||
+        !is_aligned(offset, cluster_size_) || offset >= survey_.file_size || has_data_file_)
+      return 0;
+    const std::uint64_t most =
+        std::min(table.size() - i, divide_up(survey_.file_size - offset, cluster_size_));
+    std::uint64_t count = 1;
+    while (count < most && table[i + count].get() == raw + count * cluster_size_)
+      ++count;
+    const std::uint64_t first = survey_.cluster_of(offset);
+    if (reference_.has_copied_flags)
+      count = survey_.stored.agreeing_from(first, count, is_copied);
+    if (count > 0) {
+      note_place(offset, count);
+      claim(first, count);
+    }
+    return count;
+  }
+
+  void note_place(std::uint64_t offset, std::uint64_t count) {
+    scan_.allocated += count;
+    if (next_contiguous_ != 0 && offset != next_contiguous_)
+      ++scan_.fragmented;
+    next_contiguous_ = offset + count * cluster_size_;
+  }
+
+  void claim(std::uint64_t first, std::uint64_t count, bool is_compressed = false) {
+    const std::size_t findings = scan_.findings.runs().size();
+    ClusterRun* last = scan_.claims.empty() ? nullptr : &scan_.claims.back();
+    if (last != nullptr && last->is_compressed == is_compressed &&
+        last->first + last->count == first && last->findings_before == findings)
+      last->count += count;
+    else
+      scan_.claims.push_back({first, count, is_compressed, findings});
+  }
+
+  void claim_region(std::uint64_t i, std::uint64_t entry, std::uint64_t offset, std::uint64_t size,
+                    bool is_compressed = false) {
+    if (survey_.reaches_past_end(offset, size)) {
+      Finding past_end =
+          survey_.past_end(reference_.l2_structure(), guest_cluster(i), {}, offset, size);
+      const Finding place = finding(Code::reference_past_end, i, entry);
+      past_end.host = place.host;
+      past_end.guest = place.guest;
+      scan_.findings.add(std::move(past_end));
+      return;
+    }
+    const std::uint64_t first = survey_.cluster_of(offset);
+    claim(first, survey_.cluster_of(offset + size - 1) - first + 1, is_compressed);
+  }
+
+  void look_at(std::uint64_t i, std::uint64_t raw, std::uint64_t bitmap) {
+    const L2Entry entry(raw);
+    if (!entry.is_compressed() && (raw & qcow2::l2_reserved_mask) != 0)
+      scan_.findings.add(finding(Code::l2_entry_reserved, i, raw));
+    if (entry.is_compressed())
+      look_at_compressed(i, raw, bitmap);
+    else if (!extended_ && entry.reads_as_zero() && entry.host_offset().value == 0)
+      note_zero_flag(i, raw);
+    else if (entry.host_offset().value != 0 || (has_data_file_ && entry.is_copied()))
+      look_at_allocated(i, raw, SubclusterBitmap(bitmap));
+    else if (SubclusterBitmap(bitmap).allocated() != 0)
+      scan_.findings.add(finding(Code::subclusters_without_cluster, i, raw));
+  }
+
+  // qcow2.rst, "Standard Cluster Descriptor": bit 0 is for version 3, and not for extended entries.
+  void note_zero_flag(std::uint64_t i, std::uint64_t raw) {
+    if (L2Entry(raw).reads_as_zero() && (extended_ || survey_.image.header().version < 3))
+      scan_.findings.add(finding(Code::zero_flag_not_allowed, i, raw));
+  }
+
+  void look_at_compressed(std::uint64_t i, std::uint64_t raw, std::uint64_t bitmap) {
+    const qcow2::CompressedExtent extent =
+        L2Entry(raw).compressed_extent(survey_.geometry.cluster_bits());
+    const auto add = [&](Code code, std::uint64_t found) {
+      Finding bad = finding(code, i, raw);
+      bad.found = found;
+      scan_.findings.add(std::move(bad));
+    };
+    if (L2Entry(raw).is_copied())
+      add(Code::compressed_copied, extent.begin.value);
+    if (has_data_file_)
+      return add(Code::compressed_with_data_file, i);
+    if (bitmap != 0)
+      return add(Code::compressed_with_subclusters, i);
+    claim_region(i, raw, extent.begin.value, extent.max_bytes, true);
+    if (survey_.options.deep)
+      scan_.compressed_entries.push_back({i, raw});
+    ++scan_.allocated;
+    ++scan_.compressed;
+    ++scan_.fragmented;
+  }
+
+  void look_at_allocated(std::uint64_t i, std::uint64_t raw, SubclusterBitmap bitmap) {
+    const std::uint64_t offset = L2Entry(raw).host_offset().value;
+    note_zero_flag(i, raw);
+    if ((bitmap.allocated() & bitmap.zero()) != 0)
+      scan_.findings.add(finding(Code::subclusters_contradict, i, raw));
+    if (!is_aligned(offset, cluster_size_)) {
+      const bool has_data = extended_ ? bitmap.allocated() != 0 : !L2Entry(raw).reads_as_zero();
+      scan_.findings.add(
+          finding(has_data ? Code::data_cluster_unaligned : Code::zero_cluster_unaligned, i, raw));
+    }
+    note_place(offset, 1);
+    if (!has_data_file_)
+      claim_region(i, raw, offset, cluster_size_);
+    else if (offset != guest_cluster(i) * cluster_size_)
+      scan_.findings.add(finding(Code::data_file_offset_differs, i, raw));
+    if (reference_.has_copied_flags)
+      check_copied(i, raw, offset);
+  }
+
+  // QEMU block/qcow2-refcount.c: clusters of an external data file count as referred to once.
+  void check_copied(std::uint64_t i, std::uint64_t raw, std::uint64_t offset) {
+    const std::uint64_t cluster = survey_.cluster_of(offset);
+    const std::optional<bool> is_one = has_data_file_ ? true : survey_.stored.is_one(cluster);
+    if (!is_one || *is_one == L2Entry(raw).is_copied())
+      return;
+    Finding wrong = finding(Code::l2_entry_copied_wrong, i, raw);
+    wrong.found = has_data_file_ ? 1 : survey_.stored.at(cluster, cursor_).value_or(0);
+    scan_.copied.add(std::move(wrong));
+  }
+
+  const Survey& survey_;
+  const Reference& reference_;
+  TableScan& scan_;
+  StoredRefcounts::Cursor cursor_;
+  bool has_data_file_;
+  bool extended_;
+  std::uint64_t cluster_size_;
+  std::uint64_t next_contiguous_ = 0;  // where the next cluster would lie, in one piece
+};
+
+}  // namespace
+
+Finding entry_finding(const Survey& survey, const Reference& reference, Code code,
+                      std::uint64_t index, std::uint64_t raw) {
+  const std::uint64_t bytes = survey.geometry.l2_entry_bytes();
+  const HostOffset at{reference.l2_table() + index * bytes};
+  const std::uint64_t guest = reference.l1_index * survey.geometry.l2_entries() + index;
+  const std::uint64_t cluster_size = survey.geometry.cluster_size();
+  return {.code = code,
+          .structure = reference.l2_structure(),
+          .index = guest,
+          .host = {at, at + bytes},
+          .guest = {{guest * cluster_size}, {(guest + 1) * cluster_size}},
+          .entry = raw};
+}
+
+void scan_table(const Survey& survey, const Reference& reference, const std::vector<be64>& table,
+                TableScan& scan) {
+  TableScanner(survey, reference, scan).scan(table);
+}
+
+}  // namespace coldchain::check
