@@ -41,11 +41,15 @@ class BitmapPass {
                  "the autoclear bit is set, but there is no bitmaps extension");
     if (extension == nullptr)
       return;
+    const auto fields = load<qcow2::wire::BitmapsExtension>(extension->data, 0);
+    if (!fields || extension->data.size() != sizeof(qcow2::wire::BitmapsExtension))
+      return add_bad_directory(fmt::format("the extension has {} bytes", extension->data.size()));
     if (!is_current)
       return add(Code::bitmaps_stale, Structure::header_extension, 0, "");
-    if (const auto fields = load<qcow2::wire::BitmapsExtension>(extension->data, 0))
-      survey_.claim(fields->bitmap_directory_offset.get(), fields->bitmap_directory_size.get(),
-                    Structure::bitmap_directory, 0);
+    if (fields->reserved.get() != 0)
+      return add_bad_directory("the reserved field of the extension is not 0");
+    survey_.claim(fields->bitmap_directory_offset.get(), fields->bitmap_directory_size.get(),
+                  Structure::bitmap_directory, 0);
     const Result<std::vector<Bitmap>> bitmaps = qcow2::read_bitmaps(survey_.file, header);
     if (!bitmaps)
       return add_bad_directory(bitmaps.error().message);

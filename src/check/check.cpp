@@ -43,6 +43,7 @@ Result<CheckResult> check(const qcow2::Image& image, const CheckOptions& options
   survey.result.counts.corruptions += survey.copied.omitted();
   check_data_file(survey);
   check_owners(survey, !snapshots.empty());
+  name_shared_users(survey, !snapshots.empty());
   find_orphan_tables(survey);
   return std::move(survey.result);
 }

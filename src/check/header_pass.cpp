@@ -45,6 +45,49 @@ void check_features(Survey& survey, const Header& header) {
     add(survey, Code::header_unknown_autoclear, fmt::format("bits {:#x}", unknown));
 }
 
+// The length that the specification gives an extension, or what it is a multiple of.
+bool has_wrong_length(const qcow2::Extension& extension) {
+  switch (extension.type) {
+    case qcow2::extension::feature_name_table:
+      return extension.data.size() % sizeof(qcow2::wire::FeatureName) != 0;
+    case qcow2::extension::bitmaps:
+      return extension.data.size() != sizeof(qcow2::wire::BitmapsExtension);
+    case qcow2::extension::encryption_header:
+      return extension.data.size() != sizeof(qcow2::wire::EncryptionHeaderPointer);
+    default:
+      return false;
+  }
+}
+
+bool is_without_use(const qcow2::Extension& extension, const Header& header) {
+  switch (extension.type) {
+    case qcow2::extension::backing_file_format:
+      return !header.backing_file();
+    case qcow2::extension::encryption_header:
+      return header.crypt_method != static_cast<std::uint32_t>(qcow2::CryptMethod::luks);
+    case qcow2::extension::external_data_file_name:
+      return !header.has_data_file();
+    default:
+      return false;
+  }
+}
+
+void check_extensions(Survey& survey, const Header& header) {
+  std::set<std::uint32_t> seen;
+  for (const qcow2::Extension& extension : header.extensions) {
+    const auto note = [&](Code code) {
+      add(survey, code, fmt::format("type {:#x}, {} bytes", extension.type, extension.data.size()),
+          Structure::header_extension);
+    };
+    if (!seen.insert(extension.type).second)
+      note(Code::header_extension_repeated);
+    if (has_wrong_length(extension))
+      note(Code::header_extension_length);
+    if (is_without_use(extension, header))
+      note(Code::header_extension_without_use);
+  }
+}
+
 }  // namespace
 
 void check_header(Survey& survey) {
@@ -53,12 +96,9 @@ void check_header(Survey& survey) {
   check_features(survey, header);
   if (header.version >= 3 && header.header_length % 8 != 0)
     add(survey, Code::header_length_unaligned, fmt::format("{} bytes", header.header_length));
-  std::set<std::uint32_t> seen;
-  for (const qcow2::Extension& extension : header.extensions) {
-    if (!seen.insert(extension.type).second)
-      add(survey, Code::header_extension_repeated, fmt::format("type {:#x}", extension.type),
-          Structure::header_extension);
-  }
+  check_extensions(survey, header);
+  if (header.data_file_is_raw() && header.backing_file())
+    add(survey, Code::data_file_with_backing, "data-file-raw is set");
   if (name_overlaps(header))
     add(survey, Code::header_backing_name_overlaps,
         fmt::format("the name lies at {:#x}", header.backing_file_offset));

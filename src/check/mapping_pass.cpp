@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <unordered_map>
+#include <unordered_set>
 
 #include <coldchain/base/parallel.hpp>
 #include <coldchain/base/try.hpp>
@@ -41,7 +42,8 @@ class MappingWalk {
     starts_.push_back({.reference = references_.size(), .finding = std::move(finding)});
   }
 
-  void add_table(std::uint64_t offset, std::uint32_t entries, bool is_active, std::uint64_t index) {
+  void add_table(const Survey::L1Table& l1) {
+    const auto& [offset, entries, is_active, index] = l1;
     if (entries == 0)
       return;
     const std::uint64_t bytes = std::uint64_t{entries} * sizeof(be64);
@@ -100,7 +102,43 @@ class MappingWalk {
     claim_l1_tables();
   }
 
+  // Notes every guest cluster that uses one of `clusters`. A walk of its own, for damaged images.
+  void name_users(const std::unordered_set<std::uint64_t>& clusters) {
+    count_references();
+    skip_what_is_not_honest();
+    std::vector<be64> table(survey_.geometry.cluster_size() / sizeof(be64));
+    const std::size_t step = survey_.geometry.l2_entry_bytes() / sizeof(be64);
+    for (const Reference& reference : references_) {
+      if (reference.is_skipped || !reference.is_first ||
+          !io::read_zero_extended(survey_.file, {reference.l2_table()}, writable_bytes_of(table)))
+        continue;
+      for (std::size_t i = 0; i < table.size(); i += step)
+        name_user(reference, i / step, table[i].get(), clusters);
+    }
+  }
+
  private:
+  void name_user(const Reference& reference, std::uint64_t i, std::uint64_t raw,
+                 const std::unordered_set<std::uint64_t>& clusters) {
+    const L2Entry entry(raw);
+    HostRange host{entry.host_offset(), entry.host_offset() + 1};
+    if (entry.is_compressed()) {
+      const qcow2::CompressedExtent extent =
+          entry.compressed_extent(survey_.geometry.cluster_bits());
+      host = {extent.begin, extent.begin + extent.max_bytes};
+    } else if (entry.host_offset().value == 0) {
+      return;
+    }
+    const std::uint64_t last = survey_.cluster_of(host.end.value - 1);
+    for (std::uint64_t cluster = survey_.cluster_of(host.begin.value); cluster <= last; ++cluster) {
+      if (!clusters.contains(cluster))
+        continue;
+      Finding user = entry_finding(survey_, reference, Code::shared_cluster_user, i, raw);
+      user.found = cluster;
+      survey_.result.findings.add(std::move(user));
+    }
+  }
+
   struct Batch {
     std::size_t begin = 0;
     std::size_t end = 0;
@@ -368,7 +406,8 @@ Finding snapshot_finding(Code code, const qcow2::Snapshot& snapshot, std::size_t
 void check_mappings(Survey& survey, const std::vector<qcow2::Snapshot>& snapshots) {
   const qcow2::Header& header = survey.image.header();
   MappingWalk walk(survey);
-  walk.add_table(header.l1_table_offset, header.l1_size, true, 0);
+  survey.l1_tables.push_back({header.l1_table_offset, header.l1_size, true, 0});
+  walk.add_table(survey.l1_tables.back());
   if (header.has_data_file() && !snapshots.empty()) {
     walk.add_finding({.code = Code::snapshot_with_data_file,
                       .structure = Structure::snapshot_table,
@@ -383,10 +422,35 @@ void check_mappings(Survey& survey, const std::vector<qcow2::Snapshot>& snapshot
       walk.add_finding(
           snapshot_finding(Code::snapshot_l1_too_large, snapshot, i, snapshot.l1_size));
     else
-      walk.add_table(snapshot.l1_table_offset, snapshot.l1_size, false, i);
+      walk.add_table(survey.l1_tables.emplace_back(
+          Survey::L1Table{snapshot.l1_table_offset, snapshot.l1_size, false, i}));
+    const std::uint64_t disk_size = snapshot.disk_size().value_or(header.size);
+    if (divide_up(disk_size, survey.geometry.l2_coverage()) > snapshot.l1_size)
+      survey.result.findings.add(
+          snapshot_finding(Code::snapshot_l1_too_small, snapshot, i, snapshot.l1_size));
   }
   walk.walk();
   survey.claim(header.snapshots_offset, table_bytes(snapshots), Structure::snapshot_table, 0);
+}
+
+void name_shared_users(Survey& survey, bool has_snapshots) {
+  constexpr std::size_t most_clusters = 1 << 16;
+  std::unordered_set<std::uint64_t> clusters;
+  for (const Finding& finding : survey.result.findings.runs()) {
+    // With snapshots, that a cluster has several users is no damage by itself.
+    const bool is_shared =
+        finding.code == Code::data_in_metadata || finding.code == Code::cluster_used_twice ||
+        (finding.code == Code::refcount_too_low && finding.expected > 1 && !has_snapshots);
+    for (std::uint64_t i = 0; is_shared && i < finding.count && clusters.size() < most_clusters;
+         ++i)
+      clusters.insert(finding.index + i);
+  }
+  if (clusters.empty() || survey.image.header().has_data_file())
+    return;
+  MappingWalk walk(survey);
+  for (const Survey::L1Table& table : survey.l1_tables)
+    walk.add_table(table);
+  walk.name_users(clusters);
 }
 
 }  // namespace coldchain::check

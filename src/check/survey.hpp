@@ -24,6 +24,14 @@ class Survey {
   const std::uint64_t file_size;  // bytes, in whole sectors
   CheckResult result;
   finding::FindingList copied;  // findings of the copied flags, which come last
+  // An L1 table that has been walked.
+  struct L1Table {
+    std::uint64_t offset = 0;
+    std::uint32_t entries = 0;
+    bool is_active = false;
+    std::uint64_t index = 0;  // of a snapshot
+  };
+  std::vector<L1Table> l1_tables;
   // Leaked clusters to which nothing refers, as far as they are looked at.
   std::vector<std::uint64_t> orphans;
 
@@ -73,6 +81,7 @@ void check_bitmaps(Survey& survey);
 void check_refcount_blocks(Survey& survey);
 void compare_refcounts(Survey& survey);
 void check_owners(Survey& survey, bool has_snapshots);
+void name_shared_users(Survey& survey, bool has_snapshots);
 void find_orphan_tables(Survey& survey);
 
 }  // namespace coldchain::check

@@ -48,6 +48,13 @@ TEST_CASE("check: every recipe's damage is found, and nothing in the sound image
   }
 }
 
+TEST_CASE("check: there are at least 120 recipes, each with a name of its own") {
+  std::set<std::string> names;
+  for (const Damage& damage : testing::damages())
+    CHECK(names.insert(damage.name).second);
+  CHECK(names.size() >= 120);
+}
+
 TEST_CASE("check: the result does not depend on the number of workers") {
   for (const Damage& damage : testing::damages()) {
     CAPTURE(damage.name);

@@ -79,6 +79,19 @@ ImageBuilder narrow() {
   return filled(options);
 }
 
+// The same damage in images of different shape.
+struct Shape {
+  std::string suffix;  // of the recipes' names
+  ImageBuilder image;
+};
+
+std::vector<Shape> shapes() {
+  ImageOptions wide = small_clusters();
+  wide.cluster_bits = 10;
+  wide.refcount_order = 5;
+  return {{"", plain()}, {"-with-32-bit-refcounts", filled(wide)}};
+}
+
 // Header bits and fields.
 void add_header_damages(std::vector<Damage>& all) {
   const auto header = [&](const char* name, void (*change)(Header&), Code code) {
@@ -140,6 +153,30 @@ void add_header_damages(std::vector<Damage>& all) {
       },
       Code::header_extension_repeated);
   header(
+      "bitmaps-extension-too-short",
+      [](Header& h) {
+        h.extensions.push_back({qcow2::extension::bitmaps, Bytes(8), {}});
+      },
+      Code::header_extension_length);
+  header(
+      "feature-name-table-cut",
+      [](Header& h) {
+        h.extensions.push_back({qcow2::extension::feature_name_table, Bytes(40), {}});
+      },
+      Code::header_extension_length);
+  header(
+      "backing-format-without-backing-file",
+      [](Header& h) {
+        h.extensions.push_back({qcow2::extension::backing_file_format, Bytes(8), {}});
+      },
+      Code::header_extension_without_use);
+  header(
+      "data-file-name-without-data-file",
+      [](Header& h) {
+        h.extensions.push_back({qcow2::extension::external_data_file_name, Bytes(8), {}});
+      },
+      Code::header_extension_without_use);
+  header(
       "backing-name-over-header",
       [](Header& h) {
         h.backing_file_offset = 40;
@@ -162,10 +199,10 @@ void add_header_damages(std::vector<Damage>& all) {
                  {Code::reference_past_end}});
 }
 
-void add_refcount_damages(std::vector<Damage>& all) {
+void add_refcount_damages(std::vector<Damage>& all, const Shape& shape) {
   const auto harm = [&](const char* name, std::function<void(Patient&)> change,
                         std::vector<Code> codes) {
-    all.push_back({name, plain(), std::move(change), std::move(codes)});
+    all.push_back({name + shape.suffix, shape.image, std::move(change), std::move(codes)});
   };
   harm("refcount-zero", [](Patient& p) { p.set_refcount(p.host_cluster(3), 0); },
        {Code::refcount_too_low, Code::l2_entry_copied_wrong});
@@ -216,16 +253,12 @@ void add_refcount_damages(std::vector<Damage>& all) {
   harm("refcount-block-is-data",
        [](Patient& p) { p.set(p.refcount_table_entry(1), p.host_cluster(2) * p.cluster_size()); },
        {Code::refcount_block_shared, Code::data_in_metadata});
-  all.push_back({"refcount-of-one-bit-overflows",
-                 narrow(),
-                 [](Patient& p) { p.set(p.l2_entry(40), p.at(p.l2_entry(2)) & ~copied_flag); },
-                 {Code::refcount_overflow}});
 }
 
-void add_mapping_damages(std::vector<Damage>& all) {
+void add_mapping_damages(std::vector<Damage>& all, const Shape& shape) {
   const auto harm = [&](const char* name, std::function<void(Patient&)> change,
                         std::vector<Code> codes) {
-    all.push_back({name, plain(), std::move(change), std::move(codes)});
+    all.push_back({name + shape.suffix, shape.image, std::move(change), std::move(codes)});
   };
   harm("l1-entry-zeroed", [](Patient& p) { p.set(p.l1_entry(), 0); },
        {Code::cluster_leaked, Code::orphan_table});
@@ -266,7 +299,8 @@ void add_mapping_damages(std::vector<Damage>& all) {
        [](Patient& p) { p.set(p.l2_entry(4), p.at(p.l2_entry(4)) & ~copied_flag); },
        {Code::l2_entry_copied_wrong});
   harm("l2-entry-twice", [](Patient& p) { p.set(p.l2_entry(4), p.at(p.l2_entry(5))); },
-       {Code::refcount_too_low, Code::cluster_used_twice, Code::cluster_leaked});
+       {Code::refcount_too_low, Code::cluster_used_twice, Code::cluster_leaked,
+        Code::shared_cluster_user});
   harm("l2-entry-twice-and-counted",
        [](Patient& p) {
          const std::uint64_t entry = p.at(p.l2_entry(5)) & ~copied_flag;
@@ -295,6 +329,14 @@ void add_mapping_damages(std::vector<Damage>& all) {
        {Code::l2_entry_reserved, Code::cluster_leaked});
   harm("file-cut", [](Patient& p) { p.resize(p.bytes().size() / 2 / 4096 * 4096); },
        {Code::reference_past_end});
+}
+
+// Of images with a feature that the plain one has not.
+void add_feature_damages(std::vector<Damage>& all) {
+  all.push_back({"refcount-of-one-bit-overflows",
+                 narrow(),
+                 [](Patient& p) { p.set(p.l2_entry(40), p.at(p.l2_entry(2)) & ~copied_flag); },
+                 {Code::refcount_overflow}});
   all.push_back({"zero-flag-in-version-2",
                  version2(),
                  [](Patient& p) { p.set(p.l2_entry(7), 1); },
@@ -366,6 +408,10 @@ void add_snapshot_damages(std::vector<Damage>& all) {
   harm("snapshot-extra-data-too-short",
        [](Patient& p) { p.set_number(p.snapshot_entry() + 36, 4, 8); },
        {Code::snapshot_entry_incomplete});
+  harm("snapshot-l1-too-small", [](Patient& p) { p.set_number(p.snapshot_entry() + 8, 4, 0); },
+       {Code::snapshot_l1_too_small, Code::cluster_leaked});
+  harm("snapshot-of-a-larger-disk", [](Patient& p) { p.set(p.snapshot_entry() + 48, 1ULL << 40); },
+       {Code::snapshot_l1_too_small});
   harm("snapshot-forgotten",
        [](Patient& p) { p.set_header([](Header& h) { h.nb_snapshots = 0; }); },
        {Code::cluster_leaked});
@@ -507,8 +553,11 @@ const std::vector<Damage>& damages() {
   static const std::vector<Damage> all = [] {
     std::vector<Damage> list;
     add_header_damages(list);
-    add_refcount_damages(list);
-    add_mapping_damages(list);
+    for (const Shape& shape : shapes()) {
+      add_refcount_damages(list, shape);
+      add_mapping_damages(list, shape);
+    }
+    add_feature_damages(list);
     add_snapshot_damages(list);
     add_bitmap_damages(list);
     return list;
