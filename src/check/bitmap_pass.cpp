@@ -48,8 +48,9 @@ class BitmapPass {
       return add(Code::bitmaps_stale, Structure::header_extension, 0, "");
     if (fields->reserved.get() != 0)
       return add_bad_directory("the reserved field of the extension is not 0");
-    survey_.claim(fields->bitmap_directory_offset.get(), fields->bitmap_directory_size.get(),
-                  Structure::bitmap_directory, 0);
+    if (fields->bitmap_directory_size.get() <= qcow2::limits::max_bitmap_directory_bytes)
+      survey_.claim(fields->bitmap_directory_offset.get(), fields->bitmap_directory_size.get(),
+                    Structure::bitmap_directory, 0);
     const Result<std::vector<Bitmap>> bitmaps = qcow2::read_bitmaps(survey_.file, header);
     if (!bitmaps)
       return add_bad_directory(bitmaps.error().message);
@@ -111,18 +112,12 @@ class BitmapPass {
     add(code, structure, index, std::move(detail));
   }
 
-  // Piece by piece: a table may be 1 GiB long.
   Result<void> walk_table(const Bitmap& bitmap, std::uint64_t bytes, std::uint64_t index) {
-    constexpr std::uint64_t piece_bytes = 1 << 20;
-    std::vector<be64> piece;
-    for (std::uint64_t at = 0; at < bytes; at += piece_bytes) {
-      piece.resize(std::min(piece_bytes, bytes - at) / sizeof(be64));
-      TRY(io::read_zero_extended(survey_.file, {bitmap.bitmap_table_offset + at},
-                                 writable_bytes_of(piece)));
-      for (std::size_t i = 0; i < piece.size(); ++i)
-        look_at_entry(piece[i].get(), {bitmap.bitmap_table_offset + at + i * sizeof(be64)}, index);
-    }
-    return {};
+    return survey_.for_each_entry(
+        {bitmap.bitmap_table_offset}, bytes, table_bytes_, "bitmap tables",
+        [&](std::uint64_t raw, std::uint64_t entry) {
+          look_at_entry(raw, {bitmap.bitmap_table_offset + entry * sizeof(be64)}, index);
+        });
   }
 
   void look_at_entry(std::uint64_t raw, HostOffset at, std::uint64_t index) {
@@ -140,6 +135,7 @@ class BitmapPass {
   }
 
   Survey& survey_;
+  std::uint64_t table_bytes_ = 0;
 };
 
 }  // namespace

@@ -28,9 +28,8 @@ Result<CheckResult> check(const qcow2::Image& image, const CheckOptions& options
     return fail(ErrorCode::unsupported,
                 fmt::format("Unsupported qcow2 feature(s): {}",
                             fmt::join(image.header().unknown_incompatible_names(), ", ")));
-  const StoredRefcounts stored =
-      TRY(StoredRefcounts::read(image.file(), image.header(), options.workers));
-  Survey survey(image, stored, options);
+  Survey survey(image, TRY(StoredRefcounts::read(image.file(), image.header(), options.workers)),
+                options);
   const std::vector<qcow2::Snapshot> snapshots = check_snapshot_table(survey);
   check_header(survey);
   check_mappings(survey, snapshots);
@@ -38,9 +37,8 @@ Result<CheckResult> check(const qcow2::Image& image, const CheckOptions& options
   check_bitmaps(survey);
   check_refcount_blocks(survey);
   compare_refcounts(survey);
-  for (const finding::Finding& finding : survey.copied.runs())
-    survey.corruption(finding);
-  survey.result.counts.corruptions += survey.copied.omitted();
+  survey.result.findings.add_all(survey.copied);
+  survey.result.counts.corruptions += survey.copied_count;
   check_data_file(survey);
   check_owners(survey, !snapshots.empty());
   name_shared_users(survey, !snapshots.empty());

@@ -134,4 +134,16 @@ Claims::Word Claims::word(std::uint64_t first) const {
   return word;
 }
 
+std::uint64_t Claims::next_used(std::uint64_t from) const {
+  std::uint64_t index = from / clusters_per_chunk;
+  while (index / chunks_per_segment < segments_.size()) {
+    const auto& segment = segments_[index / chunks_per_segment];
+    if (segment && (*segment)[index % chunks_per_segment].words)
+      return std::max(from, index * clusters_per_chunk);
+    index = segment ? index + 1 : (index / chunks_per_segment + 1) * chunks_per_segment;
+  }
+  const auto far = far_chunks_.lower_bound(index);
+  return far == far_chunks_.end() ? all_bits : std::max(from, far->first * clusters_per_chunk);
+}
+
 }  // namespace coldchain::check

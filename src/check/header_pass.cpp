@@ -19,6 +19,9 @@ using finding::Finding;
 using finding::Structure;
 using qcow2::Header;
 
+// LUKS headers have a few MiB.
+constexpr std::uint64_t most_encryption_header = 64 << 20;
+
 void add(Survey& survey, Code code, std::string detail, Structure structure = Structure::header) {
   survey.result.findings.add({.code = code, .detail = std::move(detail), .structure = structure});
 }
@@ -121,7 +124,7 @@ void check_encryption_header(Survey& survey) {
   const std::uint64_t offset = pointer->offset.get();
   const std::uint64_t length = pointer->length.get();
   if (!is_aligned(offset, survey.geometry.cluster_size()) || length == 0 ||
-      !checked_add(offset, length) || *checked_add(offset, length) >= 1ULL << 62)
+      length > most_encryption_header)
     add(survey, Code::encryption_header_bad, fmt::format("{} bytes at {:#x}", length, offset));
   else
     survey.claim(offset, length, Structure::encryption_header, 0);

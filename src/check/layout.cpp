@@ -77,9 +77,17 @@ class DataWalk {
 
   void walk(std::uint64_t first, std::uint64_t end) {
     // Behind the last reference and the last leak there is nothing but free space.
-    const std::uint64_t used = std::min(end, std::max(result_.claims.end(), result_.leaked.end()));
+    const std::uint64_t used = std::min(end, std::max(result_.claims.end(), result_.stored.end()));
     for (std::uint64_t cluster = first; cluster < used;) {
       const Use use = use_of(cluster);
+      if (use == Use::free) {
+        const std::uint64_t next = std::max(
+            cluster + 1,
+            std::min(result_.claims.next_used(cluster), result_.stored.next_used(cluster)));
+        builder_.add_until(std::min(next, used), Use::free);
+        cluster = next;
+        continue;
+      }
       const std::uint64_t word_end = std::min(used, cluster / 64 * 64 + 64);
       std::uint64_t next = cluster + 1;
       while (next < word_end && use_of(next) == use)
@@ -97,7 +105,8 @@ class DataWalk {
       first_ = first;
       claimed_ = result_.claims.word(first).claimed;
       compressed_ = result_.compressed.word(first).claimed;
-      leaked_ = result_.leaked.word(first).claimed;
+      const StoredRefcounts::Word stored = result_.stored.word(first);
+      leaked_ = stored.one | stored.more;
     }
     const std::uint64_t bit = std::uint64_t{1} << (cluster % 64);
     if ((compressed_ & bit) != 0)

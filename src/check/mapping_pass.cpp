@@ -33,6 +33,9 @@ using qcow2::L2Entry;
 // Small tables are worked on in batches: handing one over costs more than reading it.
 constexpr std::size_t batch_bytes = 256 << 10;
 
+// So much of damaged tables that are named again is looked at again; then they are only counted.
+constexpr std::uint64_t most_again_bytes = 16 << 20;
+
 class MappingWalk {
  public:
   explicit MappingWalk(Survey& survey) : survey_(survey) {}
@@ -46,6 +49,8 @@ class MappingWalk {
     const auto& [offset, entries, is_active, index] = l1;
     if (entries == 0)
       return;
+    if (offset >= 1ULL << 63)
+      survey_.fail_as_qemu("Input/output error");  // its offsets are signed
     const std::uint64_t bytes = std::uint64_t{entries} * sizeof(be64);
     const Structure structure = is_active ? Structure::l1_table : Structure::snapshot_l1_table;
     starts_.push_back({references_.size(), offset, bytes, structure, index, std::nullopt});
@@ -157,59 +162,19 @@ class MappingWalk {
     return std::max<std::size_t>(1, batch_bytes / survey_.geometry.cluster_size());
   }
 
-  // Reads around holes: an L1 table may be far larger than what it describes.
   Result<void> read_l1(std::uint64_t offset, std::uint64_t bytes, bool is_active) {
-    constexpr std::uint64_t piece_bytes = 1 << 20;
-    std::vector<be64> piece;
-    for (std::uint64_t at = 0; at < bytes;) {
-      const HostOffset from{offset + at};
-      const HostOffset data =
-          from.value < survey_.file.size() ? TRY(survey_.file.next_data(from)) : from;
-      const std::uint64_t skipped = align_down(data - from, sizeof(be64));
-      if (from.value >= survey_.file.size() || skipped >= bytes - at)
-        return {};
-      at += skipped;
-      const std::uint64_t size = std::min(piece_bytes, bytes - at);
-      l1_bytes_ += size;
-      if (l1_bytes_ > honest_bytes()) {
-        note_not_walked("L1 tables");
-        return {};
-      }
-      piece.resize(size / sizeof(be64));
-      TRY(io::read_zero_extended(survey_.file, {offset + at}, writable_bytes_of(piece)));
-      for (std::size_t i = 0; i < piece.size(); ++i) {
-        if (const std::uint64_t raw = piece[i].get(); raw != 0) {
+    return survey_.for_each_entry(
+        {offset}, bytes, l1_bytes_, "L1 tables", [&](std::uint64_t raw, std::uint64_t entry) {
           Reference reference;
           reference.raw = raw;
-          reference.l1_index = static_cast<std::uint32_t>(at / sizeof(be64) + i);
+          reference.l1_index = static_cast<std::uint32_t>(entry);
           reference.is_active = is_active;
           reference.has_copied_flags =
               is_active && reference.l2_table() != 0 &&
               survey_.stored.is_one(survey_.cluster_of(reference.l2_table())).has_value();
-          reference.entry_at = {offset + at + i * sizeof(be64)};
+          reference.entry_at = {offset + entry * sizeof(be64)};
           references_.push_back(reference);
-        }
-      }
-      at += size;
-    }
-    return {};
-  }
-
-  // No more than the file has: sound tables do not lie over each other. Storage may be compressed.
-  [[nodiscard]] std::uint64_t honest_bytes() const {
-    constexpr std::uint64_t always = 256 << 20;
-    const io::FileStatus& status = survey_.file.status();
-    const std::uint64_t stored = status.kind == io::FileKind::block_device
-                                     ? status.size
-                                     : std::min(status.size, 16 * status.allocated);
-    return std::max(always, stored);
-  }
-
-  void note_not_walked(const char* what) {
-    survey_.result.is_partial = true;
-    survey_.result.findings.add(
-        {.code = Code::mapping_not_walked,
-         .detail = fmt::format("{} of more than {} bytes in all", what, honest_bytes())});
+        });
   }
 
   void count_references() {
@@ -231,10 +196,10 @@ class MappingWalk {
       if (!reference.is_first || reference.is_skipped)
         continue;
       bytes += survey_.geometry.cluster_size();
-      reference.is_skipped = bytes > honest_bytes();
+      reference.is_skipped = bytes > survey_.honest_bytes();
     }
-    if (bytes > honest_bytes())
-      note_not_walked("L2 tables");
+    if (bytes > survey_.honest_bytes())
+      survey_.note_not_walked("L2 tables");
   }
 
   void scan(const Reference& reference, std::vector<be64>& table, TableScan& scan) const {
@@ -244,6 +209,7 @@ class MappingWalk {
     const Result<void> done =
         io::read_zero_extended(survey_.file, {reference.l2_table()}, writable_bytes_of(table));
     if (!done) {
+      scan.counts.is_unreadable = true;
       scan.findings.add({.code = Code::table_unreadable,
                          .detail = done.error().message,
                          .structure = reference.l2_structure(),
@@ -264,23 +230,25 @@ class MappingWalk {
       }
       for (; told < scan.findings.runs().size(); ++told)
         survey_.result.findings.add(scan.findings.runs()[told]);
+      survey_.result.findings.omit(scan.findings.omitted());
       decompress(scan.compressed_entries, reference);
       scan.claims = {};
       scan.compressed_entries = {};
       count(scan, reference);
       if (reference.times > 1)
-        repeated_.emplace(reference.l2_table(), std::move(scan));
+        repeated_.emplace(reference.l2_table(), scan.counts);
       return;
     }
-    const TableScan& known = repeated_.at(reference.l2_table());
-    const bool is_damaged = !known.findings.runs().empty() || !known.copied.runs().empty();
-    again_bytes_ += is_damaged ? survey_.geometry.cluster_size() : 0;
-    if (is_damaged && again_bytes_ <= honest_bytes()) {
+    // Damage is told of again for each reference, as long as that is little work.
+    const TableCounts& known = repeated_.at(reference.l2_table());
+    again_bytes_ += known.is_damaged() ? survey_.geometry.cluster_size() : 0;
+    if (known.is_damaged() && again_bytes_ <= most_again_bytes) {
       std::vector<be64> table;
       this->scan(reference, table, scan);
       survey_.result.findings.add_all(scan.findings);
       count(scan, reference);
     } else {
+      survey_.result.findings.omit(known.corruptions);
       count(known, reference);
     }
   }
@@ -320,21 +288,21 @@ class MappingWalk {
   }
 
   void count(const TableScan& scan, const Reference& reference) {
-    Counts& counts = survey_.result.counts;
-    for (const Finding& run : scan.findings.runs()) {
-      const bool is_read_error = run.code == Code::table_unreadable;
-      const bool is_ours =
-          run.code == Code::zero_flag_not_allowed || run.code == Code::data_file_offset_differs;
-      if (is_read_error)
-        survey_.fail_as_qemu("Input/output error");
-      counts.corruptions += is_read_error || is_ours ? 0 : run.count;
-    }
     survey_.copied.add_all(scan.copied);
+    count(scan.counts, reference);
+  }
+
+  void count(const TableCounts& table, const Reference& reference) {
+    Counts& counts = survey_.result.counts;
+    if (table.is_unreadable)
+      survey_.fail_as_qemu("Input/output error");
+    counts.corruptions += table.corruptions;
     if (!reference.is_active)
       return;
-    counts.allocated_clusters += scan.allocated;
-    counts.fragmented_clusters += scan.fragmented;
-    counts.compressed_clusters += scan.compressed;
+    survey_.copied_count += table.copied;
+    counts.allocated_clusters += table.allocated;
+    counts.fragmented_clusters += table.fragmented;
+    counts.compressed_clusters += table.compressed;
   }
 
   // The L1 entry itself, and the claim of the table that it names.
@@ -371,6 +339,7 @@ class MappingWalk {
     if ((stored == 1) != ((reference.raw & qcow2::copied_flag) != 0)) {
       Finding wrong = finding(Code::l1_entry_copied_wrong);
       wrong.found = stored;
+      ++survey_.copied_count;
       survey_.copied.add(std::move(wrong));
     }
   }
@@ -379,7 +348,7 @@ class MappingWalk {
   StoredRefcounts::Cursor cursor_;
   std::vector<Start> starts_;
   std::vector<Reference> references_;
-  std::unordered_map<std::uint64_t, TableScan> repeated_;  // tables that are named more than once
+  std::unordered_map<std::uint64_t, TableCounts> repeated_;  // tables that are named more than once
   std::uint64_t l1_bytes_ = 0;
   std::uint64_t again_bytes_ = 0;  // of damaged tables that were looked at again
 };

@@ -19,6 +19,24 @@ namespace {
 using finding::Code;
 using finding::Structure;
 
+std::string name_of(const Owner& owner) {
+  const std::string_view name = finding::to_string(owner.structure);
+  switch (owner.structure) {
+    case Structure::l2_table:
+    case Structure::snapshot_l2_table:
+      return fmt::format("{} of L1 entry {}", name, owner.index);
+    case Structure::refcount_block:
+      return fmt::format("{} of table entry {}", name, owner.index);
+    case Structure::snapshot_l1_table:
+      return fmt::format("{} of snapshot {}", name, owner.index);
+    case Structure::bitmap_table:
+    case Structure::bitmap_data:
+      return fmt::format("{} of bitmap {}", name, owner.index);
+    default:
+      return std::string(name);
+  }
+}
+
 void find_overlaps(Survey& survey) {
   std::vector<Owner>& owners = survey.result.owners;
   std::stable_sort(owners.begin(), owners.end(),
@@ -29,10 +47,9 @@ void find_overlaps(Survey& survey) {
     if (furthest != nullptr && owner.first < furthest->first + furthest->count)
       survey.result.findings.add(
           {.code = Code::structures_overlap,
-           .detail = fmt::format("{} {} and {} {}", finding::to_string(furthest->structure),
-                                 furthest->index, finding::to_string(owner.structure), owner.index),
-           .structure = owner.structure,
-           .index = owner.index,
+           .detail = fmt::format("{} and {}", name_of(*furthest), name_of(owner)),
+           .structure = Structure::host_cluster,
+           .index = owner.first,
            .host = survey.range_of(
                owner.first, std::min(end, furthest->first + furthest->count) - owner.first)});
     if (furthest == nullptr || end > furthest->first + furthest->count)
@@ -76,7 +93,10 @@ void find_data_in_metadata(Survey& survey) {
 void find_shared_data(Survey& survey) {
   auto owner = survey.result.owners.begin();
   for (std::uint64_t first = 0; first < survey.result.claims.end(); first += 64) {
-    std::uint64_t shared = survey.result.claims.word(first).shared;
+    const Claims::Word word = survey.result.claims.word(first);
+    if (word.claimed == 0)
+      first = align_down(survey.result.claims.next_used(first + 64), 64) - 64;
+    std::uint64_t shared = word.shared;
     if (shared == 0)
       continue;
     shared &= ~survey.result.compressed.word(first).claimed;
@@ -130,11 +150,20 @@ void check_owners(Survey& survey, bool has_snapshots) {
 
 void find_orphan_tables(Survey& survey) {
   std::vector<be64> table(survey.geometry.cluster_size() / sizeof(be64));
+  // So much is looked at: more would take as long as reading a disk.
+  constexpr std::uint64_t most_bytes = 4ULL << 30;
   // Most of what is not a table shows it in its first page.
   std::vector<be64> page(std::min<std::size_t>(table.size(), 4096 / sizeof(be64)));
   const auto is_zero = [](const be64& raw) { return raw.get() == 0; };
+  std::uint64_t bytes = 0;
   for (const std::uint64_t cluster : survey.orphans) {
     const HostOffset at = survey.range_of(cluster).begin;
+    const Result<HostOffset> data = survey.file.next_data(at);
+    if (!data || *data - at >= survey.geometry.cluster_size())
+      continue;  // a hole
+    bytes += survey.geometry.cluster_size();
+    if (bytes > most_bytes)
+      break;
     if (!io::read_zero_extended(survey.file, at, writable_bytes_of(page)))
       continue;
     const bool may_be =
@@ -142,7 +171,7 @@ void find_orphan_tables(Survey& survey) {
     if (may_be && io::read_zero_extended(survey.file, at, writable_bytes_of(table)) &&
         looks_like_l2_table(survey, table))
       survey.result.findings.add({.code = Code::orphan_table,
-                                  .structure = Structure::l2_table,
+                                  .structure = Structure::host_cluster,
                                   .index = cluster,
                                   .host = survey.range_of(cluster)});
   }

@@ -80,10 +80,12 @@ Result<void> StoredRefcounts::read_blocks(unsigned workers) {
   std::vector<std::uint64_t> offsets;
   for (const std::uint64_t raw : table_) {
     const std::uint64_t offset = raw & qcow2::refcount_block_mask;
-    if (offset == 0) {
-      block_index_.push_back(no_block);
-    } else if (!is_aligned(offset, 1ULL << cluster_bits_) || offset >= past_every_file) {
+    const bool cannot_be =
+        !is_aligned(offset, std::uint64_t{1} << cluster_bits_) || offset >= past_every_file;
+    if (offset != 0 && cannot_be) {
       block_index_.push_back(unreadable_block);
+    } else if (offset == 0 || offset >= file_->size()) {
+      block_index_.push_back(no_block);  // behind the end all counts read as zero
     } else {
       const auto [place, is_new] =
           known.try_emplace(offset, static_cast<std::uint32_t>(offsets.size()));
@@ -133,17 +135,22 @@ Result<void> StoredRefcounts::read_blocks(unsigned workers) {
 
 Result<StoredRefcounts::Block> StoredRefcounts::read_block(std::uint64_t offset,
                                                            Bytes& bytes) const {
-  bytes.resize(1ULL << cluster_bits_);
+  // A file may be long and nearly empty.
+  const std::uint64_t size = std::uint64_t{1} << cluster_bits_;
+  if (TRY(file_->next_data({offset})).value >= offset + size)
+    return Block{};
+  bytes.resize(size);
   TRY(io::read_zero_extended(*file_, {offset}, bytes));
   const Bytes all_one = uniform_group(order_, 1);
   const Bytes all_zero(all_one.size());
   Block block;
-  block.one.resize(clusters_per_block_ / 64);
-  for (std::size_t i = 0; i < block.one.size(); ++i) {
+  const auto keep_ones = [&] { block.one.resize(clusters_per_block_ / 64); };
+  for (std::size_t i = 0; i < clusters_per_block_ / 64; ++i) {
     const std::byte* group = bytes.data() + i * all_one.size();
     // Groups that are all zero or all one are the rule.
     if (std::memcmp(group, all_zero.data(), all_zero.size()) == 0)
       continue;
+    keep_ones();
     if (std::memcmp(group, all_one.data(), all_one.size()) == 0) {
       block.one[i] = ~std::uint64_t{0};
       continue;
@@ -170,6 +177,8 @@ StoredRefcounts::Word StoredRefcounts::word(std::uint64_t first) const {
   if (index == unreadable_block)
     return {0, 0, ~std::uint64_t{0}};
   const Block& block = blocks_[index];
+  if (block.one.empty())
+    return {};
   const std::uint64_t at = first % clusters_per_block_ / 64;
   return {block.one[at], block.more.empty() ? 0 : block.more[at], 0};
 }
@@ -204,15 +213,32 @@ std::optional<std::uint64_t> StoredRefcounts::at(std::uint64_t cluster, Cursor& 
     return std::nullopt;
   if ((word.more & bit) == 0)
     return (word.one & bit) != 0 ? 1 : 0;
-  const std::uint64_t offset = table_[cluster / clusters_per_block_] & qcow2::refcount_block_mask;
-  if (cursor.block_offset != offset) {
-    cursor.block.resize(1ULL << cluster_bits_);
-    cursor.block_offset = 0;
-    if (!io::read_zero_extended(*file_, {offset}, cursor.block))
+  // A page around the entry: a hostile table may jump from block to block.
+  constexpr std::uint64_t page_bytes = 4096;
+  const std::uint64_t block = table_[cluster / clusters_per_block_] & qcow2::refcount_block_mask;
+  const std::uint64_t in_block = (cluster % clusters_per_block_ << order_) / 8;
+  const std::uint64_t size = std::min(page_bytes, std::uint64_t{1} << cluster_bits_);
+  const std::uint64_t offset = block + align_down(in_block, size);
+  if (cursor.offset != offset) {
+    cursor.bytes.resize(size);
+    cursor.offset = 0;
+    if (!io::read_zero_extended(*file_, {offset}, cursor.bytes))
       return std::nullopt;
-    cursor.block_offset = offset;
+    cursor.offset = offset;
   }
-  return qcow2::refcount_at(cursor.block, order_, cluster % clusters_per_block_);
+  return qcow2::refcount_at(cursor.bytes, order_,
+                            cluster % clusters_per_block_ % ((8 * size) >> order_));
+}
+
+std::uint64_t StoredRefcounts::next_used(std::uint64_t from) const {
+  std::uint64_t index = from / clusters_per_block_;
+  const auto is_empty = [&](std::uint32_t block) {
+    return block == no_block || (block < unreadable_block && blocks_[block].one.empty());
+  };
+  while (index < block_index_.size() && is_empty(block_index_[index]))
+    ++index;
+  return index < block_index_.size() ? std::max(from, index * clusters_per_block_)
+                                     : ~std::uint64_t{0};
 }
 
 }  // namespace coldchain::check

@@ -4,6 +4,9 @@
 // over workers, so that the result does not depend on their number.
 #pragma once
 
+#include <functional>
+#include <string_view>
+
 #include <coldchain/base/checked.hpp>
 #include <coldchain/check/check.hpp>
 #include <coldchain/check/stored_refcounts.hpp>
@@ -13,17 +16,20 @@ namespace coldchain::check {
 
 class Survey {
  public:
-  Survey(const qcow2::Image& checked_image, const StoredRefcounts& stored_refcounts,
+  Survey(const qcow2::Image& checked_image, StoredRefcounts stored_refcounts,
          const CheckOptions& check_options);
+  Survey(const Survey&) = delete;
+  Survey& operator=(const Survey&) = delete;
 
   const qcow2::Image& image;
   const io::File& file;
-  const StoredRefcounts& stored;
   const CheckOptions& options;
   const qcow2::Geometry geometry;
   const std::uint64_t file_size;  // bytes, in whole sectors
   CheckResult result;
+  const StoredRefcounts& stored = result.stored;
   finding::FindingList copied;  // findings of the copied flags, which come last
+  std::uint64_t copied_count = 0;
   // An L1 table that has been walked.
   struct L1Table {
     std::uint64_t offset = 0;
@@ -44,8 +50,21 @@ class Survey {
 
   // QEMU allows a region to reach past the end of the file by less than a cluster.
   [[nodiscard]] bool reaches_past_end(std::uint64_t offset, std::uint64_t size) const {
-    return offset + size >= file_size + geometry.cluster_size();
+    const auto end = checked_add(offset, size);
+    return !end || *end >= file_size + geometry.cluster_size();
   }
+
+  // Tables of one kind that need more bytes than this lie over each other: sound ones do not.
+  [[nodiscard]] std::uint64_t honest_bytes() const;
+
+  // Visits the entries of a table that are not zero, piece by piece and around holes. `walked` adds
+  // up the bytes of all tables of this kind, `tables`; beyond honest_bytes() they are left out.
+  [[nodiscard]] Result<void> for_each_entry(
+      HostOffset table, std::uint64_t bytes, std::uint64_t& walked, std::string_view tables,
+      const std::function<void(std::uint64_t raw, std::uint64_t index)>& visit);
+
+  // Notes that tables were left out, of which kind, and that the result is partial.
+  void note_not_walked(std::string_view tables);
 
   // qemu-img check would stop here without a verdict; ours goes on and remembers why.
   void fail_as_qemu(std::string reason) {

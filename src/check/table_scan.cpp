@@ -50,6 +50,12 @@ class TableScanner {
     return entry_finding(survey_, reference_, code, i, entry);
   }
 
+  // What counts for qemu-img as well.
+  void corruption(Finding damage) {
+    ++scan_.counts.corruptions;
+    scan_.findings.add(std::move(damage));
+  }
+
   // How many entries from `i` on are standard clusters that lie one after the other, in the file,
   // with the same copied flag, which the refcounts agree with: most of a sound image.
   std::uint64_t sound_run(const std::vector<be64>& table, std::uint64_t i, std::uint64_t raw) {
@@ -74,9 +80,9 @@ class TableScanner {
   }
 
   void note_place(std::uint64_t offset, std::uint64_t count) {
-    scan_.allocated += count;
+    scan_.counts.allocated += count;
     if (next_contiguous_ != 0 && offset != next_contiguous_)
-      ++scan_.fragmented;
+      ++scan_.counts.fragmented;
     next_contiguous_ = offset + count * cluster_size_;
   }
 
@@ -98,7 +104,7 @@ class TableScanner {
       const Finding place = finding(Code::reference_past_end, i, entry);
       past_end.host = place.host;
       past_end.guest = place.guest;
-      scan_.findings.add(std::move(past_end));
+      corruption(std::move(past_end));
       return;
     }
     const std::uint64_t first = survey_.cluster_of(offset);
@@ -107,22 +113,21 @@ class TableScanner {
 
   void look_at(std::uint64_t i, std::uint64_t raw, std::uint64_t bitmap) {
     const L2Entry entry(raw);
-    if (!entry.is_compressed() && (raw & qcow2::l2_reserved_mask) != 0)
-      scan_.findings.add(finding(Code::l2_entry_reserved, i, raw));
     if (entry.is_compressed())
-      look_at_compressed(i, raw, bitmap);
-    else if (!extended_ && entry.reads_as_zero() && entry.host_offset().value == 0)
-      note_zero_flag(i, raw);
-    else if (entry.host_offset().value != 0 || (has_data_file_ && entry.is_copied()))
+      return look_at_compressed(i, raw, bitmap);
+    if ((raw & qcow2::l2_reserved_mask) != 0)
+      corruption(finding(Code::l2_entry_reserved, i, raw));
+    // qcow2.rst, "Standard Cluster Descriptor": bit 0 is for version 3, not for extended entries.
+    if (entry.reads_as_zero() && (extended_ || survey_.image.header().version < 3))
+      scan_.findings.add(finding(Code::zero_flag_not_allowed, i, raw));
+    const bool is_plain_zero =
+        !extended_ && entry.reads_as_zero() && entry.host_offset().value == 0;
+    if (is_plain_zero)
+      return;
+    if (entry.host_offset().value != 0 || (has_data_file_ && entry.is_copied()))
       look_at_allocated(i, raw, SubclusterBitmap(bitmap));
     else if (SubclusterBitmap(bitmap).allocated() != 0)
-      scan_.findings.add(finding(Code::subclusters_without_cluster, i, raw));
-  }
-
-  // qcow2.rst, "Standard Cluster Descriptor": bit 0 is for version 3, and not for extended entries.
-  void note_zero_flag(std::uint64_t i, std::uint64_t raw) {
-    if (L2Entry(raw).reads_as_zero() && (extended_ || survey_.image.header().version < 3))
-      scan_.findings.add(finding(Code::zero_flag_not_allowed, i, raw));
+      corruption(finding(Code::subclusters_without_cluster, i, raw));
   }
 
   void look_at_compressed(std::uint64_t i, std::uint64_t raw, std::uint64_t bitmap) {
@@ -131,7 +136,7 @@ class TableScanner {
     const auto add = [&](Code code, std::uint64_t found) {
       Finding bad = finding(code, i, raw);
       bad.found = found;
-      scan_.findings.add(std::move(bad));
+      corruption(std::move(bad));
     };
     if (L2Entry(raw).is_copied())
       add(Code::compressed_copied, extent.begin.value);
@@ -142,19 +147,18 @@ class TableScanner {
     claim_region(i, raw, extent.begin.value, extent.max_bytes, true);
     if (survey_.options.deep)
       scan_.compressed_entries.push_back({i, raw});
-    ++scan_.allocated;
-    ++scan_.compressed;
-    ++scan_.fragmented;
+    ++scan_.counts.allocated;
+    ++scan_.counts.compressed;
+    ++scan_.counts.fragmented;
   }
 
   void look_at_allocated(std::uint64_t i, std::uint64_t raw, SubclusterBitmap bitmap) {
     const std::uint64_t offset = L2Entry(raw).host_offset().value;
-    note_zero_flag(i, raw);
     if ((bitmap.allocated() & bitmap.zero()) != 0)
-      scan_.findings.add(finding(Code::subclusters_contradict, i, raw));
+      corruption(finding(Code::subclusters_contradict, i, raw));
     if (!is_aligned(offset, cluster_size_)) {
       const bool has_data = extended_ ? bitmap.allocated() != 0 : !L2Entry(raw).reads_as_zero();
-      scan_.findings.add(
+      corruption(
           finding(has_data ? Code::data_cluster_unaligned : Code::zero_cluster_unaligned, i, raw));
     }
     note_place(offset, 1);
@@ -174,6 +178,7 @@ class TableScanner {
       return;
     Finding wrong = finding(Code::l2_entry_copied_wrong, i, raw);
     wrong.found = has_data_file_ ? 1 : survey_.stored.at(cluster, cursor_).value_or(0);
+    ++scan_.counts.copied;
     scan_.copied.add(std::move(wrong));
   }
 

@@ -43,16 +43,25 @@ struct CompressedEntry {
   std::uint64_t raw = 0;
 };
 
-// What one L2 table says.
+struct TableCounts {
+  std::uint64_t corruptions = 0;  // as qemu-img counts
+  std::uint64_t copied = 0;       // wrong copied flags
+  std::uint64_t allocated = 0;
+  std::uint64_t fragmented = 0;
+  std::uint64_t compressed = 0;
+  bool is_unreadable = false;
+
+  [[nodiscard]] bool is_damaged() const { return corruptions + copied != 0 || is_unreadable; }
+};
+
+// What one L2 table says. The findings are bounded, the counts exact.
 struct TableScan {
-  static constexpr std::size_t most_findings = 1 << 20;  // more than a table has entries
+  static constexpr std::size_t most_findings = 1 << 12;
   std::vector<ClusterRun> claims;
   std::vector<CompressedEntry> compressed_entries;  // if they are to be decompressed
   finding::FindingList findings{most_findings};
   finding::FindingList copied{most_findings};
-  std::uint64_t allocated = 0;
-  std::uint64_t fragmented = 0;
-  std::uint64_t compressed = 0;
+  TableCounts counts;
 };
 
 // A finding about entry `index` of the table that `reference` names.

@@ -102,7 +102,8 @@ class Checker {
     std::vector<CheckedImage> checked = {look_at_node(*tree->top, image, workers)};
     for (const graph::Node* node : graph::chain_of(*tree->top)) {
       // A raw layer below has nothing that could be wrong.
-      if (options_.backing_chain && node != tree->top.get() && node->raw_image() == nullptr)
+      if (options_.backing_chain && node != tree->top.get() && node->raw_image() == nullptr &&
+          (node->is_open() || !options_.common.no_follow))
         checked.push_back(look_at_node(*node, node->filename, workers));
       // What lies below cannot be opened: the image was checked all the same.
       if (node->gap && !options_.common.no_follow)
@@ -112,6 +113,13 @@ class Checker {
   }
 
  private:
+  // Whoever refuses uploads wants them looked at, with or without --no-follow.
+  [[nodiscard]] bool denies_uploads() const {
+    return std::any_of(denials_.begin(), denials_.end(), [](finding::Code code) {
+      return code >= finding::Code::upload_has_backing;
+    });
+  }
+
   static CheckedImage failed(const std::string& image, const Error& error) {
     CheckedImage checked;
     checked.filename = image;
@@ -128,11 +136,12 @@ class Checker {
                                           unsigned workers) const {
     CheckedImage checked;
     checked.filename = name;
+    checked.format = node.format;
     if (options_.backing_chain)
       checked.findings = node.findings;
     const qcow2::Image* image = node.qcow2_image();
     if (image == nullptr) {
-      checked.verdict = Verdict::no_checks;
+      checked.verdict = node.is_open() ? Verdict::no_checks : Verdict::failed;
       return checked;
     }
     const Result<check::CheckResult> result =
@@ -143,7 +152,7 @@ class Checker {
     checked.omitted = result->findings.omitted();
     checked.is_partial = result->is_partial;
     add(checked, result->findings.runs());
-    if (options_.common.no_follow)
+    if (options_.common.no_follow || denies_uploads())
       add(checked, check::check_admission(image->header()));
     judge(checked, result->findings.worst());
     if (result->failure)
@@ -207,7 +216,8 @@ Verdict worst_of(const std::vector<CheckedImage>& images) {
 }
 
 // As qemu-img tells of one image.
-Result<void> tell(const CheckVerbOptions& options, const CheckedImage& image, World& world) {
+Result<void> tell(const CheckVerbOptions& options, const CheckedImage& image, bool is_one_of_many,
+                  World& world) {
   const report::Style style = style_for(world, options.common.color);
   if (image.verdict == Verdict::no_checks) {
     world.complain({ErrorCode::unsupported, "This image format does not support checks", 0});
@@ -220,14 +230,12 @@ Result<void> tell(const CheckVerbOptions& options, const CheckedImage& image, Wo
   TRY(report::write_check_messages(image, world.out_is_terminal(), style, to_err));
   // Nothing is known of an image that could not be opened.
   const bool has_counts = image.counts.image_end_offset != 0;
-  if (has_counts && !options.quiet) {
-    if (options.common.json())
-      TRY(world.out(report::check_json(image, false)));
-    else
-      TRY(report::write_check_text(image, world.sink()));
-    if (options.list && !options.common.json())
-      TRY(report::write_check_list(image, style, world.sink()));
-  }
+  if (has_counts && !options.quiet && !options.common.json())
+    TRY(report::write_check_text(image, world.sink()));
+  if (has_counts && options.list && !options.common.json())
+    TRY(report::write_check_list(image, style, world.sink()));
+  if (has_counts && !options.quiet && options.common.json())
+    TRY(report::write_check_json(image, is_one_of_many, world.sink()));
   for (const std::string& failure : image.failures)
     world.complain({ErrorCode::corrupt, failure, 0});
   return {};
@@ -243,8 +251,10 @@ Result<void> tell_for_ci(const CheckVerbOptions& options, const std::vector<Chec
                                                     : report::check_junit(images));
 }
 
-// The images below the folders, without those that another records as raw.
-Result<std::vector<std::string>> expand(const CheckVerbOptions& options, const World& world) {
+// The images below the folders, without those that another records as raw; what cannot be read is
+// told, and is a failure.
+Result<std::vector<std::string>> expand(const CheckVerbOptions& options, Verdict& worst,
+                                        World& world) {
   std::vector<std::string> names;
   for (const std::string& name : options.images) {
     if (options.common.image_opts || !world.is_directory(name)) {
@@ -256,8 +266,10 @@ Result<std::vector<std::string>> expand(const CheckVerbOptions& options, const W
     const auto files = TRY(world.files(policy));
     const graph::Forest forest = TRY(graph::scan(*files, policy, {name}, world.workers(),
                                                  [](const std::string&, const graph::Node&) {}));
-    for (const Error& error : forest.unreadable)
-      return fail(error);
+    for (const Error& error : forest.unreadable) {
+      world.complain(error);
+      worst = Verdict::failed;
+    }
     for (const graph::ForestImage& image : forest.images) {
       if (image.in_scan && image.format == "qcow2")
         names.push_back(image.path);
@@ -267,12 +279,11 @@ Result<std::vector<std::string>> expand(const CheckVerbOptions& options, const W
 }
 
 Result<ExitStatus> run_many(const CheckVerbOptions& options, const std::vector<std::string>& names,
-                            const Checker& checker, World& world) {
+                            const Checker& checker, Verdict worst, World& world) {
   const unsigned jobs = options.jobs != 0 ? options.jobs : world.workers();
   const report::Style style = style_for(world, options.common.color);
   const bool for_ci = options.common.output == "sarif" || options.common.output == "junit";
   std::vector<CheckedImage> all;
-  Verdict worst = Verdict::clean;
   std::size_t next = 0;
   using Images = std::vector<CheckedImage>;
   OrderedPipeline<std::size_t, Images> pipeline(
@@ -285,7 +296,7 @@ Result<ExitStatus> run_many(const CheckVerbOptions& options, const std::vector<s
       if (for_ci)
         all.push_back(std::move(image));
       else if (options.common.json())
-        TRY(world.out(report::check_json(image, true)));
+        TRY(report::write_check_json(image, true, world.sink()));
       else if (!options.quiet)
         TRY(world.out(report::check_line(image, style)));
       if (options.list && options.common.output == "human")
@@ -302,10 +313,11 @@ Result<ExitStatus> run_many(const CheckVerbOptions& options, const std::vector<s
 Result<ExitStatus> run_verb(const CheckVerbOptions& options, World& world) {
   TRY(check_no_secrets(options.common));
   const Checker checker(options, TRY(parse_denials(options.deny)), world);
-  const std::vector<std::string> names = TRY(expand(options, world));
+  Verdict worst = Verdict::clean;
+  const std::vector<std::string> names = TRY(expand(options, worst, world));
   const bool is_one = options.images.size() == 1 && names == options.images;
   if (!is_one)
-    return run_many(options, names, checker, world);
+    return run_many(options, names, checker, worst, world);
   const std::vector<CheckedImage> layers = checker.look_at(names.front(), world.workers());
   if (options.common.output == "sarif" || options.common.output == "junit") {
     TRY(tell_for_ci(options, layers, world));
@@ -315,7 +327,7 @@ Result<ExitStatus> run_verb(const CheckVerbOptions& options, World& world) {
     if (layers.size() > 1 && !options.quiet && !options.common.json())
       TRY(world.out(fmt::format("{}image: {}\n", &layer == layers.data() ? "" : "\n",
                                 to_terminal(layer.filename))));
-    TRY(tell(options, layer, world));
+    TRY(tell(options, layer, layers.size() > 1, world));
   }
   return exit_status(worst_of(layers));
 }

@@ -181,7 +181,8 @@ constexpr std::array rows = {
         "That guest cluster cannot be read."},
     Row{Code::mapping_not_walked, "mapping-not-walked", corruption,
         "Tables were left out because they lie over each other without end.",
-        "The image is not honest; restore it from a copy."},
+        "No sound image has such tables; what they describe was not checked. Restore it from a "
+        "copy."},
     Row{Code::table_unreadable, "table-unreadable", corruption,
         "The system could not read a table.", "Copy the image to sound storage first."},
     Row{Code::compressed_data_bad, "compressed-data-bad", corruption,
@@ -247,7 +248,7 @@ constexpr std::array rows = {
     Row{Code::bitmap_unknown_type, "bitmap-unknown-type", corruption,
         "A bitmap is of a type that is not defined.", "Remove that bitmap."},
     Row{Code::data_file_too_short, "data-file-too-short", corruption,
-        "The external data file ends before the data that the tables name.",
+        "The external data file is shorter than the disk.",
         "Put the right data file back; what is missing reads as zeros."},
     Row{Code::encryption_header_bad, "encryption-header-bad", corruption,
         "The encryption header is missing or does not lie where it must.",

@@ -15,12 +15,14 @@ bool follows(const Range& run, const Range& next) {
 
 // The second of a run decides how far its entries are apart.
 bool steps_on(const Finding& run, const Finding& next) {
+  if (next.count > 1)
+    return run.entry == 0 && next.entry == 0;
   return run.count == 1 || next.entry == run.entry + run.count * run.entry_step;
 }
 
 bool continues(const Finding& run, const Finding& next) {
   return run.code == next.code && run.structure == next.structure && run.detail.empty() &&
-         next.detail.empty() && next.index == run.index + run.count && next.count == 1 &&
+         next.detail.empty() && next.index == run.index + run.count &&
          run.expected == next.expected && run.found == next.found && follows(run.host, next.host) &&
          follows(run.guest, next.guest) && steps_on(run, next);
 }
@@ -81,7 +83,7 @@ void FindingList::add(Finding finding) {
     Finding& run = runs_.back();
     if (run.count == 1)
       run.entry_step = finding.entry - run.entry;
-    ++run.count;
+    run.count += finding.count;
     run.host.end = finding.host.end;
     run.guest.end = finding.guest.end;
     return;

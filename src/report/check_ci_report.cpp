@@ -18,6 +18,20 @@ namespace {
 using finding::Finding;
 using finding::Severity;
 
+// A path as a relative URI reference: what is not plain is percent-encoded, byte by byte.
+std::string to_uri(std::string_view path) {
+  constexpr std::string_view plain =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/";
+  std::string uri;
+  for (const char c : path) {
+    if (plain.find(c) != std::string_view::npos)
+      uri += c;
+    else
+      uri += fmt::format("%{:02X}", static_cast<unsigned>(static_cast<unsigned char>(c)));
+  }
+  return uri;
+}
+
 // SARIF 2.1.0, "level".
 std::string_view sarif_level(Severity severity) {
   if (severity == Severity::note)
@@ -31,7 +45,7 @@ void write_sarif_result(JsonWriter& json, std::string_view rule, std::string_vie
   json.begin_object().member("ruleId", rule).member("level", level);
   json.key("message").begin_object().member("text", message).end_object();
   json.key("locations").begin_array().begin_object().key("physicalLocation").begin_object();
-  json.key("artifactLocation").begin_object().member("uri", filename).end_object();
+  json.key("artifactLocation").begin_object().member("uri", to_uri(filename)).end_object();
   if (!host.empty())
     json.key("region")
         .begin_object()

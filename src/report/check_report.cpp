@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+#include <algorithm>
+
 #include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
 #include <coldchain/qcow2/tables.hpp>
@@ -116,6 +118,13 @@ std::uint64_t count_ours(const CheckedImage& image) {
   return count;
 }
 
+std::vector<std::string_view> denied_names(const CheckedImage& image) {
+  std::vector<std::string_view> names;
+  for (const Finding& finding : image.denied)
+    names.push_back(finding::row(finding.code).slug);
+  return names;
+}
+
 double percent(std::uint64_t part, std::uint64_t whole) {
   return static_cast<double>(part) * 100.0 / static_cast<double>(whole);
 }
@@ -126,29 +135,35 @@ bool is_known_to_qemu(const Finding& finding) {
   return !qemu_message(finding, finding.index, finding.entry).empty();
 }
 
-std::string qemu_messages(const Finding& finding) {
-  std::string out;
-  for (std::uint64_t i = 0; i < finding.count; ++i)
-    out += qemu_message(finding, finding.index + i, finding.entry + i * finding.entry_step) + "\n";
-  return out;
-}
-
 Result<void> write_check_messages(const CheckedImage& image, bool by_runs, const Style& style,
                                   const Sink& sink) {
+  // Nobody reads more, and a hostile image could ask for any number.
+  constexpr std::uint64_t most_lines = 1 << 20;
+  std::uint64_t lines = 0;
+  std::uint64_t omitted = image.omitted;
   std::string out;
+  const auto add = [&](const std::string& line) -> Result<void> {
+    ++lines;
+    out += line + "\n";
+    return out.size() < flush_at ? Result<void>{} : sink(std::exchange(out, {}));
+  };
   for (const Finding& finding : image.findings) {
     const bool is_ours = !is_known_to_qemu(finding);
     if (is_ours && finding::row(finding.code).severity == Severity::note)
       continue;
-    out += is_ours || (by_runs && finding.count > 1) ? finding_line(style, finding) + "\n"
-                                                     : qemu_messages(finding);
-    if (out.size() >= flush_at)
-      TRY(sink(std::exchange(out, {})));
+    if (is_ours || (by_runs && finding.count > 1)) {
+      TRY(add(finding_line(style, finding)));
+      continue;
+    }
+    const std::uint64_t told = std::min(finding.count, most_lines - std::min(lines, most_lines));
+    omitted += finding.count - told;
+    for (std::uint64_t i = 0; i < told; ++i)
+      TRY(add(qemu_message(finding, finding.index + i, finding.entry + i * finding.entry_step)));
   }
   for (const Finding& finding : image.denied)
-    out += fmt::format("denied {}\n", finding_line(style, finding));
-  if (image.omitted != 0)
-    out += fmt::format("{} more findings are counted, but not told\n", image.omitted);
+    TRY(add("denied " + finding_line(style, finding)));
+  if (omitted != 0)
+    TRY(add(fmt::format("{} more findings are counted, but not told", omitted)));
   return out.empty() ? Result<void>{} : sink(out);
 }
 
@@ -158,7 +173,9 @@ Result<void> write_check_text(const CheckedImage& image, const Sink& sink) {
   std::string out;
   if (counts.corruptions == 0 && counts.leaks == 0 && counts.check_errors == 0 && ours == 0 &&
       image.denied.empty())
-    out += "No errors were found on the image.\n";
+    out += image.failures.empty()
+               ? "No errors were found on the image.\n"
+               : "No errors were found in what could be checked; see the messages.\n";
   if (counts.corruptions != 0)
     out += fmt::format(
         "\n{} errors were found on the image.\nData may be corrupted, or further writes to the "
@@ -177,7 +194,7 @@ Result<void> write_check_text(const CheckedImage& image, const Sink& sink) {
     out +=
         fmt::format("\n{} findings that qemu-img does not look for; '--list' tells more.\n", ours);
   if (!image.denied.empty())
-    out += fmt::format("\n{} findings refuse the image.\n", image.denied.size());
+    out += fmt::format("\nThe image is refused: {}.\n", fmt::join(denied_names(image), ", "));
   if (counts.total_clusters != 0 && counts.allocated_clusters != 0)
     out +=
         fmt::format("{}/{} = {:.2f}% allocated, {:.2f}% fragmented, {:.2f}% compressed clusters\n",
@@ -204,7 +221,7 @@ Result<void> write_check_list(const CheckedImage& image, const Style& style, con
 namespace {
 
 // A document without its layout. No string of ours holds a line break: they are escaped.
-std::string on_one_line(const std::string& json) {
+std::string on_one_line(std::string_view json) {
   std::string out;
   for (std::size_t i = 0; i < json.size(); ++i) {
     if (json[i] != '\n')
@@ -217,7 +234,7 @@ std::string on_one_line(const std::string& json) {
 
 }  // namespace
 
-std::string check_json(const CheckedImage& image, bool is_compact) {
+Result<void> write_check_json(const CheckedImage& image, bool is_compact, const Sink& sink) {
   const check::Counts& counts = image.counts;
   JsonWriter json;
   json.begin_object();
@@ -232,7 +249,9 @@ std::string check_json(const CheckedImage& image, bool is_compact) {
   json.member("check-errors", counts.check_errors);
   optional("leaks", counts.leaks);
   optional("allocated-clusters", counts.allocated_clusters);
-  json.name_member("filename", image.filename).member("format", "qcow2");
+  json.name_member("filename", image.filename);
+  if (!image.format.empty())
+    json.member("format", image.format);
   optional("fragmented-clusters", counts.fragmented_clusters);
   json.key("coldchain")
       .begin_object()
@@ -240,17 +259,26 @@ std::string check_json(const CheckedImage& image, bool is_compact) {
       .member("partial", image.is_partial)
       .member("omitted", image.omitted);
   json.key("denied").begin_array();
-  for (const Finding& finding : image.denied)
-    json.value(finding::row(finding.code).slug);
+  for (const std::string_view name : denied_names(image))
+    json.value(name);
   json.end_array();
   json.key("failures").begin_array();
   for (const std::string& failure : image.failures)
     json.value(failure);
   json.end_array();
-  write_findings(json, image.findings);
-  json.end_object().end_object();
-  const std::string text = json.take();
-  return (is_compact ? on_one_line(text) : text) + "\n";
+  // There may be very many: they are written as they come.
+  const Sink piece = [&](std::string_view text) {
+    return sink(is_compact ? on_one_line(text) : text);
+  };
+  json.key("findings").begin_array();
+  for (const Finding& finding : image.findings) {
+    write_finding(json, finding);
+    if (json.size() >= flush_at)
+      TRY(piece(json.take()));
+  }
+  json.end_array().end_object().end_object();
+  TRY(piece(json.take()));
+  return sink("\n");
 }
 
 std::string_view to_string(Verdict verdict) {

@@ -39,8 +39,11 @@ void write_place(JsonWriter& json, const Finding& finding) {
 std::string place_of(const Finding& finding) {
   if (finding.structure == Structure::none)
     return finding.detail;
-  std::string text(to_string(finding.structure));
-  text += fmt::format(" {}", finding.index);
+  // The index of an entry of an L2 table is the guest cluster that it describes.
+  const bool is_l2 =
+      finding.structure == Structure::l2_table || finding.structure == Structure::snapshot_l2_table;
+  std::string text = fmt::format("{}{} {}", to_string(finding.structure),
+                                 is_l2 ? ", guest cluster" : "", finding.index);
   if (finding.count > 1)
     text += fmt::format(" and {} more", finding.count - 1);
   if (!finding.host.empty())
@@ -56,19 +59,22 @@ std::string place_of(const Finding& finding) {
   return finding.detail.empty() ? text : text + ": " + finding.detail;
 }
 
+void write_finding(JsonWriter& json, const Finding& finding) {
+  const finding::Row& row = finding::row(finding.code);
+  json.begin_object()
+      .member("code", static_cast<unsigned>(finding.code))
+      .member("name", row.slug)
+      .member("severity", to_string(row.severity))
+      .member("detail", finding.detail)
+      .member("advice", row.advice);
+  write_place(json, finding);
+  json.end_object();
+}
+
 void write_findings(JsonWriter& json, const finding::Findings& findings) {
   json.key("findings").begin_array();
-  for (const Finding& finding : findings) {
-    const finding::Row& row = finding::row(finding.code);
-    json.begin_object()
-        .member("code", static_cast<unsigned>(finding.code))
-        .member("name", row.slug)
-        .member("severity", to_string(row.severity))
-        .member("detail", finding.detail)
-        .member("advice", row.advice);
-    write_place(json, finding);
-    json.end_object();
-  }
+  for (const Finding& finding : findings)
+    write_finding(json, finding);
   json.end_array();
 }
 

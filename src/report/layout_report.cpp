@@ -14,9 +14,11 @@ Result<void> LayoutWriter::begin(const std::string& filename, std::uint64_t file
   file_size_ = file_size;
   if (json_)
     out_ = fmt::format(
-        "{{ \"schema\": \"coldchain.layout\", \"version\": 1, \"filename\": {}, \"size\": {}, "
+        "{{ \"schema\": \"coldchain.layout\", \"version\": 1, \"filename\": {},{} \"size\": {}, "
         "\"ranges\": [",
-        to_json_string(filename), file_size);
+        to_json_string(filename),
+        is_valid_utf8(filename) ? "" : fmt::format(" \"filename-hex\": \"{}\",", to_hex(filename)),
+        file_size);
   else
     out_ = fmt::format("{:<16}{:<16}{}\n", "Offset", "Length", "Owner");
   return {};

@@ -69,7 +69,7 @@ This means waste of disk space, but no harm to data.
 14/1024 = 1.37% allocated, 0.00% fragmented, 0.00% compressed clusters
 Image end offset: 81920
 3106 leak cluster-leaked: host cluster 4, host 0x4000-0x5000, expected 1, found 2. Lower the refcount, unless the cluster may hold lost data.
-3213 corruption l2-entry-copied-wrong: L2 table 3, host 0xf018-0xf020, guest 0x3000-0x4000, entry 0x8000000000004000, found 2. Set the flag by the refcount.
+3213 corruption l2-entry-copied-wrong: L2 table, guest cluster 3, host 0xf018-0xf020, guest 0x3000-0x4000, entry 0x8000000000004000, found 2. Set the flag by the refcount.
 )");
 }
 
@@ -87,7 +87,7 @@ TEST_CASE("check: destroyed compressed data is found with --deep only") {
   CHECK(check({"a"}, files).status == 0);
   const Ran deep = check({"--deep", "a"}, files);
   CHECK(deep.status == 2);
-  CHECK(deep.err.find("compressed-data-bad: L2 table 30") != std::string::npos);
+  CHECK(deep.err.find("compressed-data-bad: L2 table, guest cluster 30") != std::string::npos);
 }
 
 TEST_CASE("check: goes on where qemu-img stops, says so and exits with 1") {
@@ -188,9 +188,35 @@ TEST_CASE("check: an upload is refused by what --deny names") {
   CHECK(denied.status == 2);
   CHECK(denied.err.find("denied note upload-has-backing: ../etc/passwd\n") != std::string::npos);
   CHECK(denied.err.find("denied note upload-name-escapes") != std::string::npos);
-  CHECK(denied.out.find("2 findings refuse the image.") != std::string::npos);
+  CHECK(denied.out.find("The image is refused: upload-has-backing, upload-name-escapes.") !=
+        std::string::npos);
   CHECK(check({"--no-follow", "--deny", "3704,upload-is-encrypted", "a"}, files).status == 0);
+  // Whoever denies is not let down by a forgotten option.
+  std::map<std::string, Bytes> with_backing = files;
+  with_backing["../etc/passwd"] = Bytes(1 << 20);
+  CHECK(check({"--deny", "upload-has-backing", "a"}, with_backing).status == 2);
   CHECK(check({"--deny", "nonsense", "a"}, files).status == 1);
+}
+
+TEST_CASE("check: a backing chain with --no-follow is the top alone") {
+  ImageOptions options;
+  options.backing_file = "gone";
+  options.backing_format = "qcow2";
+  const Ran ran =
+      check({"--backing-chain", "--no-follow", "a"}, {{"a", ImageBuilder(options).build().flat()}});
+  CHECK(ran.status == 0);
+  CHECK(ran.err.find("does not support checks") == std::string::npos);
+}
+
+TEST_CASE("check: a huge, nearly empty file costs what is in it") {
+  const testing::TempFolder folder;
+  ImageOptions options;
+  options.cluster_bits = 9;
+  options.size = 4096;
+  ImageBuilder(options).data(0, 'a').build().write_to(folder / "a");
+  std::filesystem::resize_file(folder / "a", 8ULL << 40);  // 2^34 clusters
+  CHECK(testing::run_coldchain({"check", folder / "a"}).status == 0);
+  CHECK(testing::run_coldchain({"layout", folder / "a"}).status == 0);
 }
 
 TEST_CASE("check: each reason to refuse an upload is found") {
@@ -219,6 +245,9 @@ TEST_CASE("check: SARIF has a result per finding with its place in the file") {
   const auto run = nlohmann::json::parse(ran.out)["runs"][0];
   CHECK(run["tool"]["driver"]["rules"].size() == finding::catalogue().size());
   REQUIRE(run["results"].size() == 3);
+  const Ran odd =
+      check({"--output=sarif", "a b%\n\xff"}, {{"a b%\n\xff", damaged("refcount-two")}});
+  CHECK(odd.out.find("\"uri\": \"a%20b%25%0A%FF\"") != std::string::npos);
   CHECK(run["results"][0]["ruleId"] == "cluster-leaked");
   CHECK(run["results"][0]["level"] == "warning");
   CHECK(run["results"][1]["level"] == "error");

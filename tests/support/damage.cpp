@@ -368,6 +368,10 @@ void add_feature_damages(std::vector<Damage>& all) {
                  with_subclusters(),
                  [](Patient& p) { p.set(p.subclusters(2), 1); },
                  {Code::compressed_with_subclusters}});
+  all.push_back({"zero-flag-with-subclusters-and-no-cluster",
+                 with_subclusters(),
+                 [](Patient& p) { p.set(p.l2_entry(7), 1); },
+                 {Code::zero_flag_not_allowed}});
   all.push_back({"zero-flag-with-subclusters",
                  with_subclusters(),
                  [](Patient& p) { p.set(p.l2_entry(0), p.at(p.l2_entry(0)) | 1); },
@@ -412,6 +416,12 @@ void add_snapshot_damages(std::vector<Damage>& all) {
        {Code::snapshot_l1_too_small, Code::cluster_leaked});
   harm("snapshot-of-a-larger-disk", [](Patient& p) { p.set(p.snapshot_entry() + 48, 1ULL << 40); },
        {Code::snapshot_l1_too_small});
+  harm("snapshot-l1-behind-every-offset",
+       [](Patient& p) {
+         p.set(p.snapshot_entry(), ~0xfffULL);
+         p.set_number(p.snapshot_entry() + 8, 4, 16384);
+       },
+       {Code::reference_past_end});
   harm("snapshot-forgotten",
        [](Patient& p) { p.set_header([](Header& h) { h.nb_snapshots = 0; }); },
        {Code::cluster_leaked});
@@ -448,6 +458,7 @@ void add_bitmap_damages(std::vector<Damage>& all) {
     return [=](Patient& p) { p.set_number(p.bitmap_directory() + offset, bytes, value); };
   };
   harm("bitmap-table-past-end", directory(0, 8, past_everything), {Code::reference_past_end});
+  harm("bitmap-table-behind-every-offset", directory(0, 8, ~0xfffULL), {Code::reference_past_end});
   harm("bitmap-table-unaligned", directory(0, 8, 0x10200), {Code::bitmap_table_bad});
   harm("bitmap-table-of-another-size", directory(8, 4, 5), {Code::bitmap_coverage_wrong});
   harm("bitmap-flags-unknown", directory(12, 4, 0x80), {Code::bitmap_unknown_flags});
@@ -468,6 +479,16 @@ void add_bitmap_damages(std::vector<Damage>& all) {
   ImageBuilder two = with_bitmap();
   two.bitmap("nightlx", 0);
   // Entries are 24 bytes and the name, aligned to 8: the last letter of the second name.
+  all.push_back({"bitmap-directory-behind-every-offset",
+                 with_bitmap(),
+                 [](Patient& p) {
+                   p.set_header([](Header& h) {
+                     const be64 offset = ~0xfffULL;
+                     const ByteView bytes = bytes_of(offset);
+                     std::copy(bytes.begin(), bytes.end(), h.extensions.back().data.begin() + 16);
+                   });
+                 },
+                 {Code::bitmap_directory_bad}});
   all.push_back({"bitmap-name-twice",
                  two,
                  [](Patient& p) { p.set_number(p.bitmap_directory() + 32 + 24 + 6, 1, 'y'); },

@@ -13,6 +13,7 @@
 
 #include <coldchain/base/result.hpp>
 #include <coldchain/check/claims.hpp>
+#include <coldchain/check/stored_refcounts.hpp>
 #include <coldchain/finding/finding.hpp>
 #include <coldchain/qcow2/image.hpp>
 
@@ -55,12 +56,12 @@ struct CheckResult {
 
   std::vector<Owner> owners;  // by their first cluster
   Claims claims;              // of metadata and guest data together
-  Claims compressed;          // of compressed clusters alone
-  Claims leaked{1};           // clusters that are counted, but to which nothing refers
+  Claims compressed{1};       // whether a cluster holds compressed data
+  StoredRefcounts stored;     // reads the image's file
   std::uint64_t file_clusters = 0;
 
-  explicit CheckResult(std::uint64_t max_refcount)
-      : claims(max_refcount), compressed(max_refcount) {}
+  CheckResult(StoredRefcounts stored_refcounts, std::uint64_t max_refcount)
+      : claims(max_refcount), stored(std::move(stored_refcounts)) {}
 };
 
 // `image` has been opened by Image::open_damaged. Fails where the header alone decides that nothing

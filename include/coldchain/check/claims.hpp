@@ -37,6 +37,9 @@ class Claims {
   };
   [[nodiscard]] Word word(std::uint64_t first) const;
 
+  // A cluster at or after `from` below which none is claimed; the largest number if none is left.
+  [[nodiscard]] std::uint64_t next_used(std::uint64_t from) const;
+
   // One more than the highest cluster that was ever claimed.
   [[nodiscard]] std::uint64_t end() const { return end_; }
 

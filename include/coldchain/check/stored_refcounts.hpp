@@ -40,20 +40,23 @@ class StoredRefcounts {
   [[nodiscard]] std::uint64_t agreeing_from(std::uint64_t first, std::uint64_t count,
                                             bool is_copied) const;
 
-  // The block that was read last, for whoever asks for many counts.
+  // The part of a block that was read last, for whoever asks for many counts.
   struct Cursor {
-    std::uint64_t block_offset = 0;  // 0: none
-    Bytes block;
+    std::uint64_t offset = 0;  // in the file; 0: none
+    Bytes bytes;
   };
 
   // The count itself; nothing where it cannot be read. Reads the file where it is more than one.
   [[nodiscard]] std::optional<std::uint64_t> at(std::uint64_t cluster, Cursor& cursor) const;
 
+  // The first cluster at or after `from` that may have a count; the largest number if none has.
+  [[nodiscard]] std::uint64_t next_used(std::uint64_t from) const;
+
   // One more than the highest cluster that has a count, or may have one.
   [[nodiscard]] std::uint64_t end() const { return end_; }
 
  private:
-  // What one block holds; `more` is empty where no count is above one.
+  // What one block holds; `one` is empty where all counts are zero, `more` where none is above one.
   struct Block {
     std::vector<std::uint64_t> one;
     std::vector<std::uint64_t> more;

@@ -68,6 +68,7 @@ class FindingList {
 
   void add(Finding finding);
   void add_all(const FindingList& other);
+  void omit(std::uint64_t count) { omitted_ += count; }
 
   [[nodiscard]] const Findings& runs() const { return runs_; }
   // Findings that were not kept, and the worst of all, kept or not.

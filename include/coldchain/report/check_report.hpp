@@ -19,6 +19,7 @@ enum class Verdict { clean, no_checks, leaks, corrupt, failed };
 // What is reported of one image.
 struct CheckedImage {
   std::string filename;  // as it was given
+  std::string format;    // empty where nobody knows
   Verdict verdict{};
   // Why there is no verdict, or only a part of one: the image or a layer below it cannot be opened,
   // or qemu-img's check would have stopped.
@@ -30,9 +31,7 @@ struct CheckedImage {
   bool is_partial = false;
 };
 
-// What qemu-img writes to stderr for a finding: a line for each of its run, or nothing where
-// qemu-img does not look.
-[[nodiscard]] std::string qemu_messages(const finding::Finding& finding);
+// Whether qemu-img has a message for it.
 [[nodiscard]] bool is_known_to_qemu(const finding::Finding& finding);
 
 // qemu-img's messages, and ours where it has none; `by_runs` puts neighbours that are alike into
@@ -48,7 +47,8 @@ struct CheckedImage {
                                             const Sink& sink);
 
 // qemu-img's JSON, and what we found under "coldchain"; on one line if `is_compact`.
-[[nodiscard]] std::string check_json(const CheckedImage& image, bool is_compact);
+[[nodiscard]] Result<void> write_check_json(const CheckedImage& image, bool is_compact,
+                                            const Sink& sink);
 
 // One line for one of many images.
 [[nodiscard]] std::string check_line(const CheckedImage& image, const Style& style);

@@ -14,6 +14,7 @@ namespace coldchain::report {
 [[nodiscard]] std::string place_of(const finding::Finding& finding);
 
 // "findings": [ { "code", "name", "severity", "detail", "advice" } … ]; with a place, its members.
+void write_finding(JsonWriter& json, const finding::Finding& finding);
 void write_findings(JsonWriter& json, const finding::Findings& findings);
 
 // One line: "fatal link-missing: No such file or directory. Put the file back, …"; a note needs no

@@ -34,8 +34,9 @@ class JsonWriter {
   // A name of arbitrary bytes: where it is not UTF-8, its bytes in hex follow as NAME-hex.
   JsonWriter& name_member(std::string_view name, std::string_view bytes);
 
-  // What has been written so far; the writer is empty afterwards.
+  // What has been written since the last take(); whatever is open stays open.
   [[nodiscard]] std::string take();
+  [[nodiscard]] std::size_t size() const { return out_.size(); }
 
  private:
   JsonWriter& raw(std::string_view text);
