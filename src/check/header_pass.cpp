@@ -15,7 +15,6 @@ namespace coldchain::check {
 namespace {
 
 using finding::Code;
-using finding::Finding;
 using finding::Structure;
 using qcow2::Header;
 

@@ -293,13 +293,17 @@ Result<ExitStatus> run_many(const CheckVerbOptions& options, const std::vector<s
   const auto tell_all = [&](Images images) -> Result<void> {
     worst = std::max(worst, worst_of(images));
     for (CheckedImage& image : images) {
-      if (for_ci)
+      if (for_ci) {
         all.push_back(std::move(image));
-      else if (options.common.json())
+        continue;
+      }
+      if (options.common.json()) {
         TRY(report::write_check_json(image, true, world.sink()));
-      else if (!options.quiet)
+        continue;
+      }
+      if (!options.quiet)
         TRY(world.out(report::check_line(image, style)));
-      if (options.list && options.common.output == "human")
+      if (options.list)
         TRY(report::write_check_list(image, style, world.sink()));
     }
     return {};
