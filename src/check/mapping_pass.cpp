@@ -414,7 +414,8 @@ void name_shared_users(Survey& survey, bool has_snapshots) {
          ++i)
       clusters.insert(finding.index + i);
   }
-  if (clusters.empty() || survey.image.header().has_data_file())
+  // Where tables were left out, a second walk would say so twice and leave out the same.
+  if (clusters.empty() || survey.image.header().has_data_file() || survey.result.is_partial)
     return;
   MappingWalk walk(survey);
   for (const Survey::L1Table& table : survey.l1_tables)

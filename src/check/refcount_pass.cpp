@@ -39,8 +39,8 @@ class Comparison {
   void look_at_word(std::uint64_t first, bool is_readable) {
     Counts& counts = survey_.result.counts;
     (is_readable ? counts.leaks : counts.check_errors) += 64;
-    for (std::uint64_t i = 0; is_readable && i < 64; ++i)
-      note_orphan(first + i);
+    for (std::uint64_t i = 0; is_readable && i < 64 && has_room_for_orphans(); ++i)
+      survey_.orphans.push_back(first + i);
     if (is_readable)
       highest_ = first + 63;
     survey_.result.findings.add(
@@ -67,8 +67,8 @@ class Comparison {
       add(Code::refcount_too_low, cluster, counted, *stored);
     } else if (*stored > counted) {
       ++survey_.result.counts.leaks;
-      if (counted == 0)
-        note_orphan(cluster);
+      if (counted == 0 && has_room_for_orphans())
+        survey_.orphans.push_back(cluster);
       add(Code::cluster_leaked, cluster, counted, *stored);
     }
   }
@@ -88,10 +88,7 @@ class Comparison {
                                  .found = stored});
   }
 
-  void note_orphan(std::uint64_t cluster) {
-    if (survey_.orphans.size() < most_orphans)
-      survey_.orphans.push_back(cluster);
-  }
+  [[nodiscard]] bool has_room_for_orphans() const { return survey_.orphans.size() < most_orphans; }
 
   Survey& survey_;
   StoredRefcounts::Cursor cursor_;

@@ -25,22 +25,6 @@ void fail_like_qemu(Survey& survey, Code code, std::string detail, std::string f
   survey.fail_as_qemu(std::move(failure));
 }
 
-// The table's length is nowhere recorded, and what lies past the end of the file reads as zeros.
-Result<std::vector<Snapshot>> read_table(const Survey& survey) {
-  const qcow2::Header& header = survey.image.header();
-  Bytes table;
-  for (std::size_t size = 1U << 16;; size *= 4) {
-    const bool is_last = size >= qcow2::limits::max_snapshot_table_bytes;
-    table.resize(std::min<std::size_t>(size, qcow2::limits::max_snapshot_table_bytes));
-    if (Result<void> done = io::read_zero_extended(survey.file, {header.snapshots_offset}, table);
-        !done)
-      return fail(done.error());
-    Result<std::vector<Snapshot>> snapshots = qcow2::decode_snapshots(table, header.nb_snapshots);
-    if (snapshots || snapshots.error().code == ErrorCode::too_large || is_last)
-      return snapshots;
-  }
-}
-
 }  // namespace
 
 std::vector<Snapshot> check_snapshot_table(Survey& survey) {
@@ -59,7 +43,8 @@ std::vector<Snapshot> check_snapshot_table(Survey& survey) {
   }
   if (header.nb_snapshots == 0)
     return {};
-  Result<std::vector<Snapshot>> snapshots = read_table(survey);
+  Result<std::vector<Snapshot>> snapshots =
+      qcow2::read_snapshots(survey.file, header, qcow2::PastEnd::is_zeros);
   if (!snapshots) {
     fail_like_qemu(survey, Code::snapshot_table_too_large, snapshots.error().message,
                    "File too large");

@@ -5,8 +5,6 @@
 #include "verb.hpp"
 
 #include <algorithm>
-#include <charconv>
-#include <memory>
 #include <set>
 
 #include <coldchain/base/parallel.hpp>
@@ -137,11 +135,11 @@ class Checker {
     CheckedImage checked;
     checked.filename = name;
     checked.format = node.format;
-    if (options_.backing_chain)
-      checked.findings = node.findings;
     const qcow2::Image* image = node.qcow2_image();
     if (image == nullptr) {
       checked.verdict = node.is_open() ? Verdict::no_checks : Verdict::failed;
+      if (options_.backing_chain)
+        checked.findings = node.findings;
       return checked;
     }
     const Result<check::CheckResult> result =
@@ -151,9 +149,13 @@ class Checker {
     checked.counts = result->counts;
     checked.omitted = result->findings.omitted();
     checked.is_partial = result->is_partial;
-    add(checked, result->findings.runs());
-    if (options_.common.no_follow || denies_uploads())
-      add(checked, check::check_admission(image->header()));
+    checked.findings = result->findings.runs();
+    if (options_.backing_chain)
+      add_of_node(checked, node.findings);
+    if (options_.common.no_follow || denies_uploads()) {
+      const finding::Findings admission = check::check_admission(image->header());
+      checked.findings.insert(checked.findings.end(), admission.begin(), admission.end());
+    }
     judge(checked, result->findings.worst());
     if (result->failure)
       add_failure(checked, "Check failed: " + *result->failure);
@@ -162,13 +164,12 @@ class Checker {
     return checked;
   }
 
-  // What the opened node says of itself and the check says again is told once.
-  static void add(CheckedImage& checked, const finding::Findings& findings) {
-    const finding::Findings known = checked.findings;
+  // What is wrong with the link that led to a layer. What the check has said is not told twice.
+  static void add_of_node(CheckedImage& checked, const finding::Findings& findings) {
     for (const finding::Finding& finding : findings) {
-      const bool is_known = std::any_of(known.begin(), known.end(), [&](const auto& other) {
-        return other.code == finding.code && other.detail == finding.detail;
-      });
+      const bool is_known =
+          std::any_of(checked.findings.begin(), checked.findings.end(),
+                      [&](const finding::Finding& other) { return other.code == finding.code; });
       if (!is_known)
         checked.findings.push_back(finding);
     }

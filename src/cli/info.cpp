@@ -4,8 +4,6 @@
 #include "common_options.hpp"
 #include "verb.hpp"
 
-#include <memory>
-
 #include <coldchain/analysis/image_info.hpp>
 #include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>

@@ -4,8 +4,6 @@
 #include "common_options.hpp"
 #include "verb.hpp"
 
-#include <memory>
-
 #include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
 #include <coldchain/check/check.hpp>

@@ -6,7 +6,6 @@
 #include "verb.hpp"
 
 #include <algorithm>
-#include <memory>
 
 #include <coldchain/analysis/contexts.hpp>
 #include <coldchain/analysis/map.hpp>

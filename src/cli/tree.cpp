@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <memory>
 #include <mutex>
 
 #include <coldchain/analysis/usage.hpp>

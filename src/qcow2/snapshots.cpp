@@ -100,7 +100,8 @@ Bytes encode_snapshots(const std::vector<Snapshot>& snapshots) {
   return bytes;
 }
 
-Result<std::vector<Snapshot>> read_snapshots(const io::File& file, const Header& header) {
+Result<std::vector<Snapshot>> read_snapshots(const io::File& file, const Header& header,
+                                             PastEnd past_end) {
   if (header.nb_snapshots == 0)
     return std::vector<Snapshot>{};
   if (header.nb_snapshots > limits::max_snapshots)
@@ -117,9 +118,13 @@ Result<std::vector<Snapshot>> read_snapshots(const io::File& file, const Header&
   for (std::size_t wanted = 1U << 16;; wanted *= 4) {
     wanted = std::min<std::size_t>(wanted, limits::max_snapshot_table_bytes);
     table.resize(wanted);
-    table.resize(TRY(file.read_at({header.snapshots_offset}, table)));
+    if (past_end == PastEnd::is_zeros)
+      TRY(io::read_zero_extended(file, {header.snapshots_offset}, table));
+    else
+      table.resize(TRY(file.read_at({header.snapshots_offset}, table)));
     Result<std::vector<Snapshot>> snapshots = decode_snapshots(table, header.nb_snapshots);
-    if (snapshots || table.size() < wanted || wanted == limits::max_snapshot_table_bytes)
+    const bool is_final = snapshots || snapshots.error().code == ErrorCode::too_large;
+    if (is_final || table.size() < wanted || wanted == limits::max_snapshot_table_bytes)
       return snapshots;
   }
 }

@@ -36,8 +36,12 @@ struct Snapshot {
 
 [[nodiscard]] Result<std::vector<Snapshot>> decode_snapshots(ByteView table, std::uint32_t count);
 [[nodiscard]] Bytes encode_snapshots(const std::vector<Snapshot>& snapshots);
+
+// What a table that reaches past the end of the file is: damage, or, as QEMU's check has it, zeros.
+enum class PastEnd { is_damage, is_zeros };
 [[nodiscard]] Result<std::vector<Snapshot>> read_snapshots(const io::File& file,
-                                                           const Header& header);
+                                                           const Header& header,
+                                                           PastEnd past_end = PastEnd::is_damage);
 
 // By ID first, then by name, as qemu-img; null if there is none.
 [[nodiscard]] const Snapshot* find_snapshot(const std::vector<Snapshot>& snapshots,
