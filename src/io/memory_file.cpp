@@ -3,6 +3,7 @@
 #include <utility>
 
 #include <coldchain/base/checked.hpp>
+#include <coldchain/base/try.hpp>
 #include <coldchain/io/memory_file.hpp>
 
 namespace coldchain::io {
@@ -33,6 +34,35 @@ Result<HostOffset> MemoryFile::next_hole(HostOffset /*from*/) const {
 
 Result<bool> MemoryFile::lock_is_held(std::uint64_t /*byte*/) const {
   return false;
+}
+
+Result<void> MemoryFile::write_at(HostOffset offset, ByteView bytes) {
+  if (const std::uint64_t end = offset.value + bytes.size(); end > content_.size())
+    TRY(resize(end));
+  std::copy(bytes.begin(), bytes.end(),
+            content_.begin() + static_cast<std::ptrdiff_t>(offset.value));
+  ++status_.modified.seconds;
+  return {};
+}
+
+Result<void> MemoryFile::resize(std::uint64_t size) {
+  content_.resize(size);
+  status_.size = size;
+  status_.allocated = align_up(size, 512);
+  ++status_.modified.seconds;
+  return {};
+}
+
+Result<void> MemoryFile::flush() {
+  return {};
+}
+
+Result<void> MemoryFile::refresh() {
+  return {};
+}
+
+Result<void> MemoryFile::hold_lock(std::uint64_t /*byte*/) {
+  return {};
 }
 
 }  // namespace coldchain::io

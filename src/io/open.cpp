@@ -14,6 +14,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/openat2.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -79,15 +80,43 @@ class SystemFiles final : public FileSource {
         confined_(confined) {}
 
   [[nodiscard]] Result<std::unique_ptr<File>> open(const std::string& path) const override {
+    return open_descriptor(TRY(open_path(path)));
+  }
+
+  [[nodiscard]] Result<WritableTarget> open_writable(const std::string& path) const override {
+    const Descriptor descriptor = TRY(open_path(path));
+    WritableTarget target;
+    target.file = TRY(open_descriptor_for_writing(descriptor));
+    const std::string resolved = TRY(resolved_path(descriptor));
+    const std::size_t slash = resolved.rfind('/');
+    target.folder = slash == 0 ? "/" : resolved.substr(0, slash);
+    target.name = resolved.substr(slash + 1);
+    return target;
+  }
+
+ private:
+  // A file that was deleted, or lies outside of what this process sees, has no path.
+  static Result<std::string> resolved_path(const Descriptor& descriptor) {
+    std::array<char, PATH_MAX> buffer{};
+    const std::string self = fmt::format("/proc/self/fd/{}", descriptor.get());
+    const ssize_t size = ::readlink(self.c_str(), buffer.data(), buffer.size());
+    if (size < 0)
+      return fail(system_error(errno, "finding the file's folder"));
+    const std::string path(buffer.data(), static_cast<std::size_t>(size));
+    struct stat by_path = {};
+    struct stat by_descriptor = {};
+    if (!path.starts_with('/') || ::stat(path.c_str(), &by_path) != 0 ||
+        ::fstat(descriptor.get(), &by_descriptor) != 0 || by_path.st_ino != by_descriptor.st_ino ||
+        by_path.st_dev != by_descriptor.st_dev)
+      return fail(ErrorCode::not_found, "the file's folder cannot be found");
+    return path;
+  }
+
+  [[nodiscard]] Result<Descriptor> open_path(const std::string& path) const {
     if (path.empty())
       return fail(system_error(ENOENT, ""));
     if (path.find('\0') != std::string::npos)
       return fail(ErrorCode::invalid_argument, "a file name cannot contain a NUL byte");
-    return open_descriptor(TRY(open_path(path)));
-  }
-
- private:
-  [[nodiscard]] Result<Descriptor> open_path(const std::string& path) const {
     if (directory_.is_open()) {
       const std::string absolute = TRY(absolute_path(path));
       const std::optional<std::string> rest = beneath(absolute, directory_path_);

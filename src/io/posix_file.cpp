@@ -26,30 +26,51 @@ Timestamp to_timestamp(const statx_timestamp& time) {
   return {time.tv_sec, time.tv_nsec};
 }
 
-class PosixFile final : public File {
+// Reading, as both kinds of file below do it.
+Result<std::size_t> read_from(int fd, HostOffset offset, ByteSpan buffer) {
+  std::size_t done = 0;
+  while (done < buffer.size()) {
+    const std::uint64_t at = offset.value + done;
+    if (at > max_offset - (buffer.size() - done))
+      break;  // no file reaches that far
+    const ssize_t count =
+        ::pread(fd, buffer.data() + done, buffer.size() - done, static_cast<off_t>(at));
+    if (count < 0 && errno == EINTR)
+      continue;
+    if (count < 0)
+      return fail(system_error(errno, fmt::format("reading at {:#x}", at)));
+    if (count == 0)
+      break;
+    done += static_cast<std::size_t>(count);
+  }
+  return done;
+}
+
+struct flock lock_of(std::uint64_t byte, short type) {
+  struct flock lock = {};
+  lock.l_type = type;
+  lock.l_whence = SEEK_SET;
+  lock.l_start = static_cast<off_t>(byte);
+  lock.l_len = 1;
+  return lock;
+}
+
+// A file system without locks has none that are held.
+bool has_no_locks(int error) {
+  return error == EINVAL || error == ENOLCK || error == ENOTSUP || error == ENOSYS;
+}
+
+// `Base` is File or WritableFile: what both do alike.
+template <class Base>
+class PosixFileBase : public Base {
  public:
-  PosixFile(Descriptor descriptor, const FileStatus& status)
+  PosixFileBase(Descriptor descriptor, const FileStatus& status)
       : descriptor_(std::move(descriptor)), status_(status) {}
 
   [[nodiscard]] const FileStatus& status() const override { return status_; }
 
   [[nodiscard]] Result<std::size_t> read_at(HostOffset offset, ByteSpan buffer) const override {
-    std::size_t done = 0;
-    while (done < buffer.size()) {
-      const std::uint64_t at = offset.value + done;
-      if (at > max_offset - (buffer.size() - done))
-        break;  // no file reaches that far
-      const ssize_t count = ::pread(descriptor_.get(), buffer.data() + done, buffer.size() - done,
-                                    static_cast<off_t>(at));
-      if (count < 0 && errno == EINTR)
-        continue;
-      if (count < 0)
-        return fail(system_error(errno, fmt::format("reading at {:#x}", at)));
-      if (count == 0)
-        break;
-      done += static_cast<std::size_t>(count);
-    }
-    return done;
+    return read_from(fd(), offset, buffer);
   }
 
   [[nodiscard]] Result<HostOffset> next_data(HostOffset from) const override {
@@ -63,26 +84,25 @@ class PosixFile final : public File {
   }
 
   [[nodiscard]] Result<bool> lock_is_held(std::uint64_t byte) const override {
-    struct flock lock = {};
-    lock.l_type = F_WRLCK;  // whatever anybody holds on this byte conflicts with it
-    lock.l_whence = SEEK_SET;
-    lock.l_start = static_cast<off_t>(byte);
-    lock.l_len = 1;
-    if (::fcntl(descriptor_.get(), F_OFD_GETLK, &lock) != 0) {
-      // A file system without locks has none that are held.
-      if (errno == EINVAL || errno == ENOLCK || errno == ENOTSUP || errno == ENOSYS)
-        return false;
-      return fail(system_error(errno, "testing the image's locks"));
-    }
-    return lock.l_type != F_UNLCK;
+    // Whatever anybody else holds on this byte conflicts with a lock for writing.
+    struct flock lock = lock_of(byte, F_WRLCK);
+    if (::fcntl(fd(), F_OFD_GETLK, &lock) == 0)
+      return lock.l_type != F_UNLCK;
+    if (has_no_locks(errno))
+      return false;
+    return fail(system_error(errno, "testing the image's locks"));
   }
+
+ protected:
+  [[nodiscard]] int fd() const { return descriptor_.get(); }
+  [[nodiscard]] FileStatus& mutable_status() { return status_; }
 
  private:
   [[nodiscard]] HostOffset seek(HostOffset from, int whence, HostOffset if_not_told) const {
     const HostOffset end{status_.size};
     if (from >= end)
       return end;
-    const off_t found = ::lseek(descriptor_.get(), static_cast<off_t>(from.value), whence);
+    const off_t found = ::lseek(fd(), static_cast<off_t>(from.value), whence);
     if (found >= 0)
       return std::min(HostOffset{static_cast<std::uint64_t>(found)}, end);
     return errno == ENXIO ? end : if_not_told;  // ENXIO: nothing of the kind follows
@@ -90,6 +110,61 @@ class PosixFile final : public File {
 
   Descriptor descriptor_;
   FileStatus status_;
+};
+
+using PosixFile = PosixFileBase<File>;
+
+Result<FileStatus> status_of(int fd);
+
+class WritablePosixFile final : public PosixFileBase<WritableFile> {
+ public:
+  using PosixFileBase::PosixFileBase;
+
+  [[nodiscard]] Result<void> write_at(HostOffset offset, ByteView bytes) override {
+    for (std::size_t done = 0; done < bytes.size();) {
+      const std::uint64_t at = offset.value + done;
+      if (at > max_offset - (bytes.size() - done))
+        return fail(system_error(EFBIG, fmt::format("writing at {:#x}", at)));
+      const ssize_t count =
+          ::pwrite(fd(), bytes.data() + done, bytes.size() - done, static_cast<off_t>(at));
+      if (count < 0 && errno == EINTR)
+        continue;
+      if (count <= 0)
+        return fail(system_error(count < 0 ? errno : ENOSPC, fmt::format("writing at {:#x}", at)));
+      done += static_cast<std::size_t>(count);
+    }
+    mutable_status().size = std::max(status().size, offset.value + bytes.size());
+    return {};
+  }
+
+  [[nodiscard]] Result<void> resize(std::uint64_t size) override {
+    if (size > max_offset || ::ftruncate(fd(), static_cast<off_t>(size)) != 0)
+      return fail(system_error(size > max_offset ? EFBIG : errno,
+                               fmt::format("changing the size to {} bytes", size)));
+    mutable_status().size = size;
+    return {};
+  }
+
+  [[nodiscard]] Result<void> flush() override {
+    // The time of the last change, too: by it an undo knows that nobody has written since.
+    if (::fsync(fd()) != 0)
+      return fail(system_error(errno, "flushing"));
+    return {};
+  }
+
+  [[nodiscard]] Result<void> refresh() override {
+    mutable_status() = TRY(status_of(fd()));
+    return {};
+  }
+
+  [[nodiscard]] Result<void> hold_lock(std::uint64_t byte) override {
+    struct flock lock = lock_of(byte, F_RDLCK);
+    if (::fcntl(fd(), F_OFD_SETLK, &lock) == 0 || has_no_locks(errno))
+      return {};
+    if (errno == EAGAIN || errno == EACCES)
+      return fail(ErrorCode::locked, "another process holds the image's locks");
+    return fail(system_error(errno, "locking the image"));
+  }
 };
 
 Result<void> read_device_facts(int fd, FileStatus& status) {
@@ -101,6 +176,46 @@ Result<void> read_device_facts(int fd, FileStatus& status) {
   status.sector_size = static_cast<std::uint32_t>(sector_size);
   status.allocated = 0;
   return {};
+}
+
+// Whether it is a block device; neither that nor a regular file is an error.
+Result<bool> check_kind(int fd) {
+  struct stat facts = {};
+  if (::fstat(fd, &facts) != 0)
+    return fail(system_error(errno, ""));
+  if (S_ISDIR(facts.st_mode))
+    return fail(ErrorCode::invalid_argument, "is a directory, not an image");
+  if (!S_ISREG(facts.st_mode) && !S_ISBLK(facts.st_mode))
+    return fail(ErrorCode::invalid_argument,
+                "is a FIFO, socket or character device; only regular files and block devices are "
+                "opened");
+  return S_ISBLK(facts.st_mode);
+}
+
+Result<FileStatus> status_of(int fd) {
+  struct statx facts = {};
+  if (::statx(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_BTIME, &facts) != 0)
+    return fail(system_error(errno, ""));
+  FileStatus status;
+  status.kind = S_ISBLK(facts.stx_mode) ? FileKind::block_device : FileKind::regular;
+  status.size = facts.stx_size;
+  status.allocated = facts.stx_blocks * 512;
+  status.identity = {makedev(facts.stx_dev_major, facts.stx_dev_minor), facts.stx_ino};
+  if (status.kind == FileKind::block_device) {
+    // Two nodes of one device are one device.
+    status.identity = {~0ULL, makedev(facts.stx_rdev_major, facts.stx_rdev_minor)};
+    TRY(read_device_facts(fd, status));
+  }
+  status.links = facts.stx_nlink;
+  status.mode = facts.stx_mode & 07777U;
+  status.owner = facts.stx_uid;
+  status.group = facts.stx_gid;
+  status.accessed = to_timestamp(facts.stx_atime);
+  status.modified = to_timestamp(facts.stx_mtime);
+  status.changed = to_timestamp(facts.stx_ctime);
+  if ((facts.stx_mask & STATX_BTIME) != 0)
+    status.born = to_timestamp(facts.stx_btime);
+  return status;
 }
 
 }  // namespace
@@ -118,17 +233,7 @@ Descriptor::~Descriptor() {
 }
 
 Result<std::unique_ptr<File>> open_descriptor(const Descriptor& path_descriptor) {
-  struct statx facts = {};
-  if (::statx(path_descriptor.get(), "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_BTIME, &facts) !=
-      0)
-    return fail(system_error(errno, ""));
-  if (S_ISDIR(facts.stx_mode))
-    return fail(ErrorCode::invalid_argument, "is a directory, not an image");
-  if (!S_ISREG(facts.stx_mode) && !S_ISBLK(facts.stx_mode))
-    return fail(ErrorCode::invalid_argument,
-                "is a FIFO, socket or character device; only regular files and block devices are "
-                "opened");
-
+  TRY(check_kind(path_descriptor.get()));
   // What was looked at is what is opened: no other file can slip in between the two.
   const std::string self = fmt::format("/proc/self/fd/{}", path_descriptor.get());
   constexpr int flags = O_RDONLY | O_NONBLOCK | O_CLOEXEC;
@@ -138,26 +243,27 @@ Result<std::unique_ptr<File>> open_descriptor(const Descriptor& path_descriptor)
   if (fd < 0)
     return fail(system_error(errno, ""));
   Descriptor descriptor(fd);
-
-  FileStatus status;
-  status.kind = S_ISBLK(facts.stx_mode) ? FileKind::block_device : FileKind::regular;
-  status.size = facts.stx_size;
-  status.allocated = facts.stx_blocks * 512;
-  status.identity = {makedev(facts.stx_dev_major, facts.stx_dev_minor), facts.stx_ino};
-  if (status.kind == FileKind::block_device) {
-    // Two nodes of one device are one device.
-    status.identity = {~0ULL, makedev(facts.stx_rdev_major, facts.stx_rdev_minor)};
-    TRY(read_device_facts(fd, status));
-  }
-  status.mode = facts.stx_mode & 07777U;
-  status.owner = facts.stx_uid;
-  status.group = facts.stx_gid;
-  status.accessed = to_timestamp(facts.stx_atime);
-  status.modified = to_timestamp(facts.stx_mtime);
-  status.changed = to_timestamp(facts.stx_ctime);
-  if ((facts.stx_mask & STATX_BTIME) != 0)
-    status.born = to_timestamp(facts.stx_btime);
+  const FileStatus status = TRY(status_of(fd));
   return std::make_unique<PosixFile>(std::move(descriptor), status);
+}
+
+Result<std::unique_ptr<WritableFile>> open_descriptor_for_writing(
+    const Descriptor& path_descriptor) {
+  const bool is_device = TRY(check_kind(path_descriptor.get()));
+  const std::string self = fmt::format("/proc/self/fd/{}", path_descriptor.get());
+  // Without O_CREAT, O_EXCL asks for a block device that nobody has mounted or holds.
+  const int fd = ::open(self.c_str(), O_RDWR | O_NONBLOCK | O_CLOEXEC | (is_device ? O_EXCL : 0));
+  if (fd < 0 && errno == EBUSY)
+    return fail(
+        Error{ErrorCode::locked, "is mounted, or held by another user of the device", EBUSY});
+  if (fd < 0)
+    return fail(system_error(errno, ""));
+  return adopt_for_writing(Descriptor(fd));
+}
+
+Result<std::unique_ptr<WritableFile>> adopt_for_writing(Descriptor descriptor) {
+  const FileStatus status = TRY(status_of(descriptor.get()));
+  return std::make_unique<WritablePosixFile>(std::move(descriptor), status);
 }
 
 }  // namespace coldchain::io

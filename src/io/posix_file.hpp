@@ -29,4 +29,11 @@ class Descriptor {
 // Takes a descriptor opened with O_PATH, looks at what it is, and opens it for reading.
 [[nodiscard]] Result<std::unique_ptr<File>> open_descriptor(const Descriptor& path_descriptor);
 
+// The same for reading and writing; a block device only if nobody has mounted or holds it.
+[[nodiscard]] Result<std::unique_ptr<WritableFile>> open_descriptor_for_writing(
+    const Descriptor& path_descriptor);
+
+// A regular file that was opened, or made, for reading and writing.
+[[nodiscard]] Result<std::unique_ptr<WritableFile>> adopt_for_writing(Descriptor descriptor);
+
 }  // namespace coldchain::io

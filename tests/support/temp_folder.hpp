@@ -8,6 +8,8 @@
 #include <string>
 #include <string_view>
 
+#include <coldchain/base/bytes.hpp>
+
 #include <stdlib.h>
 
 namespace coldchain::testing {
@@ -38,6 +40,15 @@ class TempFolder {
 
 inline void write_file(const std::string& path, std::string_view content) {
   std::ofstream(path, std::ios::binary) << content;
+}
+
+inline void write_file(const std::string& path, const Bytes& content) {
+  write_file(path, to_string(content));
+}
+
+inline std::string read_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
 }
 
 }  // namespace coldchain::testing

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // A file as bytes at offsets, with its holes and its system facts: a regular file, a block device,
-// or memory. Reading only. Implementations may be used from several threads at once.
+// or memory. A File is for reading only, from several threads at once; who may write has a
+// WritableFile, and is on one thread.
 #pragma once
 
 #include <compare>
@@ -35,7 +36,8 @@ struct FileStatus {
   std::uint64_t allocated = 0;  // bytes of storage: st_blocks * 512; 0 for a block device
   std::uint32_t sector_size = 512;
   FileIdentity identity;
-  std::uint32_t mode = 0;  // permission bits
+  std::uint32_t links = 1;  // names of a regular file
+  std::uint32_t mode = 0;   // permission bits
   std::uint32_t owner = 0;
   std::uint32_t group = 0;
   Timestamp accessed, modified, changed;
@@ -49,7 +51,7 @@ class File {
   File& operator=(const File&) = delete;
   virtual ~File() = default;
 
-  // As it was when the file was opened.
+  // As it was when the file was opened, or last refreshed.
   [[nodiscard]] virtual const FileStatus& status() const = 0;
 
   // Reads as much of `buffer` as the file has from `offset` on; less only at the end of the file.
@@ -64,6 +66,19 @@ class File {
   [[nodiscard]] virtual Result<bool> lock_is_held(std::uint64_t byte) const = 0;
 
   [[nodiscard]] std::uint64_t size() const { return status().size; }
+};
+
+class WritableFile : public File {
+ public:
+  // All of the bytes, or an error. A regular file grows where they reach past its end.
+  [[nodiscard]] virtual Result<void> write_at(HostOffset offset, ByteView bytes) = 0;
+  [[nodiscard]] virtual Result<void> resize(std::uint64_t size) = 0;
+  // Whatever was written is on the storage when this succeeds.
+  [[nodiscard]] virtual Result<void> flush() = 0;
+  // Asks the system again what status() says.
+  [[nodiscard]] virtual Result<void> refresh() = 0;
+  // Holds QEMU's lock byte `byte`, shared, until the file is closed.
+  [[nodiscard]] virtual Result<void> hold_lock(std::uint64_t byte) = 0;
 };
 
 // The whole buffer or an error that says where the file ends. `what` names the structure.

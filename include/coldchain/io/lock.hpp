@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
-// QEMU's image locks, tested but never taken: a reader that may not write must not leave a lock
-// that another reader could trip over. QEMU locks one byte per permission that it holds, from byte
-// 100 on, and one per permission that it does not share, from byte 200 on.
-// QEMU block/file-posix.c: RAW_LOCK_PERM_BASE, RAW_LOCK_SHARED_BASE.
+// QEMU's image locks. A reader tests them and takes none: it must not leave a lock that another
+// reader could trip over. A writer holds them, so that QEMU refuses the image meanwhile. QEMU locks
+// one byte per permission that it holds, from byte 100 on, and one per permission that it does not
+// share, from byte 200 on. QEMU block/file-posix.c: RAW_LOCK_PERM_BASE, RAW_LOCK_SHARED_BASE.
 #pragma once
 
 #include <coldchain/io/file.hpp>
@@ -16,5 +16,9 @@ enum class LockNeed {
 
 // An error of code `locked` with QEMU's words if another process is in the way.
 [[nodiscard]] Result<void> test_locks(const File& file, LockNeed need);
+
+// Holds them as QEMU does for an image that it writes to: nobody else may write or resize. They are
+// set first and tested then, so that of two that come at once at most one goes on.
+[[nodiscard]] Result<void> hold_write_locks(WritableFile& file);
 
 }  // namespace coldchain::io

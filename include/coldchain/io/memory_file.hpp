@@ -6,7 +6,7 @@
 
 namespace coldchain::io {
 
-class MemoryFile final : public File {
+class MemoryFile final : public WritableFile {
  public:
   // The identity is taken from `number`, so that two memory files are told apart.
   explicit MemoryFile(Bytes content, std::uint64_t number = 0);
@@ -16,6 +16,13 @@ class MemoryFile final : public File {
   [[nodiscard]] Result<HostOffset> next_data(HostOffset from) const override;
   [[nodiscard]] Result<HostOffset> next_hole(HostOffset from) const override;
   [[nodiscard]] Result<bool> lock_is_held(std::uint64_t byte) const override;
+  [[nodiscard]] Result<void> write_at(HostOffset offset, ByteView bytes) override;
+  [[nodiscard]] Result<void> resize(std::uint64_t size) override;
+  [[nodiscard]] Result<void> flush() override;
+  [[nodiscard]] Result<void> refresh() override;
+  [[nodiscard]] Result<void> hold_lock(std::uint64_t byte) override;
+
+  [[nodiscard]] const Bytes& content() const { return content_; }
 
  private:
   Bytes content_;

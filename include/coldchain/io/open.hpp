@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Opening files by name under a policy. Only regular files and block devices are ever opened,
-// always read-only, without blocking on a FIFO and, where the system permits, without changing the
-// access time. Names are bytes. A FileSource is where `graph` gets its files from; the real one
-// asks the system, others serve from memory.
+// read-only unless open_writable() is called, without blocking on a FIFO and, where the system
+// permits, without changing the access time. Names are bytes. A FileSource is where `graph` gets
+// its files from; the real one asks the system, others serve from memory.
 #pragma once
 
 #include <memory>
@@ -27,6 +27,13 @@ struct OpenPolicy {
   bool test_locks = true;
 };
 
+// A file that is going to be changed, and where it lies once symbolic links are followed.
+struct WritableTarget {
+  std::unique_ptr<WritableFile> file;
+  std::string folder;  // absolute
+  std::string name;    // in that folder
+};
+
 class FileSource {
  public:
   FileSource() = default;
@@ -37,6 +44,9 @@ class FileSource {
   // Errors: not_found, permission_denied, refused (outside the root), invalid_argument (a
   // directory, FIFO, socket or character device), io_error. The message does not repeat the name.
   [[nodiscard]] virtual Result<std::unique_ptr<File>> open(const std::string& path) const = 0;
+
+  // For the one image that a verb changes. Also: locked, where a block device is mounted or held.
+  [[nodiscard]] virtual Result<WritableTarget> open_writable(const std::string& path) const = 0;
 };
 
 // The files of this machine. Fails if the root or sysroot is not a directory.

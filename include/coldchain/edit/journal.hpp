@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: MIT
+// A side file: everything that a change does to an image, written before the first byte of the
+// image changes. While it is pending it leads forward or back; once done it is kept, and undoes the
+// change. docs/formats/journal.md. Contents are hostile until their checksums and bounds are
+// checked; what can be checked only against the image is checked in recovery.hpp.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include <coldchain/edit/transaction.hpp>
+
+namespace coldchain::edit {
+
+enum class JournalState : std::uint32_t {
+  applying = 1,  // the image may hold any part of the change
+  done = 2,      // the image holds all of it
+  undoing = 3,   // the same as applying, on the way back
+  undone = 4,    // the image is as it was before
+};
+
+// What a change is, in the words of whoever makes it.
+struct ChangeFacts {
+  std::string verb{};  // what was asked for, to be told to people
+  // Clusters to which nothing refers, and that the change left counted: they may be lost data.
+  std::uint64_t kept_clusters = 0;
+  // What a check counts as corruptions: where a roll would leave more, somebody wrote meanwhile.
+  std::uint64_t corruptions_before = 0;
+  std::uint64_t corruptions_after = 0;
+};
+
+struct JournalFacts {
+  io::FileIdentity image;
+  std::uint64_t size_before = 0;  // of the image, in bytes
+  std::uint64_t size_after = 0;
+  ChangeFacts change;
+};
+
+class Journal {
+ public:
+  // Writes all changes of `transaction` to the empty `file`, which outlives the journal; its state
+  // is `applying` once all of it is on the storage.
+  [[nodiscard]] static Result<Journal> create(io::WritableFile& file,
+                                              const Transaction& transaction,
+                                              const io::FileIdentity& image,
+                                              const ChangeFacts& change);
+
+  // Errors: not_this_format, corrupt, and `incomplete` below.
+  [[nodiscard]] static Result<Journal> open(io::WritableFile& file);
+
+  // Whether it was never finished, so that the image cannot have been touched.
+  [[nodiscard]] static Result<bool> is_incomplete(const io::File& file);
+
+  [[nodiscard]] const JournalFacts& facts() const { return facts_; }
+  [[nodiscard]] JournalState state() const { return state_; }
+  // When the image was last modified, as of set_state().
+  [[nodiscard]] io::Timestamp image_modified() const { return image_modified_; }
+
+  // Durable when it returns.
+  [[nodiscard]] Result<void> set_state(JournalState state, io::Timestamp image_modified);
+
+  [[nodiscard]] std::size_t change_count() const { return records_.size(); }
+  [[nodiscard]] Phase phase_of(std::size_t index) const { return records_[index].phase; }
+  [[nodiscard]] Result<Change> read_change(std::size_t index) const;
+
+ private:
+  struct Record {
+    std::uint64_t at = 0;  // in the side file
+    HostOffset offset;
+    std::uint32_t length = 0;
+    Phase phase{};
+  };
+
+  explicit Journal(io::WritableFile& file) : file_(&file) {}
+  Result<void> write_records(const Transaction& transaction);
+  Result<void> index_records(std::uint64_t count, std::uint64_t end);
+
+  io::WritableFile* file_;
+  JournalFacts facts_;
+  JournalState state_{};
+  io::Timestamp image_modified_;
+  std::vector<Record> records_;
+};
+
+}  // namespace coldchain::edit

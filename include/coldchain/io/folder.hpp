@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: MIT
+// A folder in which small files are made, renamed and removed so that they survive a loss of power:
+// whatever changed in the folder is on the storage after sync(). Names have no slash.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include <coldchain/io/file.hpp>
+
+namespace coldchain::io {
+
+class Folder {
+ public:
+  [[nodiscard]] static Result<Folder> open(const std::string& path);
+  Folder(Folder&& other) noexcept;
+  Folder& operator=(Folder&& other) noexcept;
+  Folder(const Folder&) = delete;
+  Folder& operator=(const Folder&) = delete;
+  ~Folder();
+
+  [[nodiscard]] const std::string& path() const { return path_; }
+  [[nodiscard]] std::string path_of(const std::string& name) const;
+
+  // Whether what lies here is lost with the next boot.
+  [[nodiscard]] Result<bool> is_volatile() const;
+
+  [[nodiscard]] Result<bool> has(const std::string& name) const;
+  [[nodiscard]] bool has_file(const std::string& name, const FileIdentity& identity) const;
+  [[nodiscard]] Result<bool> is_on_file_system_of(const Folder& other) const;
+
+  // A new file that only its owner may read. Fails with `refused` if there is one of that name.
+  [[nodiscard]] Result<std::unique_ptr<WritableFile>> create(const std::string& name) const;
+
+  // A file that nobody else can have put here or changed: a regular one with one name, no symbolic
+  // link, of `owner`, root or the caller, which others may not write to; else `refused`.
+  [[nodiscard]] Result<std::unique_ptr<WritableFile>> open_trusted(const std::string& name,
+                                                                   std::uint32_t owner) const;
+
+  // Never replaces a file: `refused` if there is one named `to`. Both lie on one file system.
+  [[nodiscard]] Result<void> move(const std::string& from, const Folder& to_folder,
+                                  const std::string& to) const;
+  [[nodiscard]] Result<void> remove(const std::string& name) const;
+  [[nodiscard]] Result<void> sync() const;
+
+ private:
+  Folder(std::string path, int fd) : path_(std::move(path)), fd_(fd) {}
+
+  std::string path_;
+  int fd_ = -1;
+};
+
+}  // namespace coldchain::io

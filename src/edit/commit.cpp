@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: MIT
+#include <coldchain/base/text.hpp>
+#include <coldchain/base/try.hpp>
+#include <coldchain/edit/commit.hpp>
+#include <coldchain/edit/recovery.hpp>
+
+#include <fmt/format.h>
+
+namespace coldchain::edit {
+
+namespace {
+
+// What the marker of an undo under way says: the undo file itself may lie anywhere.
+constexpr std::string_view undo_verb = "undo ";
+
+// What a person can do about a side file that leads nowhere.
+Error stuck(Error error, const SideFiles& side_files) {
+  error.message = fmt::format(
+      "{}: {}. Nothing was written. 'coldchain check' says how the image is; if it is as it should "
+      "be, move that file away",
+      side_files.pending_path(), error.message);
+  return error;
+}
+
+Result<std::optional<std::string>> finish(Journal& journal, const io::WritableFile& image,
+                                          const SideFiles& side_files,
+                                          const CommitOptions& options) {
+  TRY(journal.set_state(JournalState::done, image.status().modified));
+  if (options.keep_undo)
+    return TRY(side_files.keep_pending(options.undo_folder));
+  TRY(side_files.remove_pending());
+  return std::nullopt;
+}
+
+Result<void> check_identity(const Journal& journal, const io::File& image) {
+  // The number of a file system may be another after a boot.
+  const io::FileIdentity& mine = image.status().identity;
+  const bool is_device = image.status().kind == io::FileKind::block_device;
+  if (journal.facts().image.inode != mine.inode ||
+      (is_device && journal.facts().image.device != mine.device))
+    return fail(ErrorCode::refused, "belongs to another image than this one");
+  return {};
+}
+
+// The pending side file as it was opened, with its journal.
+struct Pending {
+  std::unique_ptr<io::WritableFile> file;
+  std::optional<Journal> journal;  // nothing where it was never finished
+};
+
+Result<Pending> open_pending(const SideFiles& side_files, const io::File& image) {
+  Pending pending;
+  pending.file = TRY(side_files.open_pending());
+  if (TRY(Journal::is_incomplete(*pending.file)))
+    return pending;
+  pending.journal = TRY(Journal::open(*pending.file));
+  TRY(check_identity(*pending.journal, image));
+  return pending;
+}
+
+// Of a change that is done, nobody may have written to the image since.
+Result<void> check_unmodified(const Journal& journal, const io::File& image) {
+  if (journal.state() == JournalState::done && image.status().kind == io::FileKind::regular &&
+      journal.image_modified() != image.status().modified)
+    return fail(ErrorCode::refused,
+                "the image has been modified since; what was written then would be damaged");
+  return {};
+}
+
+// Whether a roll leaves what the change says that it leaves.
+Result<void> check_result(const Journal& journal, const io::File& image, bool is_forward,
+                          const CountCorruptions& count) {
+  const auto result = TRY(result_of_roll(journal, image, is_forward));
+  const ChangeFacts& change = journal.facts().change;
+  const std::uint64_t expected = is_forward ? change.corruptions_after : change.corruptions_before;
+  const std::uint64_t found = TRY(count(*result));
+  if (found > expected)
+    return fail(ErrorCode::refused,
+                fmt::format("it would leave {} corruptions instead of {}: somebody has written to "
+                            "the image meanwhile",
+                            found, expected));
+  return {};
+}
+
+bool marks_an_undo(const Journal& journal) {
+  return journal.change_count() == 0 && journal.facts().change.verb.starts_with(undo_verb);
+}
+
+Result<void> mark_undo(const io::File& image, const SideFiles& side_files,
+                       const std::string& undo_path) {
+  const std::unique_ptr<io::WritableFile> file = TRY(side_files.create_pending());
+  TRY(Journal::create(*file, Transaction(image), image.status().identity,
+                      {.verb = std::string(undo_verb) + undo_path}));
+  return {};
+}
+
+}  // namespace
+
+Result<std::optional<std::string>> commit(const Transaction& transaction, io::WritableTarget& image,
+                                          const SideFiles& side_files,
+                                          const CommitOptions& options) {
+  Result<std::unique_ptr<io::WritableFile>> file = side_files.create_pending();
+  if (!file)
+    return fail(with_context(file.error(),
+                             "nothing was changed: the folder of the image must have room for a "
+                             "side file, and be writable"));
+  Result<Journal> journal =
+      Journal::create(**file, transaction, image.file->status().identity, options.change);
+  if (!journal) {
+    (void)side_files.remove_pending();
+    return fail(with_context(journal.error(), fmt::format("nothing was changed; the side file {}",
+                                                          side_files.pending_path())));
+  }
+  if (const Result<void> done = roll_forward(*journal, *image.file); !done) {
+    if (roll_back(*journal, *image.file) && side_files.remove_pending())
+      return fail(with_context(done.error(), "the image was put back as it was"));
+    return fail(with_context(done.error(),
+                             fmt::format("the change is not finished ({} keeps it, 'coldchain "
+                                         "resume' goes on or, with --abandon, goes back)",
+                                         side_files.pending_path())));
+  }
+  Result<std::optional<std::string>> kept = finish(*journal, *image.file, side_files, options);
+  if (!kept)
+    return fail(with_context(kept.error(),
+                             fmt::format("the image is changed, but {} could not be put away; "
+                                         "'coldchain resume' tries again",
+                                         side_files.pending_path())));
+  return kept;
+}
+
+Result<bool> has_kept_clusters(const io::WritableTarget& image, const SideFiles& side_files) {
+  for (unsigned number = 1; TRY(side_files.has_kept(number)); ++number) {
+    // What is no side file, or not one to be believed, says nothing.
+    const Result<std::unique_ptr<io::WritableFile>> file = side_files.open_kept(number);
+    const Result<Journal> journal = file ? Journal::open(**file) : fail(file.error());
+    if (journal && journal->state() == JournalState::done &&
+        journal->facts().change.kept_clusters != 0 && check_identity(*journal, *image.file))
+      return true;
+  }
+  return false;
+}
+
+Result<ResumeOutcome> resume(io::WritableTarget& image, const SideFiles& side_files, bool abandon,
+                             const CountCorruptions& count) {
+  if (!TRY(side_files.has_pending()))
+    return ResumeOutcome{};
+  Result<Pending> pending = open_pending(side_files, *image.file);
+  if (!pending)
+    return fail(stuck(pending.error(), side_files));
+  if (!pending->journal) {
+    TRY(side_files.remove_pending());
+    return ResumeOutcome{Resumed::nothing_changed, "", ""};
+  }
+  Journal& journal = *pending->journal;
+  const std::string verb = to_terminal(journal.facts().change.verb);
+  if (marks_an_undo(journal))
+    return fail(ErrorCode::refused,
+                fmt::format("an undo was interrupted: run 'coldchain {} IMAGE' again ({} says so)",
+                            verb, side_files.pending_path()));
+  const bool is_done = journal.state() == JournalState::done;
+  const auto roll = [&]() -> Result<void> {
+    TRY(check_unmodified(journal, *image.file));
+    if (is_done && !abandon)
+      return {};
+    TRY(check_result(journal, *image.file, !abandon, count));
+    return abandon ? roll_back(journal, *image.file) : roll_forward(journal, *image.file);
+  };
+  if (const Result<void> done = roll(); !done)
+    return fail(stuck(done.error(), side_files));
+  if (abandon) {
+    TRY(side_files.remove_pending());
+    return ResumeOutcome{Resumed::abandoned, verb, ""};
+  }
+  if (!is_done)
+    TRY(journal.set_state(JournalState::done, image.file->status().modified));
+  return ResumeOutcome{Resumed::finished, verb, TRY(side_files.keep_pending(""))};
+}
+
+Result<void> undo(io::WritableFile& undo_file, const std::string& undo_path,
+                  io::WritableTarget& image, const SideFiles& side_files,
+                  const CountCorruptions& count) {
+  Journal journal = TRY(Journal::open(undo_file));
+  TRY(check_identity(journal, *image.file));
+  if (journal.state() == JournalState::applying)
+    return fail(ErrorCode::refused,
+                "is of a change that is not finished; 'coldchain resume' goes on or goes back");
+  bool is_marked = false;
+  if (TRY(side_files.has_pending())) {
+    const Pending pending = TRY(open_pending(side_files, *image.file));
+    if (pending.journal &&
+        pending.journal->facts().change.verb != std::string(undo_verb) + undo_path)
+      return fail(ErrorCode::refused,
+                  fmt::format("another change is pending: '{}' ({}); 'coldchain resume' goes on or "
+                              "goes back",
+                              to_terminal(pending.journal->facts().change.verb),
+                              side_files.pending_path()));
+    is_marked = pending.journal.has_value();
+    if (!is_marked)
+      TRY(side_files.remove_pending());
+  }
+  if (journal.state() == JournalState::undone) {
+    if (is_marked)
+      return side_files.remove_pending();
+    return fail(ErrorCode::refused, "has been undone already");
+  }
+  TRY(check_unmodified(journal, *image.file));
+  TRY(check_result(journal, *image.file, false, count));
+  if (!is_marked)
+    TRY(mark_undo(*image.file, side_files, undo_path));
+  TRY(journal.set_state(JournalState::undoing, {}));
+  TRY(roll_back(journal, *image.file));
+  TRY(journal.set_state(JournalState::undone, {}));
+  return side_files.remove_pending();
+}
+
+}  // namespace coldchain::edit

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: MIT
+// Order of writes: 1. header and records; flush. 2. the state; flush. Nobody may write to the image
+// before 2 has succeeded: a side file without a valid state says that the image was not touched.
+#include "wire.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include <coldchain/base/checked.hpp>
+#include <coldchain/base/try.hpp>
+#include <coldchain/codec/checksum.hpp>
+#include <coldchain/edit/journal.hpp>
+
+#include <fmt/format.h>
+
+namespace coldchain::edit {
+
+namespace {
+
+constexpr std::string_view magic = "CLDCHAIN";
+constexpr std::uint32_t version = 1;
+// The state lies in a sector of its own, whatever the sectors' size, so that it is written at once.
+constexpr HostOffset header_at{0};
+constexpr HostOffset state_at{4096};
+constexpr std::uint64_t records_at = 8192;
+constexpr std::uint64_t sector_size = io::OverlayFile::sector_size;
+
+template <class Wire>
+std::uint32_t checksum_of(Wire wire) {
+  wire.checksum = 0;
+  return codec::crc32(bytes_of(wire));
+}
+
+std::uint32_t checksum_of(const wire::RecordHeader& header, ByteView before, ByteView after) {
+  return codec::crc32(after, codec::crc32(before, checksum_of(header)));
+}
+
+wire::SideHeader encode(const JournalFacts& facts, std::uint64_t count, std::uint64_t end) {
+  wire::SideHeader header{};
+  std::memcpy(header.magic, magic.data(), magic.size());
+  header.version = version;
+  header.image_device = facts.image.device;
+  header.image_inode = facts.image.inode;
+  header.image_size_before = facts.size_before;
+  header.image_size_after = facts.size_after;
+  header.record_count = count;
+  header.records_end = end;
+  header.kept_clusters = facts.change.kept_clusters;
+  header.corruptions_before = facts.change.corruptions_before;
+  header.corruptions_after = facts.change.corruptions_after;
+  header.phase_count = static_cast<std::uint32_t>(phase_count);
+  const std::size_t size = std::min(facts.change.verb.size(), sizeof header.verb);
+  header.verb_size = static_cast<std::uint32_t>(size);
+  std::memcpy(header.verb, facts.change.verb.data(), size);
+  header.checksum = checksum_of(header);
+  return header;
+}
+
+Result<wire::SideHeader> read_header(const io::File& file) {
+  Bytes bytes(sizeof(wire::SideHeader));
+  TRY(io::read_zero_extended(file, header_at, bytes));
+  const auto header = *load<wire::SideHeader>(bytes, 0);
+  if (std::memcmp(header.magic, magic.data(), magic.size()) != 0)
+    return fail(ErrorCode::not_this_format, "is no side file of coldchain");
+  if (header.version.get() != version)
+    return fail(ErrorCode::unsupported,
+                fmt::format("is a side file of version {}", header.version.get()));
+  if (header.checksum.get() != checksum_of(header) || header.verb_size.get() > sizeof header.verb ||
+      header.phase_count.get() != phase_count || header.records_end.get() != file.size() ||
+      header.image_size_after.get() < header.image_size_before.get())
+    return fail(ErrorCode::corrupt, "is a damaged side file: its header contradicts itself");
+  return header;
+}
+
+Result<wire::SideState> read_state(const io::File& file) {
+  Bytes bytes(sizeof(wire::SideState));
+  TRY(io::read_zero_extended(file, state_at, bytes));
+  return *load<wire::SideState>(bytes, 0);
+}
+
+bool is_valid(const wire::SideState& state) {
+  return state.checksum.get() == checksum_of(state) &&
+         state.state.get() >= static_cast<std::uint32_t>(JournalState::applying) &&
+         state.state.get() <= static_cast<std::uint32_t>(JournalState::undone);
+}
+
+}  // namespace
+
+Result<Journal> Journal::create(io::WritableFile& file, const Transaction& transaction,
+                                const io::FileIdentity& image, const ChangeFacts& change) {
+  Journal journal(file);
+  journal.facts_ = {image, transaction.size_before(), transaction.size_after(), change};
+  TRY(journal.write_records(transaction));
+  TRY(journal.set_state(JournalState::applying, {}));
+  return journal;
+}
+
+Result<void> Journal::write_records(const Transaction& transaction) {
+  std::uint64_t at = records_at;
+  const auto write = [&](const Change& change) -> Result<void> {
+    wire::RecordHeader header{};
+    header.offset = change.offset.value;
+    header.length = static_cast<std::uint32_t>(change.after.size());
+    header.phase = static_cast<std::uint32_t>(change.phase);
+    header.checksum = checksum_of(header, change.before, change.after);
+    Bytes record;
+    record.reserve(sizeof header + 2 * change.after.size());
+    append(record, header);
+    record.insert(record.end(), change.before.begin(), change.before.end());
+    record.insert(record.end(), change.after.begin(), change.after.end());
+    TRY(file_->write_at({at}, record));
+    records_.push_back({at, change.offset, header.length.get(), change.phase});
+    at += record.size();
+    return {};
+  };
+  TRY(transaction.for_each_change(write));
+  if (records_.empty())
+    TRY(file_->resize(at));
+  TRY(file_->write_at(header_at, bytes_of(encode(facts_, records_.size(), at))));
+  return file_->flush();
+}
+
+Result<void> Journal::set_state(JournalState state, io::Timestamp image_modified) {
+  wire::SideState wire{};
+  wire.state = static_cast<std::uint32_t>(state);
+  wire.modified_seconds = static_cast<std::uint64_t>(image_modified.seconds);
+  wire.modified_nanoseconds = image_modified.nanoseconds;
+  wire.checksum = checksum_of(wire);
+  TRY(file_->write_at(state_at, bytes_of(wire)));
+  TRY(file_->flush());
+  state_ = state;
+  image_modified_ = image_modified;
+  return {};
+}
+
+Result<bool> Journal::is_incomplete(const io::File& file) {
+  const auto is_zero = [](std::byte b) { return b == std::byte{0}; };
+  Bytes bytes(records_at);
+  TRY(io::read_zero_extended(file, header_at, bytes));
+  const ByteView begin = ByteView(bytes).first(magic.size());
+  const ByteView state = ByteView(bytes).subspan(state_at.value, sizeof(wire::SideState));
+  const bool is_ours =
+      to_string(begin) == magic || std::all_of(begin.begin(), begin.end(), is_zero);
+  return is_ours && std::all_of(state.begin(), state.end(), is_zero);
+}
+
+Result<Journal> Journal::open(io::WritableFile& file) {
+  Journal journal(file);
+  const wire::SideHeader header = TRY(read_header(file));
+  const wire::SideState state = TRY(read_state(file));
+  if (!is_valid(state))
+    return fail(ErrorCode::corrupt, "is a damaged side file: its state cannot be read");
+  journal.state_ = static_cast<JournalState>(state.state.get());
+  journal.image_modified_ = {static_cast<std::int64_t>(state.modified_seconds.get()),
+                             state.modified_nanoseconds.get()};
+  journal.facts_ = {
+      {header.image_device.get(), header.image_inode.get()},
+      header.image_size_before.get(),
+      header.image_size_after.get(),
+      {std::string(reinterpret_cast<const char*>(header.verb), header.verb_size.get()),
+       header.kept_clusters.get(), header.corruptions_before.get(),
+       header.corruptions_after.get()}};
+  TRY(journal.index_records(header.record_count.get(), header.records_end.get()));
+  return journal;
+}
+
+Result<void> Journal::index_records(std::uint64_t count, std::uint64_t end) {
+  std::uint64_t at = records_at;
+  if (end < at)
+    return fail(ErrorCode::corrupt, "is a damaged side file: it ends before its records");
+  Phase last{};
+  std::uint64_t last_end = 0;  // of the last record of the same phase: they come in order
+  for (std::uint64_t i = 0; i < count; ++i) {
+    Bytes bytes(sizeof(wire::RecordHeader));
+    TRY(io::read_exactly(*file_, {at}, bytes, "record of the side file"));
+    const auto header = *load<wire::RecordHeader>(bytes, 0);
+    const std::uint64_t offset = header.offset.get();
+    const std::uint64_t length = header.length.get();
+    const auto image_end = checked_add(offset, length);
+    // The last sector of a file may be cut.
+    const bool is_bad = length == 0 || length > Transaction::most_change_bytes ||
+                        !is_aligned(offset | length, sector_size) || !image_end ||
+                        *image_end >= facts_.size_after + sector_size ||
+                        header.phase.get() >= phase_count ||
+                        static_cast<Phase>(header.phase.get()) < last ||
+                        (static_cast<Phase>(header.phase.get()) == last && offset < last_end);
+    const std::uint64_t record_size = sizeof(wire::RecordHeader) + 2 * length;
+    if (is_bad || end - at < record_size)
+      return fail(ErrorCode::corrupt,
+                  fmt::format("is a damaged side file: record {} contradicts itself", i));
+    last = static_cast<Phase>(header.phase.get());
+    last_end = offset + length;
+    records_.push_back({at, {offset}, header.length.get(), last});
+    at += record_size;
+  }
+  if (at != end)
+    return fail(ErrorCode::corrupt, "is a damaged side file: it does not end with its last record");
+  return {};
+}
+
+Result<Change> Journal::read_change(std::size_t index) const {
+  const Record& record = records_[index];
+  Bytes bytes(sizeof(wire::RecordHeader) + 2ULL * record.length);
+  TRY(io::read_exactly(*file_, {record.at}, bytes, "record of the side file"));
+  const auto header = *load<wire::RecordHeader>(bytes, 0);
+  const auto begin = bytes.begin() + sizeof(wire::RecordHeader);
+  const auto middle = begin + record.length;
+  Change change{record.phase, record.offset, Bytes(begin, middle), Bytes(middle, bytes.end())};
+  if (header.length.get() != record.length || header.offset.get() != record.offset.value ||
+      header.checksum.get() != checksum_of(header, change.before, change.after))
+    return fail(ErrorCode::corrupt,
+                fmt::format("is a damaged side file: the checksum of record {} is wrong", index));
+  return change;
+}
+
+}  // namespace coldchain::edit

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: MIT
+// The structures of a side file as they lie in it. docs/formats/journal.md.
+#pragma once
+
+#include <cstddef>
+
+#include <coldchain/base/endian.hpp>
+
+namespace coldchain::edit::wire {
+
+struct SideHeader {
+  std::byte magic[8];
+  be32 version;
+  be32 checksum;  // of the header, with this field 0
+  be64 image_device;
+  be64 image_inode;
+  be64 image_size_before;
+  be64 image_size_after;
+  be64 record_count;
+  be64 records_end;  // bytes; the size of the side file
+  be64 kept_clusters;
+  be64 corruptions_before;
+  be64 corruptions_after;
+  be32 phase_count;
+  be32 verb_size;
+  std::byte verb[256];
+};
+static_assert(sizeof(SideHeader) == 352);
+static_assert(offsetof(SideHeader, image_device) == 16 && offsetof(SideHeader, verb) == 96);
+
+struct SideState {
+  be32 state;
+  be32 checksum;  // of the state, with this field 0
+  be64 modified_seconds;
+  be32 modified_nanoseconds;
+  be32 reserved;
+};
+static_assert(sizeof(SideState) == 24);
+
+struct RecordHeader {
+  be64 offset;
+  be32 length;
+  be32 phase;
+  be32 checksum;  // of the header with this field 0, and of the bytes that follow
+  be32 reserved;
+};
+static_assert(sizeof(RecordHeader) == 24);
+
+}  // namespace coldchain::edit::wire

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: MIT
+#include "posix_file.hpp"
+
+#include <cerrno>
+#include <cstdio>
+#include <utility>
+
+#include <coldchain/base/try.hpp>
+#include <coldchain/io/folder.hpp>
+
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+namespace coldchain::io {
+
+namespace {
+
+Error named_error(int error, const std::string& path) {
+  Error result = system_error(error, path);
+  if (error == EEXIST)
+    result.code = ErrorCode::refused;
+  return result;
+}
+
+}  // namespace
+
+Result<Folder> Folder::open(const std::string& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0)
+    return fail(system_error(errno, path));
+  return Folder(path, fd);
+}
+
+Folder::Folder(Folder&& other) noexcept
+    : path_(std::move(other.path_)), fd_(std::exchange(other.fd_, -1)) {}
+
+Folder& Folder::operator=(Folder&& other) noexcept {
+  std::swap(path_, other.path_);
+  std::swap(fd_, other.fd_);
+  return *this;
+}
+
+Folder::~Folder() {
+  if (fd_ >= 0)
+    ::close(fd_);
+}
+
+std::string Folder::path_of(const std::string& name) const {
+  return path_ == "/" ? path_ + name : path_ + "/" + name;
+}
+
+Result<bool> Folder::is_volatile() const {
+  struct statfs facts = {};
+  if (::fstatfs(fd_, &facts) != 0)
+    return fail(system_error(errno, path_));
+  return facts.f_type == TMPFS_MAGIC || facts.f_type == RAMFS_MAGIC;  // devtmpfs is one of them
+}
+
+Result<bool> Folder::has(const std::string& name) const {
+  if (::faccessat(fd_, name.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+    return true;
+  if (errno == ENOENT)
+    return false;
+  return fail(system_error(errno, path_of(name)));
+}
+
+bool Folder::has_file(const std::string& name, const FileIdentity& identity) const {
+  struct stat facts = {};
+  return ::fstatat(fd_, name.c_str(), &facts, AT_SYMLINK_NOFOLLOW) == 0 &&
+         FileIdentity{facts.st_dev, facts.st_ino} == identity;
+}
+
+Result<bool> Folder::is_on_file_system_of(const Folder& other) const {
+  struct stat mine = {};
+  struct stat theirs = {};
+  if (::fstat(fd_, &mine) != 0 || ::fstat(other.fd_, &theirs) != 0)
+    return fail(system_error(errno, path_));
+  return mine.st_dev == theirs.st_dev;
+}
+
+Result<std::unique_ptr<WritableFile>> Folder::create(const std::string& name) const {
+  const int fd =
+      ::openat(fd_, name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+  if (fd < 0)
+    return fail(named_error(errno, path_of(name)));
+  return adopt_for_writing(Descriptor(fd));
+}
+
+Result<std::unique_ptr<WritableFile>> Folder::open_trusted(const std::string& name,
+                                                           std::uint32_t owner) const {
+  const int fd = ::openat(fd_, name.c_str(), O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+  if (fd < 0)
+    return fail(errno == ELOOP ? Error{ErrorCode::refused, path_of(name) + " is a symbolic link", 0}
+                               : named_error(errno, path_of(name)));
+  Descriptor descriptor(fd);
+  struct stat facts = {};
+  if (::fstat(fd, &facts) != 0)
+    return fail(system_error(errno, path_of(name)));
+  const bool is_ours = facts.st_uid == 0 || facts.st_uid == ::geteuid() || facts.st_uid == owner;
+  if (!S_ISREG(facts.st_mode) || facts.st_nlink != 1 || !is_ours ||
+      (facts.st_mode & (S_IWGRP | S_IWOTH)) != 0)
+    return fail(
+        ErrorCode::refused,
+        path_of(name) +
+            " cannot be trusted: it must be a regular file with one name, owned by root, by "
+            "you or by the image's owner, that nobody else may write to");
+  return adopt_for_writing(std::move(descriptor));
+}
+
+Result<void> Folder::move(const std::string& from, const Folder& to_folder,
+                          const std::string& to) const {
+  if (::renameat2(fd_, from.c_str(), to_folder.fd_, to.c_str(), RENAME_NOREPLACE) == 0)
+    return {};
+  // Some file systems cannot do that at once; a second name and then the removal of the first can.
+  const bool is_unknown = errno == EINVAL || errno == ENOSYS;
+  if (!is_unknown || ::linkat(fd_, from.c_str(), to_folder.fd_, to.c_str(), 0) != 0)
+    return fail(named_error(errno, to_folder.path_of(to)));
+  return remove(from);
+}
+
+Result<void> Folder::remove(const std::string& name) const {
+  if (::unlinkat(fd_, name.c_str(), 0) != 0)
+    return fail(system_error(errno, path_of(name)));
+  return {};
+}
+
+Result<void> Folder::sync() const {
+  if (::fsync(fd_) != 0)
+    return fail(system_error(errno, path_));
+  return {};
+}
+
+}  // namespace coldchain::io
