@@ -131,7 +131,8 @@ class BitmapPass {
                           .host = {at, at + sizeof(be64)},
                           .entry = raw});
     else if (offset != 0)
-      survey_.claim(offset, survey_.geometry.cluster_size(), Structure::bitmap_data, index);
+      survey_.claim(offset, survey_.geometry.cluster_size(), Structure::bitmap_data, index, 1,
+                    {at, at + sizeof(be64)});
   }
 
   Survey& survey_;

@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <bit>
 
-#include <coldchain/qcow2/tables.hpp>
+#include <coldchain/check/table_finder.hpp>
 
 #include <fmt/format.h>
 
@@ -114,31 +114,6 @@ void find_shared_data(Survey& survey) {
   }
 }
 
-// Whether every entry could be one, and at least one is: guest data hardly ever looks like that.
-bool looks_like_l2_table(const Survey& survey, const std::vector<be64>& table) {
-  const std::size_t words_per_entry = survey.geometry.l2_entry_bytes() / sizeof(be64);
-  bool has_entry = false;
-  for (std::size_t i = 0; i < table.size(); i += words_per_entry) {
-    const std::uint64_t raw = table[i].get();
-    const qcow2::L2Entry entry(raw);
-    if (raw == 0)
-      continue;
-    if (entry.is_compressed()) {
-      const qcow2::CompressedExtent extent =
-          entry.compressed_extent(survey.geometry.cluster_bits());
-      if (entry.is_copied() || extent.begin.value < survey.geometry.cluster_size() ||
-          extent.begin.value >= survey.file_size)
-        return false;
-    } else if ((raw & qcow2::l2_reserved_mask) != 0 ||
-               !is_aligned(entry.host_offset().value, survey.geometry.cluster_size()) ||
-               entry.host_offset().value >= survey.file_size) {
-      return false;
-    }
-    has_entry = has_entry || entry.host_offset().value != 0;
-  }
-  return has_entry;
-}
-
 }  // namespace
 
 void check_owners(Survey& survey, bool has_snapshots) {
@@ -149,27 +124,13 @@ void check_owners(Survey& survey, bool has_snapshots) {
 }
 
 void find_orphan_tables(Survey& survey) {
-  std::vector<be64> table(survey.geometry.cluster_size() / sizeof(be64));
   // So much is looked at: more would take as long as reading a disk.
   constexpr std::uint64_t most_bytes = 4ULL << 30;
-  // Most of what is not a table shows it in its first page.
-  std::vector<be64> page(std::min<std::size_t>(table.size(), 4096 / sizeof(be64)));
-  const auto is_zero = [](const be64& raw) { return raw.get() == 0; };
-  std::uint64_t bytes = 0;
+  TableFinder finder(survey.file, survey.geometry);
   for (const std::uint64_t cluster : survey.orphans) {
-    const HostOffset at = survey.range_of(cluster).begin;
-    const Result<HostOffset> data = survey.file.next_data(at);
-    if (!data || *data - at >= survey.geometry.cluster_size())
-      continue;  // a hole
-    bytes += survey.geometry.cluster_size();
-    if (bytes > most_bytes)
+    if (finder.bytes() >= most_bytes)
       break;
-    if (!io::read_zero_extended(survey.file, at, writable_bytes_of(page)))
-      continue;
-    const bool may_be =
-        looks_like_l2_table(survey, page) || std::all_of(page.begin(), page.end(), is_zero);
-    if (may_be && io::read_zero_extended(survey.file, at, writable_bytes_of(table)) &&
-        looks_like_l2_table(survey, table))
+    if (finder.look_at(cluster))
       survey.result.findings.add({.code = Code::orphan_table,
                                   .structure = Structure::host_cluster,
                                   .index = cluster,

@@ -44,7 +44,7 @@ std::vector<Snapshot> check_snapshot_table(Survey& survey) {
   if (header.nb_snapshots == 0)
     return {};
   Result<std::vector<Snapshot>> snapshots =
-      qcow2::read_snapshots(survey.file, header, qcow2::PastEnd::is_zeros);
+      qcow2::read_snapshots(survey.file, header, qcow2::SnapshotReading::as_qemu);
   if (!snapshots) {
     fail_like_qemu(survey, Code::snapshot_table_too_large, snapshots.error().message,
                    "File too large");

@@ -89,11 +89,11 @@ Finding Survey::past_end(Structure structure, std::uint64_t index, HostRange at,
 }
 
 bool Survey::claim(std::uint64_t offset, std::uint64_t size, Structure structure,
-                   std::uint64_t index, std::uint64_t times) {
+                   std::uint64_t index, std::uint64_t times, HostRange at) {
   if (size == 0)
     return true;
   if (reaches_past_end(offset, size)) {
-    corruption(past_end(structure, index, {}, offset, size));
+    corruption(past_end(structure, index, at, offset, size));
     return false;
   }
   const std::uint64_t first = cluster_of(offset);

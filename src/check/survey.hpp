@@ -81,9 +81,9 @@ class Survey {
                                           std::uint64_t size) const;
 
   // Claims the clusters of a structure, `times` over; past the end of the file it is a finding.
-  // Returns whether they lie in the file.
+  // Returns whether they lie in the file. `at` is where the reference stands, if it is one entry.
   bool claim(std::uint64_t offset, std::uint64_t size, finding::Structure structure,
-             std::uint64_t index, std::uint64_t times = 1);
+             std::uint64_t index, std::uint64_t times = 1, HostRange at = {});
 
   // Claims whole clusters and notes those with more references than a refcount can hold.
   void claim_clusters(std::uint64_t first, std::uint64_t count, finding::Structure structure,

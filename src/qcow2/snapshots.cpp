@@ -43,17 +43,25 @@ std::optional<std::uint64_t> Snapshot::icount() const {
   return count && count->get() != ~0ULL ? std::optional(count->get()) : std::nullopt;
 }
 
-Result<std::vector<Snapshot>> decode_snapshots(ByteView table, std::uint32_t count) {
+Result<std::vector<Snapshot>> decode_snapshots(ByteView table, std::uint32_t count,
+                                               SnapshotReading reading) {
   std::vector<Snapshot> snapshots;
   std::size_t offset = 0;
+  const bool may_stop =
+      reading == SnapshotReading::salvaging && table.size() >= limits::max_snapshot_table_bytes;
   for (std::uint32_t index = 0; index < count; ++index) {
     const auto fixed = load<wire::Snapshot>(table, offset);
+    const bool is_whole =
+        fixed && table.size() - offset - sizeof(wire::Snapshot) >= variable_bytes(*fixed);
+    if (!is_whole && may_stop)
+      return snapshots;
     if (!fixed)
       return fail(ErrorCode::corrupt,
                   fmt::format("snapshot table ends inside entry {} of {}", index, count));
-    TRY(check_extra_data(fixed->extra_data_size.get(), index));
+    if (reading != SnapshotReading::salvaging)
+      TRY(check_extra_data(fixed->extra_data_size.get(), index));
     offset += sizeof(wire::Snapshot);
-    if (table.size() - offset < variable_bytes(*fixed))
+    if (!is_whole)
       return fail(ErrorCode::corrupt,
                   fmt::format("snapshot table ends inside entry {} of {}", index, count));
     const auto take = [&](std::size_t size) {
@@ -69,7 +77,9 @@ Result<std::vector<Snapshot>> decode_snapshots(ByteView table, std::uint32_t cou
     snapshot.vm_clock_nsec = fixed->vm_clock_nsec.get();
     snapshot.vm_state_size_32 = fixed->vm_state_size.get();
     const ByteView extra = take(fixed->extra_data_size.get());
-    snapshot.extra_data.assign(extra.begin(), extra.end());
+    snapshot.extra_data.assign(
+        extra.begin(), extra.begin() + std::min<std::ptrdiff_t>(std::ssize(extra),
+                                                                limits::max_snapshot_extra_data));
     snapshot.id = to_string(take(fixed->id_size.get()));
     snapshot.name = to_string(take(fixed->name_size.get()));
     snapshots.push_back(std::move(snapshot));
@@ -101,7 +111,7 @@ Bytes encode_snapshots(const std::vector<Snapshot>& snapshots) {
 }
 
 Result<std::vector<Snapshot>> read_snapshots(const io::File& file, const Header& header,
-                                             PastEnd past_end) {
+                                             SnapshotReading reading) {
   if (header.nb_snapshots == 0)
     return std::vector<Snapshot>{};
   if (header.nb_snapshots > limits::max_snapshots)
@@ -118,11 +128,11 @@ Result<std::vector<Snapshot>> read_snapshots(const io::File& file, const Header&
   for (std::size_t wanted = 1U << 16;; wanted *= 4) {
     wanted = std::min<std::size_t>(wanted, limits::max_snapshot_table_bytes);
     table.resize(wanted);
-    if (past_end == PastEnd::is_zeros)
+    if (reading != SnapshotReading::strict)
       TRY(io::read_zero_extended(file, {header.snapshots_offset}, table));
     else
       table.resize(TRY(file.read_at({header.snapshots_offset}, table)));
-    Result<std::vector<Snapshot>> snapshots = decode_snapshots(table, header.nb_snapshots);
+    Result<std::vector<Snapshot>> snapshots = decode_snapshots(table, header.nb_snapshots, reading);
     const bool is_final = snapshots || snapshots.error().code == ErrorCode::too_large;
     if (is_final || table.size() < wanted || wanted == limits::max_snapshot_table_bytes)
       return snapshots;

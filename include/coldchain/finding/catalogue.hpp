@@ -113,17 +113,25 @@ enum class Code : std::uint16_t {
   upload_is_encrypted = 3705,
 };
 
+// The least that mends it; `none` needs a person, or nothing at all.
+enum class Tier : std::uint8_t { none, leaks, all };
+
 struct Row {
   Code code;
   std::string_view slug;
   Severity severity;
   std::string_view meaning;  // one sentence
   std::string_view advice;   // what a person does next
+  Tier repaired_by = Tier::none;
+  std::string_view repair{};  // what it does
 };
 
 [[nodiscard]] std::span<const Row> catalogue();
 [[nodiscard]] const Row& row(Code code);
 [[nodiscard]] std::string_view to_string(Severity severity);
+
+// "none", or the tiers and what they do: "leaks, all: The bit is cleared …".
+[[nodiscard]] std::string repair_text(const Row& row);
 
 // The text of docs/findings.md.
 [[nodiscard]] std::string catalogue_markdown();

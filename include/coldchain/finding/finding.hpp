@@ -64,7 +64,8 @@ using Findings = std::vector<Finding>;
 // run, so that millions of them need little memory; what exceeds the bound is counted.
 class FindingList {
  public:
-  explicit FindingList(std::size_t most_runs = std::size_t{1} << 18) : most_runs_(most_runs) {}
+  FindingList() = default;
+  explicit FindingList(std::size_t most_runs) : most_runs_(most_runs) {}
 
   void add(Finding finding);
   void add_all(const FindingList& other);
@@ -76,7 +77,7 @@ class FindingList {
   [[nodiscard]] Severity worst() const { return worst_; }
 
  private:
-  std::size_t most_runs_;
+  std::size_t most_runs_ = std::size_t{1} << 18;
   Findings runs_;
   std::uint64_t omitted_ = 0;
   Severity worst_ = Severity::note;

@@ -34,14 +34,20 @@ struct Snapshot {
   [[nodiscard]] std::optional<std::uint64_t> icount() const;  // nothing also where it is -1
 };
 
-[[nodiscard]] Result<std::vector<Snapshot>> decode_snapshots(ByteView table, std::uint32_t count);
+// How a damaged table is read.
+enum class SnapshotReading {
+  strict,     // damage is an error
+  as_qemu,    // as QEMU's check does: what lies past the end of the file are zeros
+  salvaging,  // and, as QEMU's repair does, extra data that is too long is cut, and entries that do
+              // not fit into the largest table are left out
+};
+
+[[nodiscard]] Result<std::vector<Snapshot>> decode_snapshots(
+    ByteView table, std::uint32_t count, SnapshotReading reading = SnapshotReading::strict);
 [[nodiscard]] Bytes encode_snapshots(const std::vector<Snapshot>& snapshots);
 
-// What a table that reaches past the end of the file is: damage, or, as QEMU's check has it, zeros.
-enum class PastEnd { is_damage, is_zeros };
-[[nodiscard]] Result<std::vector<Snapshot>> read_snapshots(const io::File& file,
-                                                           const Header& header,
-                                                           PastEnd past_end = PastEnd::is_damage);
+[[nodiscard]] Result<std::vector<Snapshot>> read_snapshots(
+    const io::File& file, const Header& header, SnapshotReading reading = SnapshotReading::strict);
 
 // By ID first, then by name, as qemu-img; null if there is none.
 [[nodiscard]] const Snapshot* find_snapshot(const std::vector<Snapshot>& snapshots,
