@@ -12,7 +12,8 @@
 namespace coldchain::cli {
 
 int run(std::vector<std::string> arguments, World& world) {
-  CLI::App app("Reads and explains the disk images of stopped virtual machines.", "coldchain");
+  CLI::App app("Reads, explains, checks and repairs the disk images of stopped virtual machines.",
+               "coldchain");
   app.require_subcommand(1);
   app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);  // as getopt
   app.set_version_flag("--version", "coldchain " COLDCHAIN_VERSION);
@@ -22,7 +23,10 @@ int run(std::vector<std::string> arguments, World& world) {
   register_info(app, world, status);
   register_layout(app, world, status);
   register_map(app, world, status);
+  register_repair(app, world, status);
+  register_resume(app, world, status);
   register_tree(app, world, status);
+  register_undo(app, world, status);
   if (!arguments.empty() && !arguments.front().starts_with('-')) {
     std::vector<std::string> verbs;
     for (const CLI::App* verb : app.get_subcommands({}))

@@ -13,7 +13,14 @@ class App;
 
 namespace coldchain::cli {
 
-enum ExitStatus : int { success = 0, failure = 1, corrupt = 2, leaks = 3, no_checks = 63 };
+enum ExitStatus : int {
+  success = 0,
+  failure = 1,
+  corrupt = 2,
+  leaks = 3,
+  in_use = 4,
+  no_checks = 63
+};
 
 // `arguments` without the program's name.
 [[nodiscard]] int run(std::vector<std::string> arguments, World& world);
@@ -23,6 +30,9 @@ void register_check(CLI::App& app, World& world, int& status);
 void register_info(CLI::App& app, World& world, int& status);
 void register_layout(CLI::App& app, World& world, int& status);
 void register_map(CLI::App& app, World& world, int& status);
+void register_repair(CLI::App& app, World& world, int& status);
+void register_resume(CLI::App& app, World& world, int& status);
 void register_tree(CLI::App& app, World& world, int& status);
+void register_undo(CLI::App& app, World& world, int& status);
 
 }  // namespace coldchain::cli

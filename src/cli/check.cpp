@@ -2,6 +2,7 @@
 // check: qemu-img's, and what it does not look for; of one image, of a chain, of many.
 #include "app.hpp"
 #include "common_options.hpp"
+#include "repair.hpp"
 #include "verb.hpp"
 
 #include <algorithm>
@@ -34,6 +35,7 @@ struct CheckVerbOptions {
   bool backing_chain = false;
   unsigned jobs = 0;
   std::vector<std::string> deny;
+  RepairRequest repair;  // its tier is empty where nothing is to be mended
   std::vector<std::string> images;
 };
 
@@ -55,6 +57,7 @@ void options(CLI::App& app, CheckVerbOptions& check) {
                  "Findings that refuse the image, by name or number; 'upload' is a set of them")
       ->delimiter(',')
       ->type_name("CODE,…");
+  add_repair_options(app, check.repair);
   app.add_option("IMAGE", check.images, "Images, or folders whose images are checked")
       ->required()
       ->type_name("");
@@ -146,21 +149,15 @@ class Checker {
         check::check(*image, {.deep = options_.deep, .workers = workers});
     if (!result)
       return failed(name, result.error());
-    checked.counts = result->counts;
-    checked.omitted = result->findings.omitted();
+    checked = report::checked_image(name, result->counts, result->findings, result->failure);
     checked.is_partial = result->is_partial;
-    checked.findings = result->findings.runs();
     if (options_.backing_chain)
       add_of_node(checked, node.findings);
     if (options_.common.no_follow || denies_uploads()) {
       const finding::Findings admission = check::check_admission(image->header());
       checked.findings.insert(checked.findings.end(), admission.begin(), admission.end());
     }
-    judge(checked, result->findings.worst());
-    if (result->failure)
-      add_failure(checked, "Check failed: " + *result->failure);
-    else if (checked.counts.check_errors != 0)
-      add_failure(checked, "Check failed");
+    judge(checked);
     return checked;
   }
 
@@ -175,39 +172,21 @@ class Checker {
     }
   }
 
-  void judge(CheckedImage& checked, finding::Severity worst) const {
-    worst = std::max(worst, finding::worst(checked.findings));
+  // What was added to the check's own findings, and what the caller refuses.
+  void judge(CheckedImage& checked) const {
     for (const finding::Finding& finding : checked.findings) {
       if (denials_.contains(finding.code))
         checked.denied.push_back(finding);
     }
-    if (checked.counts.corruptions != 0 || worst >= finding::Severity::corruption ||
-        !checked.denied.empty())
-      checked.verdict = Verdict::corrupt;
-    else if (checked.counts.leaks != 0 || worst == finding::Severity::leak)
-      checked.verdict = Verdict::leaks;
+    const bool is_bad = !checked.denied.empty() ||
+                        finding::worst(checked.findings) >= finding::Severity::corruption;
+    checked.verdict = std::max(checked.verdict, is_bad ? Verdict::corrupt : Verdict::clean);
   }
 
   const CheckVerbOptions& options_;
   std::set<finding::Code> denials_;
   const World& world_;
 };
-
-ExitStatus exit_status(Verdict verdict) {
-  switch (verdict) {
-    case Verdict::clean:
-      return success;
-    case Verdict::no_checks:
-      return no_checks;
-    case Verdict::leaks:
-      return leaks;
-    case Verdict::corrupt:
-      return corrupt;
-    case Verdict::failed:
-      return failure;
-  }
-  return failure;
-}
 
 Verdict worst_of(const std::vector<CheckedImage>& images) {
   Verdict worst = Verdict::clean;
@@ -315,14 +294,38 @@ Result<ExitStatus> run_many(const CheckVerbOptions& options, const std::vector<s
   return exit_status(worst);
 }
 
+bool asks_for_repair(const RepairRequest& repair) {
+  return !repair.tier.empty() || repair.dry_run || repair.free_orphans || repair.rebuild_mapping ||
+         repair.no_undo || !repair.undo_folder.empty() || !repair.links.empty();
+}
+
+Result<ExitStatus> repair(const CheckVerbOptions& options, World& world) {
+  if (options.repair.tier.empty())
+    return fail(ErrorCode::invalid_argument,
+                "--dry-run, --free-orphans, --rebuild-mapping, --undo and --no-undo are for a "
+                "repair: add -r leaks or -r all");
+  if (options.images.size() != 1 || options.backing_chain || !options.deny.empty() || options.deep)
+    return fail(ErrorCode::invalid_argument,
+                "-r mends one image; it does not go with --backing-chain, --deep, --deny or more "
+                "images");
+  RepairRequest request = options.repair;
+  request.image = options.images.front();
+  request.quiet = options.quiet;
+  request.list = options.list;
+  return run_repair(options.common, request, world);
+}
+
 Result<ExitStatus> run_verb(const CheckVerbOptions& options, World& world) {
   TRY(check_no_secrets(options.common));
+  if (asks_for_repair(options.repair))
+    return repair(options, world);
   const Checker checker(options, TRY(parse_denials(options.deny)), world);
   Verdict worst = Verdict::clean;
   const std::vector<std::string> names = TRY(expand(options, worst, world));
   const bool is_one = options.images.size() == 1 && names == options.images;
   if (!is_one)
     return run_many(options, names, checker, worst, world);
+  warn_of_pending(names.front(), world);
   const std::vector<CheckedImage> layers = checker.look_at(names.front(), world.workers());
   if (options.common.output == "sarif" || options.common.output == "junit") {
     TRY(tell_for_ci(options, layers, world));

@@ -80,4 +80,12 @@ Result<OpenedTree> open_tree(const CommonOptions& options, const std::string& im
   return tree;
 }
 
+void warn_of_pending(const std::string& image, World& world) {
+  if (world.exists(image + ".coldchain-pending"))
+    world.complain({ErrorCode::refused,
+                    fmt::format("a change of {} was interrupted; 'coldchain resume {}' finishes it",
+                                to_terminal(image), to_terminal(image)),
+                    0});
+}
+
 }  // namespace coldchain::cli

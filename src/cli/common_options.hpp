@@ -49,4 +49,7 @@ struct OpenedTree {
                                            bool follow_links, const World& world,
                                            bool for_check = false);
 
+// Tells that a change of the image was interrupted: what is looked at is neither old nor new.
+void warn_of_pending(const std::string& image, World& world);
+
 }  // namespace coldchain::cli

@@ -21,7 +21,9 @@ using finding::Severity;
 constexpr std::size_t flush_at = 1U << 18;
 
 // The message of one finding of a run; empty where qemu-img has none.
-std::string qemu_message(const Finding& finding, std::uint64_t index, std::uint64_t entry) {
+std::string qemu_message(const Finding& finding, std::uint64_t index, std::uint64_t entry,
+                         bool is_repaired = false) {
+  const std::string_view error = is_repaired ? "Repairing" : "ERROR";
   const std::uint64_t offset = entry & qcow2::offset_mask;
   switch (finding.code) {
     case Code::snapshot_entry_incomplete:
@@ -93,16 +95,17 @@ std::string qemu_message(const Finding& finding, std::uint64_t index, std::uint6
     case Code::refcount_unreadable:
       return fmt::format("Can't get refcount for cluster {}: Input/output error", index);
     case Code::refcount_too_low:
-      return fmt::format("ERROR cluster {} refcount={} reference={}", index, finding.found,
+      return fmt::format("{} cluster {} refcount={} reference={}", error, index, finding.found,
                          finding.expected);
     case Code::cluster_leaked:
-      return fmt::format("Leaked cluster {} refcount={} reference={}", index, finding.found,
+      return fmt::format("{} cluster {} refcount={} reference={}",
+                         is_repaired ? "Repairing" : "Leaked", index, finding.found,
                          finding.expected);
     case Code::l1_entry_copied_wrong:
-      return fmt::format("ERROR OFLAG_COPIED L2 cluster: l1_index={} l1_entry={:x} refcount={}",
+      return fmt::format("{} OFLAG_COPIED L2 cluster: l1_index={} l1_entry={:x} refcount={}", error,
                          index, entry, finding.found);
     case Code::l2_entry_copied_wrong:
-      return fmt::format("ERROR OFLAG_COPIED data cluster: l2_entry={:x} refcount={}", entry,
+      return fmt::format("{} OFLAG_COPIED data cluster: l2_entry={:x} refcount={}", error, entry,
                          finding.found);
     default:
       return "";
@@ -131,12 +134,34 @@ double percent(std::uint64_t part, std::uint64_t whole) {
 
 }  // namespace
 
+CheckedImage checked_image(const std::string& filename, const check::Counts& counts,
+                           const finding::FindingList& findings,
+                           const std::optional<std::string>& failure) {
+  CheckedImage image;
+  image.filename = filename;
+  image.format = "qcow2";
+  image.counts = counts;
+  image.findings = findings.runs();
+  image.omitted = findings.omitted();
+  if (counts.corruptions != 0 || findings.worst() >= Severity::corruption)
+    image.verdict = Verdict::corrupt;
+  else if (counts.leaks != 0 || findings.worst() == Severity::leak)
+    image.verdict = Verdict::leaks;
+  if (failure)
+    image.failures.push_back("Check failed: " + *failure);
+  else if (counts.check_errors != 0)
+    image.failures.push_back("Check failed");
+  if (!image.failures.empty())
+    image.verdict = Verdict::failed;
+  return image;
+}
+
 bool is_known_to_qemu(const Finding& finding) {
   return !qemu_message(finding, finding.index, finding.entry).empty();
 }
 
 Result<void> write_check_messages(const CheckedImage& image, bool by_runs, const Style& style,
-                                  const Sink& sink) {
+                                  const Sink& sink, const std::set<Code>& repaired) {
   // Nobody reads more, and a hostile image could ask for any number.
   constexpr std::uint64_t most_lines = 1 << 20;
   std::uint64_t lines = 0;
@@ -158,7 +183,8 @@ Result<void> write_check_messages(const CheckedImage& image, bool by_runs, const
     const std::uint64_t told = std::min(finding.count, most_lines - std::min(lines, most_lines));
     omitted += finding.count - told;
     for (std::uint64_t i = 0; i < told; ++i)
-      TRY(add(qemu_message(finding, finding.index + i, finding.entry + i * finding.entry_step)));
+      TRY(add(qemu_message(finding, finding.index + i, finding.entry + i * finding.entry_step,
+                           repaired.contains(finding.code))));
   }
   for (const Finding& finding : image.denied)
     TRY(add("denied " + finding_line(style, finding)));
@@ -210,8 +236,11 @@ Result<void> write_check_text(const CheckedImage& image, const Sink& sink) {
 Result<void> write_check_list(const CheckedImage& image, const Style& style, const Sink& sink) {
   std::string out;
   for (const Finding& finding : image.findings) {
-    out +=
-        fmt::format("{} {}\n", static_cast<unsigned>(finding.code), finding_line(style, finding));
+    const finding::Row& row = finding::row(finding.code);
+    out += fmt::format("{} {}", static_cast<unsigned>(finding.code), finding_line(style, finding));
+    if (row.repaired_by != finding::Tier::none)
+      out += fmt::format(" [-r {}]", repair_text(row));
+    out += "\n";
     if (out.size() >= flush_at)
       TRY(sink(std::exchange(out, {})));
   }
@@ -234,7 +263,8 @@ std::string on_one_line(std::string_view json) {
 
 }  // namespace
 
-Result<void> write_check_json(const CheckedImage& image, bool is_compact, const Sink& sink) {
+Result<void> write_check_json(const CheckedImage& image, bool is_compact, const Sink& sink,
+                              const std::function<void(JsonWriter&)>& add_more) {
   const check::Counts& counts = image.counts;
   JsonWriter json;
   json.begin_object();
@@ -245,8 +275,10 @@ Result<void> write_check_json(const CheckedImage& image, bool is_compact, const 
   optional("image-end-offset", counts.image_end_offset);
   optional("compressed-clusters", counts.compressed_clusters);
   optional("total-clusters", counts.total_clusters);
+  optional("corruptions-fixed", image.corruptions_fixed);
   optional("corruptions", counts.corruptions);
   json.member("check-errors", counts.check_errors);
+  optional("leaks-fixed", image.leaks_fixed);
   optional("leaks", counts.leaks);
   optional("allocated-clusters", counts.allocated_clusters);
   json.name_member("filename", image.filename);
@@ -266,6 +298,7 @@ Result<void> write_check_json(const CheckedImage& image, bool is_compact, const 
   for (const std::string& failure : image.failures)
     json.value(failure);
   json.end_array();
+  add_more(json);
   // There may be very many: they are written as they come.
   const Sink piece = [&](std::string_view text) {
     return sink(is_compact ? on_one_line(text) : text);

@@ -66,7 +66,8 @@ void write_finding(JsonWriter& json, const Finding& finding) {
       .member("name", row.slug)
       .member("severity", to_string(row.severity))
       .member("detail", finding.detail)
-      .member("advice", row.advice);
+      .member("advice", row.advice)
+      .member("repair", repair_text(row));
   write_place(json, finding);
   json.end_object();
 }

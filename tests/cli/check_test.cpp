@@ -68,8 +68,8 @@ Data may be corrupted, or further writes to the image may corrupt it.
 This means waste of disk space, but no harm to data.
 14/1024 = 1.37% allocated, 0.00% fragmented, 0.00% compressed clusters
 Image end offset: 81920
-3106 leak cluster-leaked: host cluster 4, host 0x4000-0x5000, expected 1, found 2. Lower the refcount, unless the cluster may hold lost data.
-3213 corruption l2-entry-copied-wrong: L2 table, guest cluster 3, host 0xf018-0xf020, guest 0x3000-0x4000, entry 0x8000000000004000, found 2. Set the flag by the refcount.
+3106 leak cluster-leaked: host cluster 4, host 0x4000-0x5000, expected 1, found 2. Lower the refcount, unless the cluster may hold lost data. [-r leaks, all: The refcount is lowered, unless the cluster may hold lost data and --free-orphans is not given.]
+3213 corruption l2-entry-copied-wrong: L2 table, guest cluster 3, host 0xf018-0xf020, guest 0x3000-0x4000, entry 0x8000000000004000, found 2. Set the flag by the refcount. [-r all: The flag is set or cleared as the refcount says.]
 )");
 }
 

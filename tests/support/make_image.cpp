@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 // Makes images without QEMU: the tour's demo tree and what the benchmarks measure. Not installed.
+#include "damage.hpp"
+#include "flipped_images.hpp"
 #include "image_builder.hpp"
+#include "temp_folder.hpp"
 
 #include <filesystem>
 #include <fstream>
@@ -122,6 +125,12 @@ void make_folder(const std::string& folder, unsigned count) {
   }
 }
 
+void make_damaged(const std::string& folder) {
+  std::filesystem::create_directories(folder);
+  for (const coldchain::testing::Damage& damage : coldchain::testing::damages())
+    coldchain::testing::write_file(folder + "/" + damage.name, damage.image());
+}
+
 // Small images of every kind, for the fuzz targets to start from.
 void make_seeds(const std::string& folder) {
   std::filesystem::create_directories(folder);
@@ -191,6 +200,15 @@ int main(int argc, char** argv) {
   CLI::App* seeds = app.add_subcommand("seeds", "Small images for the fuzz targets");
   seeds->add_option("DIR", folder)->required();
   seeds->callback([&] { make_seeds(folder); });
+  CLI::App* damaged = app.add_subcommand("damaged", "Every recipe of damage, a file each");
+  damaged->add_option("DIR", folder)->required();
+  damaged->callback([&] { make_damaged(folder); });
+  CLI::App* flipped = app.add_subcommand("flipped", "An image with flipped metadata");
+  int seed = 1;
+  flipped->add_option("FILE", folder)->required();
+  flipped->add_option("--seed", seed);
+  flipped->callback(
+      [&] { coldchain::testing::write_file(folder, coldchain::testing::flipped_image(seed)); });
   CLI11_PARSE(app, argc, argv);
   return 0;
 }

@@ -2,11 +2,15 @@
 // `check`: qemu-img 7.2's messages, summary and JSON, and every finding.
 #pragma once
 
+#include <functional>
+#include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include <coldchain/check/check.hpp>
+#include <coldchain/report/json_writer.hpp>
 #include <coldchain/report/sink.hpp>
 #include <coldchain/report/style.hpp>
 
@@ -25,19 +29,27 @@ struct CheckedImage {
   // or qemu-img's check would have stopped.
   std::vector<std::string> failures;
   check::Counts counts;
+  std::uint64_t corruptions_fixed = 0;
+  std::uint64_t leaks_fixed = 0;
   finding::Findings findings;
   finding::Findings denied;  // those of the findings that the caller refuses
   std::uint64_t omitted = 0;
   bool is_partial = false;
 };
 
+// What a check has found, with the verdict on it.
+[[nodiscard]] CheckedImage checked_image(const std::string& filename, const check::Counts& counts,
+                                         const finding::FindingList& findings,
+                                         const std::optional<std::string>& failure);
+
 // Whether qemu-img has a message for it.
 [[nodiscard]] bool is_known_to_qemu(const finding::Finding& finding);
 
 // qemu-img's messages, and ours where it has none; `by_runs` puts neighbours that are alike into
-// one line.
+// one line. Findings of the codes in `repaired` are told as qemu-img tells what it repairs.
 [[nodiscard]] Result<void> write_check_messages(const CheckedImage& image, bool by_runs,
-                                                const Style& style, const Sink& sink);
+                                                const Style& style, const Sink& sink,
+                                                const std::set<finding::Code>& repaired = {});
 
 // qemu-img's summary; "No errors were found" only if we found none either.
 [[nodiscard]] Result<void> write_check_text(const CheckedImage& image, const Sink& sink);
@@ -46,9 +58,11 @@ struct CheckedImage {
 [[nodiscard]] Result<void> write_check_list(const CheckedImage& image, const Style& style,
                                             const Sink& sink);
 
-// qemu-img's JSON, and what we found under "coldchain"; on one line if `is_compact`.
-[[nodiscard]] Result<void> write_check_json(const CheckedImage& image, bool is_compact,
-                                            const Sink& sink);
+// qemu-img's JSON, and what we found under "coldchain", where `add_more` may add members; on one
+// line if `is_compact`.
+[[nodiscard]] Result<void> write_check_json(
+    const CheckedImage& image, bool is_compact, const Sink& sink,
+    const std::function<void(JsonWriter&)>& add_more = [](JsonWriter&) {});
 
 // One line for one of many images.
 [[nodiscard]] std::string check_line(const CheckedImage& image, const Style& style);

@@ -13,7 +13,8 @@ namespace coldchain::report {
 // Where a finding is and what was found: structure, index, ranges, numbers, details.
 [[nodiscard]] std::string place_of(const finding::Finding& finding);
 
-// "findings": [ { "code", "name", "severity", "detail", "advice" } … ]; with a place, its members.
+// "findings": [ { "code", "name", "severity", "detail", "advice", "repair" } … ]; with a place, its
+// members.
 void write_finding(JsonWriter& json, const finding::Finding& finding);
 void write_findings(JsonWriter& json, const finding::Findings& findings);
 

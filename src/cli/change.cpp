@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: MIT
+#include "change.hpp"
+
+#include <coldchain/base/text.hpp>
+#include <coldchain/base/try.hpp>
+#include <coldchain/io/lock.hpp>
+#include <coldchain/ops/repair.hpp>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
+namespace coldchain::cli {
+
+namespace {
+
+Result<io::WritableTarget> open_locked(const io::FileSource& files, const std::string& path) {
+  io::WritableTarget target = TRY(files.open_writable(path));
+  const io::FileStatus& status = target.file->status();
+  if (status.kind == io::FileKind::regular && status.links > 1)
+    return fail(
+        ErrorCode::refused,
+        fmt::format("the file has {} names, and a change under way would be seen beside one "
+                    "of them only: leave one",
+                    status.links));
+  TRY(io::hold_write_locks(*target.file));
+  return target;
+}
+
+}  // namespace
+
+Result<ChangeTarget> open_for_change(const io::FileSource& files, const std::string& path,
+                                     const std::string& state_folder) {
+  Result<io::WritableTarget> target = open_locked(files, path);
+  if (!target) {
+    Error error = with_context(target.error(),
+                               fmt::format("Could not open '{}' for writing", to_terminal(path)));
+    if (error.code == ErrorCode::locked)
+      error.message += fmt::format("\nIs another process using the image [{}]?", to_terminal(path));
+    return fail(std::move(error));
+  }
+  edit::SideFiles side_files = TRY(edit::SideFiles::of(*target, state_folder));
+  return ChangeTarget{std::move(*target), std::move(side_files)};
+}
+
+Result<std::uint64_t> count_corruptions(const io::File& image) {
+  const ops::Condition condition = TRY(ops::condition_of(image));
+  return ops::corruption_count(condition);
+}
+
+void add_state_option(CLI::App& app, std::string& state_folder) {
+  app.add_option("--state-dir", state_folder,
+                 "For block devices: where side files lie (/var/lib/coldchain)")
+      ->type_name("DIR");
+}
+
+}  // namespace coldchain::cli

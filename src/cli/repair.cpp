@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: MIT
+// repair: what check finds, mended; the same as check -r. The plan is made on an overlay, checked
+// there, written through edit::commit, which keeps what an undo needs.
+#include "repair.hpp"
+
+#include "change.hpp"
+#include "verb.hpp"
+
+#include <sstream>
+
+#include <coldchain/base/text.hpp>
+#include <coldchain/base/try.hpp>
+#include <coldchain/edit/commit.hpp>
+#include <coldchain/ops/repair.hpp>
+#include <coldchain/report/repair_report.hpp>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
+namespace coldchain::cli {
+
+namespace {
+
+struct RepairVerbOptions {
+  CommonOptions common;
+  RepairRequest request;
+};
+
+void options(CLI::App& app, RepairVerbOptions& repair) {
+  add_common_options(app, repair.common);
+  repair.request.tier = "all";
+  add_repair_options(app, repair.request);
+  app.add_flag("-q", repair.request.quiet, "No summary");
+  app.add_flag("--list", repair.request.list, "Every finding that is left, a line each");
+  app.add_option("IMAGE", repair.request.image, "Path or block device")->required()->type_name("");
+  app.footer("Example: coldchain repair --dry-run disk.qcow2");
+}
+
+Result<ExitStatus> run_verb(const RepairVerbOptions& repair, World& world) {
+  return run_repair(repair.common, repair.request, world);
+}
+
+// One repair, from the plan to the report.
+class RepairRun {
+ public:
+  RepairRun(const CommonOptions& common, const RepairRequest& request, World& world)
+      : common_(common), request_(request), world_(world) {}
+
+  Result<ExitStatus> run() {
+    const OpenedTree tree = TRY(open_tree(common_, request_.image, true, world_, true));
+    if (tree.top->qcow2_image() == nullptr) {
+      world_.complain({ErrorCode::unsupported, "This image format does not support checks", 0});
+      return no_checks;
+    }
+    if (request_.dry_run)
+      return plan(*tree.top->file, tree, TRY(keeps_unreferenced(tree)));
+    ChangeTarget target =
+        TRY(open_for_change(*tree.files, tree.top->filename, request_.state_folder));
+    if (target.image.file->status().identity != tree.top->file->status().identity)
+      return fail(ErrorCode::refused,
+                  fmt::format("'{}' became another file meanwhile", to_terminal(request_.image)));
+    TRY(target.side_files.check_undo_folder(request_.undo_folder));
+    TRY(finish_pending(target));
+    return repair(target, tree);
+  }
+
+ private:
+  [[nodiscard]] Result<std::vector<ops::TableLink>> links() const {
+    std::vector<ops::TableLink> links;
+    for (const std::string& word : request_.links) {
+      ops::TableLink link;
+      char equals = 0;
+      std::istringstream in(word);
+      in.unsetf(std::ios::basefield);  // 0x… is hexadecimal
+      if (!(in >> link.table.value >> equals >> link.l1_index) || equals != '=' ||
+          in.peek() != std::istringstream::traits_type::eof())
+        return fail(
+            ErrorCode::invalid_argument,
+            fmt::format("--link '{}': expected TABLE=INDEX, as 0x50000=3", to_terminal(word)));
+      links.push_back(link);
+    }
+    return links;
+  }
+
+  [[nodiscard]] ops::RepairOptions options(bool keep_unreferenced) const {
+    return {.tier = request_.tier == "all" ? ops::RepairTier::all : ops::RepairTier::leaks,
+            .free_orphans = request_.free_orphans,
+            .rebuild_mapping = request_.rebuild_mapping,
+            .keep_unreferenced = keep_unreferenced,
+            .workers = world_.workers()};
+  }
+
+  // What the side files say to a dry run. Who may not write to the image cannot repair it either.
+  [[nodiscard]] Result<bool> keeps_unreferenced(const OpenedTree& tree) const {
+    const Result<io::WritableTarget> target = tree.files->open_writable(tree.top->filename);
+    if (!target)
+      return false;
+    const Result<edit::SideFiles> side_files = edit::SideFiles::of(*target, request_.state_folder);
+    if (!side_files)
+      return false;
+    if (TRY(side_files->has_pending()))
+      return fail(
+          ErrorCode::refused,
+          fmt::format("a change is pending ({}): 'coldchain resume {}' first",
+                      to_terminal(side_files->pending_path()), to_terminal(request_.image)));
+    return edit::has_kept_clusters(*target, *side_files);
+  }
+
+  // The same command again goes on where the last one was stopped.
+  Result<void> finish_pending(ChangeTarget& target) {
+    const edit::ResumeOutcome outcome =
+        TRY(edit::resume(target.image, target.side_files, false, count_corruptions));
+    if (outcome.resumed == edit::Resumed::finished)
+      world_.complain({ErrorCode::refused,
+                       fmt::format("'{}' was interrupted, and is finished now; the former bytes "
+                                   "are in {}",
+                                   to_terminal(outcome.verb), to_terminal(outcome.undo_file)),
+                       0});
+    return {};
+  }
+
+  Result<ops::Repair> make_plan(edit::Transaction& transaction, const OpenedTree& tree,
+                                bool keep_unreferenced) {
+    ops::RepairOptions wanted = options(keep_unreferenced);
+    wanted.links = TRY(links());
+    Result<ops::Repair> repair = ops::plan_repair(transaction, tree.top->data_file.get(), wanted);
+    if (!repair)
+      return fail(with_context(repair.error(), to_terminal(request_.image)));
+    return repair;
+  }
+
+  [[nodiscard]] report::RepairFacts facts_of(const ops::Repair& repair,
+                                             const edit::Transaction& transaction) const {
+    return {.repair = &repair,
+            .tier = options(false).tier,
+            .is_dry_run = request_.dry_run,
+            .changed_bytes = transaction.changed_bytes(),
+            .size_before = transaction.size_before(),
+            .size_after = transaction.size_after()};
+  }
+
+  Result<ExitStatus> plan(const io::File& file, const OpenedTree& tree, bool keep_unreferenced) {
+    edit::Transaction transaction(file);
+    const ops::Repair repair = TRY(make_plan(transaction, tree, keep_unreferenced));
+    const report::RepairFacts facts = facts_of(repair, transaction);
+    const report::CheckedImage after = report::repaired_image(request_.image, repair);
+    if (!common_.json())
+      TRY(report::write_repair_plan(facts, world_.sink()));
+    return tell_result(after, facts);
+  }
+
+  Result<ExitStatus> repair(ChangeTarget& target, const OpenedTree& tree) {
+    edit::Transaction transaction(*target.image.file);
+    const bool keep_unreferenced = TRY(edit::has_kept_clusters(target.image, target.side_files));
+    const ops::Repair repair = TRY(make_plan(transaction, tree, keep_unreferenced));
+    report::RepairFacts facts = facts_of(repair, transaction);
+    const report::CheckedImage before = report::checked_image(
+        request_.image, repair.before.counts, repair.before.findings, repair.before.failure);
+    const report::Sink to_err = [&](std::string_view text) -> Result<void> {
+      world_.err(text);
+      return {};
+    };
+    TRY(report::write_check_messages(before, world_.out_is_terminal(),
+                                     style_for(world_, common_.color), to_err,
+                                     report::repaired_codes(repair)));
+    if (!transaction.is_empty()) {
+      const edit::CommitOptions commit{
+          .change = {.verb = "repair -r " + request_.tier,
+                     .kept_clusters = repair.kept_clusters,
+                     .corruptions_before = ops::corruption_count(repair.before),
+                     .corruptions_after = ops::corruption_count(repair.after)},
+          .keep_undo = !request_.no_undo,
+          .undo_folder = request_.undo_folder};
+      Result<std::optional<std::string>> undo_file =
+          edit::commit(transaction, target.image, target.side_files, commit);
+      if (!undo_file)
+        return fail(with_context(undo_file.error(), to_terminal(request_.image)));
+      facts.undo_file = undo_file->value_or("");
+    }
+    const report::CheckedImage after = report::repaired_image(request_.image, repair);
+    if (!request_.quiet && !common_.json())
+      TRY(world_.out(report::repair_text(after)));
+    world_.err(report::repair_warnings(repair));
+    const Result<ExitStatus> status = tell_result(after, facts);
+    if (!facts.undo_file.empty() && !request_.quiet)
+      world_.err(
+          fmt::format("coldchain: the former bytes are kept; to put them back: coldchain "
+                      "undo {} {}\n",
+                      to_terminal(facts.undo_file), to_terminal(request_.image)));
+    return status;
+  }
+
+  Result<ExitStatus> tell_result(const report::CheckedImage& after,
+                                 const report::RepairFacts& facts) {
+    if (common_.json()) {
+      if (!request_.quiet)
+        TRY(report::write_check_json(after, false, world_.sink(), [&](report::JsonWriter& json) {
+          report::write_repair_member(json, facts);
+        }));
+    } else {
+      if (!request_.quiet)
+        TRY(report::write_check_text(after, world_.sink()));
+      if (request_.list)
+        TRY(report::write_check_list(after, style_for(world_, common_.color), world_.sink()));
+    }
+    for (const std::string& failure : after.failures)
+      world_.complain({ErrorCode::corrupt, failure, 0});
+    return exit_status(after.verdict);
+  }
+
+  const CommonOptions& common_;
+  const RepairRequest& request_;
+  World& world_;
+};
+
+}  // namespace
+
+void add_repair_options(CLI::App& app, RepairRequest& request) {
+  app.add_option("-r", request.tier, "Mend what is found: leaks, or all")->type_name("TIER");
+  app.add_flag("--dry-run", request.dry_run, "Say what a repair would change; write nothing");
+  app.add_flag("--free-orphans", request.free_orphans,
+               "Free clusters, too, that may hold lost data");
+  app.add_flag("--rebuild-mapping", request.rebuild_mapping,
+               "Look for lost L2 tables, and link those whose place is certain");
+  app.add_option("--link", request.links,
+                 "With --rebuild-mapping: the lost L2 table at host offset TABLE belongs to the L1 "
+                 "entry INDEX")
+      ->type_name("TABLE=INDEX")
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  app.add_option("--undo", request.undo_folder,
+                 "Keep the undo file in DIR, on the same file system, not beside the image")
+      ->type_name("DIR");
+  app.add_flag("--no-undo", request.no_undo, "Keep no undo file");
+  add_state_option(app, request.state_folder);
+}
+
+Result<ExitStatus> run_repair(const CommonOptions& common, const RepairRequest& request,
+                              World& world) {
+  TRY(check_no_secrets(common));
+  if (request.tier != "leaks" && request.tier != "all")
+    return fail(ErrorCode::invalid_argument,
+                fmt::format("Unknown option value for -r (expecting 'leaks' or 'all'): {}",
+                            to_terminal(request.tier)));
+  if (common.output != "human" && common.output != "json")
+    return fail(ErrorCode::invalid_argument, "a repair is told as human text or as JSON");
+  return RepairRun(common, request, world).run();
+}
+
+ExitStatus exit_status(report::Verdict verdict) {
+  switch (verdict) {
+    case report::Verdict::clean:
+      return success;
+    case report::Verdict::no_checks:
+      return no_checks;
+    case report::Verdict::leaks:
+      return leaks;
+    case report::Verdict::corrupt:
+      return corrupt;
+    case report::Verdict::failed:
+      return failure;
+  }
+  return failure;
+}
+
+void register_repair(CLI::App& app, World& world, int& status) {
+  add_verb<RepairVerbOptions>(app, "repair", "Mend what check finds, as check -r", world, status,
+                              options, run_verb);
+}
+
+}  // namespace coldchain::cli

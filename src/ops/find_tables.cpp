@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: MIT
+// Lost L2 tables: clusters that are counted but to which nothing refers, and that look like one. An
+// L2 table does not say which part of the disk it describes, and neither does its place in the
+// file. So one is linked only where there is one, and one L1 entry without a table; or where a
+// person says which belongs where. The rest is told with what speaks for it. A guest's own data may
+// look like a table: then there are two, and nobody is believed.
+#include "mender.hpp"
+
+#include <algorithm>
+
+#include <coldchain/base/try.hpp>
+#include <coldchain/check/table_finder.hpp>
+
+#include <fmt/format.h>
+
+namespace coldchain::ops {
+
+namespace {
+
+using edit::Phase;
+using finding::Code;
+using finding::Finding;
+using finding::Structure;
+
+// A table to which nothing refers.
+struct Candidate {
+  HostOffset at;
+  std::uint64_t named = 0;      // clusters that it names
+  std::uint64_t named_too = 0;  // of these, such as something else refers to
+};
+
+class TableSearch {
+ public:
+  explicit TableSearch(Mender& mender) : m_(mender) {}
+
+  Result<bool> search() {
+    find_candidates();
+    TRY(find_slots());
+    m_.proposals.clear();
+    if (TRY(link_as_told()))
+      return true;
+    if (candidates_.size() == 1 && slots_.size() == 1 && candidates_.front().named_too == 0) {
+      TRY(link(candidates_.front(), slots_.front(),
+               "the only lost table and the only entry without one"));
+      return true;
+    }
+    propose();
+    return false;
+  }
+
+ private:
+  void find_candidates() {
+    check::TableFinder finder(m_.view(), m_.geometry());
+    for (const Finding& finding : m_.checked->findings.runs()) {
+      for (std::uint64_t i = 0; finding.code == Code::orphan_table && i < finding.count; ++i) {
+        if (!finder.look_at(finding.index + i))
+          continue;
+        Candidate candidate{m_.clusters(finding.index + i).begin};
+        finder.for_each_named([&](std::uint64_t cluster) {
+          ++candidate.named;
+          candidate.named_too += m_.references(cluster) != 0 ? 1 : 0;
+        });
+        candidates_.push_back(candidate);
+      }
+    }
+  }
+
+  // L1 entries that are empty and describe a part of the disk.
+  Result<void> find_slots() {
+    const qcow2::Header& header = m_.header();
+    const std::uint64_t needed = std::min<std::uint64_t>(
+        divide_up(header.size, m_.geometry().l2_coverage()), header.l1_size);
+    std::vector<be64> l1(needed);
+    TRY(io::read_zero_extended(m_.view(), {header.l1_table_offset}, writable_bytes_of(l1)));
+    for (std::uint64_t i = 0; i < needed; ++i) {
+      if (l1[i].get() == 0)
+        slots_.push_back(i);
+    }
+    return {};
+  }
+
+  Result<bool> link_as_told() {
+    bool has_linked = false;
+    for (const TableLink& told : m_.options.links) {
+      const auto candidate =
+          std::find_if(candidates_.begin(), candidates_.end(),
+                       [&](const Candidate& other) { return other.at == told.table; });
+      if (candidate == candidates_.end() ||
+          !std::binary_search(slots_.begin(), slots_.end(), told.l1_index))
+        continue;  // linked by now; what never could be is told at the end
+      TRY(link(*candidate, told.l1_index, "as told by --link"));
+      has_linked = true;
+    }
+    return has_linked;
+  }
+
+  Result<void> link(const Candidate& candidate, std::uint64_t slot, std::string_view why) {
+    const HostOffset at{m_.header().l1_table_offset + slot * sizeof(be64)};
+    m_.add({.mending = Mending::link_l2_table,
+            .structure = Structure::l1_table,
+            .index = slot,
+            .host = {at, at + sizeof(be64)},
+            .detail = fmt::format("{}; {}", describe(candidate), why)});
+    // The copied flag follows with the refcounts.
+    return m_.set_entry(Phase::link, at, candidate.at.value);
+  }
+
+  [[nodiscard]] static std::string describe(const Candidate& candidate) {
+    return fmt::format("the table at {:#x} names {} clusters, {} of them in use elsewhere",
+                       candidate.at.value, candidate.named, candidate.named_too);
+  }
+
+  void propose() {
+    constexpr std::size_t most_proposals = 1000;
+    for (const Candidate& candidate : candidates_) {
+      if (m_.proposals.size() == most_proposals)
+        break;
+      m_.proposals.push_back(fmt::format(
+          "{}; {} lost tables, {} L1 entries without one{}. '--link {:#x}=INDEX' links it",
+          describe(candidate), candidates_.size(), slots_.size(), first_slots(),
+          candidate.at.value));
+    }
+  }
+
+  [[nodiscard]] std::string first_slots() const {
+    constexpr std::size_t most_slots = 16;
+    if (slots_.empty() || slots_.size() > most_slots)
+      return "";
+    return fmt::format(" ({})", fmt::join(slots_, ", "));
+  }
+
+  Mender& m_;
+  std::vector<Candidate> candidates_;
+  std::vector<std::uint64_t> slots_;
+};
+
+}  // namespace
+
+Result<bool> find_lost_tables(Mender& mender) {
+  return TableSearch(mender).search();
+}
+
+}  // namespace coldchain::ops

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: MIT
+// What the steps of a repair share: the transaction, the image as it is so far, the last check of
+// it, and the list of actions. A step stages changes and returns whether there were any; then the
+// image is checked again, so that each step sees what the former ones have left.
+#pragma once
+
+#include <optional>
+#include <unordered_set>
+
+#include <coldchain/base/checked.hpp>
+#include <coldchain/ops/repair.hpp>
+#include <coldchain/qcow2/image.hpp>
+#include <coldchain/qcow2/tables.hpp>
+
+namespace coldchain::ops {
+
+class Mender {
+ public:
+  Mender(edit::Transaction& repair_transaction, const io::File* external_data_file,
+         const RepairOptions& repair_options)
+      : transaction(repair_transaction), data_file(external_data_file), options(repair_options) {}
+  Mender(const Mender&) = delete;
+  Mender& operator=(const Mender&) = delete;
+
+  edit::Transaction& transaction;
+  const io::File* data_file;
+  const RepairOptions& options;
+  std::optional<qcow2::Image> image;
+  std::optional<check::CheckResult> checked;
+  std::vector<Action> actions;
+  std::uint64_t omitted_actions = 0;
+  bool is_mapping_damaged = false;  // before anything was mended
+  std::uint64_t kept_clusters = 0;
+  std::vector<std::string> proposals;
+  std::unordered_set<std::uint64_t> lowered;  // clusters that keep one reference
+
+  [[nodiscard]] Result<void> check_again();
+
+  [[nodiscard]] const io::File& view() const { return transaction.view(); }
+  [[nodiscard]] const qcow2::Header& header() const { return image->header(); }
+  [[nodiscard]] qcow2::Geometry geometry() const { return qcow2::Geometry(header()); }
+  [[nodiscard]] std::uint64_t cluster_size() const { return header().cluster_size(); }
+  [[nodiscard]] std::uint64_t cluster_of(std::uint64_t offset) const {
+    return offset >> header().cluster_bits;
+  }
+  [[nodiscard]] HostRange clusters(std::uint64_t first, std::uint64_t count = 1) const {
+    return {{first << header().cluster_bits}, {(first + count) << header().cluster_bits}};
+  }
+  [[nodiscard]] std::uint64_t references(std::uint64_t cluster) const {
+    return checked->claims.at(cluster);
+  }
+  [[nodiscard]] std::uint64_t clusters_per_block() const {
+    return checked->stored.clusters_per_block();
+  }
+
+  // Whether a structure other than L2 tables, and than `beside`, lies in the cluster.
+  [[nodiscard]] bool is_other_metadata(
+      std::uint64_t cluster, finding::Structure beside = finding::Structure::l2_table) const;
+  [[nodiscard]] bool is_l2_table(std::uint64_t cluster) const;
+  // Whether one structure lies in the cluster, and nothing else: only then it may be written to.
+  [[nodiscard]] bool is_of_one(std::uint64_t cluster) const;
+
+  // The same for copied flags, which mean the same in every L1 and L2 table that lies there.
+  [[nodiscard]] bool is_of_mappings(std::uint64_t cluster) const;
+
+  // Clusters that were not in the file before are written in another phase.
+  [[nodiscard]] edit::Phase phase_at(HostOffset offset, edit::Phase otherwise) const {
+    return offset.value >= fresh_from_ ? edit::Phase::fresh : otherwise;
+  }
+  [[nodiscard]] Result<std::uint64_t> entry_at(HostOffset offset) const;
+  [[nodiscard]] Result<void> set_entry(edit::Phase phase, HostOffset offset, std::uint64_t entry) {
+    return transaction.stage_entry(phase_at(offset, phase), offset, entry);
+  }
+  // Clusters at the end of the file; on a block device behind all that is in use.
+  [[nodiscard]] Result<HostOffset> append_clusters(std::uint64_t count);
+  // The cluster that append_clusters() would return first.
+  [[nodiscard]] std::uint64_t next_fresh_cluster() const;
+
+  void add(Action action);
+
+ private:
+  template <class Visit>
+  void for_each_owner(std::uint64_t cluster, Visit&& visit) const;
+
+  // For each owner of the last check, how far those up to it reach.
+  std::vector<std::uint64_t> reach_;
+  // Clusters with more references than their refcounts can count.
+  std::unordered_set<std::uint64_t> overflown_;
+  std::uint64_t fresh_from_ = ~std::uint64_t{0};
+  std::uint64_t next_fresh_ = 0;
+};
+
+// The steps, in the order in which they are repeated until nothing is left to do.
+[[nodiscard]] Result<bool> mend_refcount_tables(Mender& mender);
+[[nodiscard]] Result<bool> mend_header_tables(Mender& mender);
+[[nodiscard]] Result<bool> mend_entries(Mender& mender);
+[[nodiscard]] Result<bool> find_lost_tables(Mender& mender);
+// Then, each once or as long as it helps:
+[[nodiscard]] Result<bool> mend_refcounts(Mender& mender);
+[[nodiscard]] Result<bool> mend_copied_flags(Mender& mender);
+[[nodiscard]] Result<bool> mend_header_bits(Mender& mender);
+
+}  // namespace coldchain::ops

@@ -1,0 +1,321 @@
+// SPDX-License-Identifier: MIT
+// The order of the steps: what makes the rest unreadable, then the mapping, then the refcounts by
+// what the mapping names, then the copied flags by the refcounts, then the marks in the header.
+#include "mender.hpp"
+
+#include <algorithm>
+#include <map>
+
+#include <coldchain/base/try.hpp>
+
+#include <fmt/format.h>
+
+namespace coldchain::ops {
+
+namespace {
+
+using finding::Code;
+using finding::Finding;
+using finding::Severity;
+using finding::Structure;
+
+// So many actions are kept for people to read.
+constexpr std::size_t most_actions = 1 << 18;
+// A step may uncover what the next round mends; each mends all that it sees.
+constexpr int most_rounds = 32;
+
+Condition condition_of(const check::CheckResult& result) {
+  return {result.counts, result.findings, result.failure};
+}
+
+bool concerns_mapping(const Finding& finding) {
+  // Two references to one cluster: one of them may be wrong, and what it named is unreferenced.
+  if (finding.code == Code::cluster_used_twice || finding.code == Code::refcount_overflow ||
+      (finding.code == Code::refcount_too_low && finding.expected > 1))
+    return true;
+  const auto family = static_cast<unsigned>(finding.code) / 100;
+  const bool is_mapping = family == 32 || family == 33 || family == 34;
+  const bool is_of_others = finding.structure == Structure::refcount_table ||
+                            finding.structure == Structure::bitmap_directory ||
+                            finding.structure == Structure::bitmap_table ||
+                            finding.structure == Structure::bitmap_data;
+  return is_mapping && !is_of_others &&
+         finding::row(finding.code).severity >= Severity::corruption &&
+         finding.code != Code::l1_entry_copied_wrong && finding.code != Code::l2_entry_copied_wrong;
+}
+
+std::map<Code, std::uint64_t> corruptions_by_code(const Condition& result) {
+  std::map<Code, std::uint64_t> counts;
+  for (const Finding& finding : result.findings.runs()) {
+    if (finding::row(finding.code).severity >= Severity::corruption)
+      counts[finding.code] += finding.count;
+  }
+  return counts;
+}
+
+// What makes the repaired image worse than it was, in words: a kind of damage that was not there,
+// or more of what qemu-img counts.
+std::optional<std::string> what_is_worse(const Condition& before, const Condition& after) {
+  if (after.failure && !before.failure)
+    return after.failure;
+  const auto then = corruptions_by_code(before);
+  for (const auto& [code, count] : corruptions_by_code(after)) {
+    if (!then.contains(code) && before.findings.omitted() == 0)
+      return fmt::format("{} (of {})", finding::row(code).slug, count);
+  }
+  if (after.counts.corruptions > before.counts.corruptions ||
+      after.counts.check_errors > before.counts.check_errors)
+    return fmt::format("{} errors instead of {}",
+                       after.counts.corruptions + after.counts.check_errors,
+                       before.counts.corruptions + before.counts.check_errors);
+  return std::nullopt;
+}
+
+// Whether each table lies where it was told to be linked.
+Result<void> check_links(const Mender& mender) {
+  for (const TableLink& link : mender.options.links) {
+    const HostOffset at{mender.header().l1_table_offset + link.l1_index * sizeof(be64)};
+    if (link.l1_index >= mender.header().l1_size ||
+        (TRY(mender.entry_at(at)) & qcow2::offset_mask) != link.table.value)
+      return fail(ErrorCode::refused,
+                  fmt::format("--link {:#x}={}: there is no lost table at that offset, or the L1 "
+                              "entry has one; '--rebuild-mapping --dry-run' lists what can be "
+                              "linked",
+                              link.table.value, link.l1_index));
+  }
+  return {};
+}
+
+using Step = Result<bool> (*)(Mender&);
+
+// Takes a step and, where it changed something, looks again.
+Result<bool> take(Mender& mender, Step step) {
+  const bool has_changed = TRY(step(mender));
+  if (has_changed)
+    TRY(mender.check_again());
+  return has_changed;
+}
+
+Result<void> mend(Mender& mender) {
+  if (mender.options.tier == RepairTier::all) {
+    std::vector<Step> steps = {mend_refcount_tables, mend_header_tables, mend_entries};
+    if (mender.options.rebuild_mapping)
+      steps.push_back(find_lost_tables);
+    bool has_changed = true;
+    for (int round = 0; has_changed && round < most_rounds; ++round) {
+      has_changed = false;
+      for (const Step step : steps)
+        has_changed = TRY(take(mender, step)) || has_changed;
+    }
+  }
+  TRY(take(mender, mend_refcounts));
+  for (int round = 0; TRY(take(mender, mend_copied_flags)) && round < most_rounds; ++round) {
+  }
+  TRY(take(mender, mend_header_bits));
+  return {};
+}
+
+}  // namespace
+
+std::string_view to_string(Mending mending) {
+  switch (mending) {
+    case Mending::raise_refcount:
+      return "raise refcount";
+    case Mending::lower_refcount:
+      return "lower refcount";
+    case Mending::free_cluster:
+      return "free cluster";
+    case Mending::new_refcount_table:
+      return "new refcount table";
+    case Mending::new_refcount_block:
+      return "new refcount block";
+    case Mending::set_copied_flag:
+      return "set copied flag";
+    case Mending::clear_copied_flag:
+      return "clear copied flag";
+    case Mending::clear_reserved_bits:
+      return "clear reserved bits";
+    case Mending::clear_subcluster_bits:
+      return "clear subcluster bits";
+    case Mending::read_as_zeros:
+      return "read as zeros";
+    case Mending::drop_l2_table:
+      return "drop L2 table";
+    case Mending::link_l2_table:
+      return "link L2 table";
+    case Mending::write_snapshot_table:
+      return "write snapshot table";
+    case Mending::mark_bitmap_dirty:
+      return "mark bitmap dirty";
+    case Mending::give_up_bitmaps:
+      return "give up bitmaps";
+    case Mending::remove_extension:
+      return "remove header extension";
+    case Mending::clear_header_field:
+      return "clear header field";
+    case Mending::clear_feature_bit:
+      return "clear feature bit";
+  }
+  return "";
+}
+
+Result<void> Mender::check_again() {
+  checked.reset();
+  image = TRY(qcow2::Image::open_damaged(view()));
+  if (data_file != nullptr)
+    image->attach_data_file(*data_file);
+  checked.emplace(TRY(check::check(*image, {.deep = false, .workers = options.workers})));
+  std::uint64_t reach = 0;
+  reach_.clear();
+  for (const check::Owner& owner : checked->owners)
+    reach_.push_back(reach = std::max(reach, owner.first + owner.count));
+  overflown_.clear();
+  for (const Finding& finding : checked->findings.runs()) {
+    if (finding.code == Code::refcount_overflow)
+      overflown_.insert(cluster_of(finding.host.begin.value));
+  }
+  if (checked->is_partial)
+    return fail(ErrorCode::refused,
+                "some tables could not be looked at: nothing may be repaired by what is left");
+  return {};
+}
+
+Result<std::uint64_t> Mender::entry_at(HostOffset offset) const {
+  be64 entry;
+  TRY(io::read_zero_extended(view(), offset, std::as_writable_bytes(std::span(&entry, 1))));
+  return entry.get();
+}
+
+std::uint64_t Mender::next_fresh_cluster() const {
+  if (next_fresh_ != 0)
+    return next_fresh_;
+  const std::uint64_t claimed = checked->claims.end();
+  if (view().status().kind == io::FileKind::block_device)
+    return std::max(claimed, checked->stored.end());
+  return std::max(divide_up(view().size(), cluster_size()), claimed);
+}
+
+Result<HostOffset> Mender::append_clusters(std::uint64_t count) {
+  const std::uint64_t first = next_fresh_cluster();
+  const auto end = checked_mul(first + count, cluster_size());
+  if (!end || *end >= 1ULL << 56)
+    return fail(ErrorCode::refused, "no host offset is left behind the end of the file");
+  const bool is_device = view().status().kind == io::FileKind::block_device;
+  // Of a file, what comes after its end is nobody's; of a device, nobody can tell.
+  if (is_device && is_mapping_damaged && !options.free_orphans)
+    return fail(ErrorCode::refused,
+                "the repair needs free clusters, and on a device lost data may lie in them: copy "
+                "the device to a file and repair that, or give --free-orphans");
+  if (is_device && *end > view().size())
+    return fail(ErrorCode::refused,
+                fmt::format("the repair needs {} bytes, the device has {}: make it larger", *end,
+                            view().size()));
+  next_fresh_ = first + count;
+  fresh_from_ = std::min(fresh_from_, first * cluster_size());
+  transaction.grow(*end);
+  return HostOffset{first * cluster_size()};
+}
+
+void Mender::add(Action action) {
+  Action* last = actions.empty() ? nullptr : &actions.back();
+  const bool goes_on =
+      last != nullptr && last->mending == action.mending && last->structure == action.structure &&
+      last->index + last->count == action.index && last->host.end == action.host.begin &&
+      last->lost.empty() == action.lost.empty() &&
+      (action.lost.empty() || last->lost.end == action.lost.begin) && last->detail == action.detail;
+  if (goes_on) {
+    last->count += action.count;
+    last->host.end = action.host.end;
+    last->lost.end = action.lost.end;
+  } else if (actions.size() < most_actions) {
+    actions.push_back(std::move(action));
+  } else {
+    ++omitted_actions;
+  }
+}
+
+template <class Visit>
+void Mender::for_each_owner(std::uint64_t cluster, Visit&& visit) const {
+  const std::vector<check::Owner>& owners = checked->owners;  // by their first cluster
+  auto owner = std::upper_bound(
+      owners.begin(), owners.end(), cluster,
+      [](std::uint64_t value, const check::Owner& other) { return value < other.first; });
+  while (owner != owners.begin() &&
+         reach_[static_cast<std::size_t>(owner - owners.begin()) - 1] > cluster) {
+    --owner;
+    if (cluster - owner->first < owner->count)
+      visit(*owner);
+  }
+}
+
+bool Mender::is_other_metadata(std::uint64_t cluster, Structure beside) const {
+  bool is_other = false;
+  for_each_owner(cluster, [&](const check::Owner& owner) {
+    is_other = is_other || (owner.structure != beside && owner.structure != Structure::l2_table &&
+                            owner.structure != Structure::snapshot_l2_table);
+  });
+  return is_other;
+}
+
+bool Mender::is_l2_table(std::uint64_t cluster) const {
+  bool is_table = false;
+  for_each_owner(cluster, [&](const check::Owner& owner) {
+    is_table = is_table || owner.structure == Structure::l2_table ||
+               owner.structure == Structure::snapshot_l2_table;
+  });
+  return is_table;
+}
+
+bool Mender::is_of_one(std::uint64_t cluster) const {
+  std::uint64_t owners = 0;
+  std::uint64_t times = 0;
+  for_each_owner(cluster, [&](const check::Owner& owner) {
+    ++owners;
+    times += owner.times;
+  });
+  return owners == 1 && references(cluster) == times && !overflown_.contains(cluster);
+}
+
+bool Mender::is_of_mappings(std::uint64_t cluster) const {
+  std::uint64_t times = 0;
+  bool is_mapping = true;
+  for_each_owner(cluster, [&](const check::Owner& owner) {
+    times += owner.times;
+    is_mapping = is_mapping && (owner.structure == Structure::l1_table ||
+                                owner.structure == Structure::l2_table ||
+                                owner.structure == Structure::snapshot_l1_table ||
+                                owner.structure == Structure::snapshot_l2_table);
+  });
+  return is_mapping && references(cluster) == times && !overflown_.contains(cluster);
+}
+
+Result<Condition> condition_of(const io::File& file) {
+  const qcow2::Image image = TRY(qcow2::Image::open_damaged(file));
+  return condition_of(TRY(check::check(image, {})));
+}
+
+std::uint64_t corruption_count(const Condition& condition) {
+  return condition.counts.corruptions + condition.counts.check_errors + (condition.failure ? 1 : 0);
+}
+
+Result<Repair> plan_repair(edit::Transaction& transaction, const io::File* data_file,
+                           const RepairOptions& options) {
+  Mender mender(transaction, data_file, options);
+  TRY(mender.check_again());
+  const auto& findings = mender.checked->findings.runs();
+  mender.is_mapping_damaged = options.keep_unreferenced || mender.checked->failure.has_value() ||
+                              std::any_of(findings.begin(), findings.end(), concerns_mapping);
+  Condition before = condition_of(*mender.checked);
+  TRY(mend(mender));
+  TRY(check_links(mender));
+  Condition after = condition_of(*mender.checked);
+  if (const std::optional<std::string> worse = what_is_worse(before, after))
+    return fail(ErrorCode::refused,
+                fmt::format("the repair would leave what was not there before: {}. Nothing is "
+                            "changed; 'coldchain check --list' tells what there is",
+                            *worse));
+  return Repair{std::move(before),      std::move(after),     std::move(mender.actions),
+                mender.omitted_actions, mender.kept_clusters, std::move(mender.proposals)};
+}
+
+}  // namespace coldchain::ops

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: MIT
+#include <coldchain/base/text.hpp>
+#include <coldchain/base/try.hpp>
+#include <coldchain/report/repair_report.hpp>
+
+#include <fmt/format.h>
+
+namespace coldchain::report {
+
+namespace {
+
+using finding::Code;
+using ops::Action;
+using ops::Mending;
+
+constexpr std::size_t flush_at = 1U << 18;
+
+std::string action_line(const Action& action) {
+  std::string line = fmt::format("{}: {} {}", to_string(action.mending),
+                                 to_string(action.structure), action.index);
+  if (action.count > 1)
+    line += fmt::format(" and {} more", action.count - 1);
+  if (!action.host.empty())
+    line += fmt::format(", host {:#x}-{:#x}", action.host.begin.value, action.host.end.value);
+  if (!action.lost.empty())
+    line +=
+        fmt::format(", guest {:#x}-{:#x} is lost", action.lost.begin.value, action.lost.end.value);
+  if (!action.detail.empty())
+    line += ": " + to_terminal(action.detail);
+  return line + "\n";
+}
+
+template <class Range>
+void write_range(JsonWriter& json, std::string_view name, const Range& range) {
+  if (!range.empty())
+    json.key(name)
+        .begin_object()
+        .member("offset", range.begin.value)
+        .member("length", range.size())
+        .end_object();
+}
+
+std::uint64_t decrease(std::uint64_t before, std::uint64_t after) {
+  return before > after ? before - after : 0;
+}
+
+}  // namespace
+
+CheckedImage repaired_image(const std::string& filename, const ops::Repair& repair) {
+  CheckedImage image =
+      checked_image(filename, repair.after.counts, repair.after.findings, repair.after.failure);
+  image.corruptions_fixed =
+      decrease(repair.before.counts.corruptions, repair.after.counts.corruptions);
+  image.leaks_fixed = decrease(repair.before.counts.leaks, repair.after.counts.leaks);
+  return image;
+}
+
+std::set<Code> repaired_codes(const ops::Repair& repair) {
+  std::set<Code> codes;
+  for (const Action& action : repair.actions) {
+    if (action.mending == Mending::raise_refcount)
+      codes.insert(Code::refcount_too_low);
+    if (action.mending == Mending::free_cluster || action.mending == Mending::lower_refcount)
+      codes.insert(Code::cluster_leaked);
+    if (action.mending == Mending::set_copied_flag || action.mending == Mending::clear_copied_flag)
+      codes.insert({Code::l1_entry_copied_wrong, Code::l2_entry_copied_wrong});
+  }
+  return codes;
+}
+
+std::string repair_text(const CheckedImage& after) {
+  if (after.corruptions_fixed == 0 && after.leaks_fixed == 0)
+    return "";
+  return fmt::format(
+      "The following inconsistencies were found and repaired:\n\n    {} leaked clusters\n    {} "
+      "corruptions\n\nDouble checking the fixed image now...\n",
+      after.leaks_fixed, after.corruptions_fixed);
+}
+
+Result<void> write_repair_plan(const RepairFacts& facts, const Sink& sink) {
+  const ops::Repair& repair = *facts.repair;
+  if (repair.actions.empty())
+    return sink("Nothing would be changed.\n" + repair_warnings(repair));
+  std::string out;
+  for (const Action& action : repair.actions) {
+    out += action_line(action);
+    if (out.size() >= flush_at)
+      TRY(sink(std::exchange(out, {})));
+  }
+  if (repair.omitted_actions != 0)
+    out += fmt::format("{} more changes are counted, but not told\n", repair.omitted_actions);
+  out += repair_warnings(repair);
+  out += fmt::format("\n{} bytes would be changed", facts.changed_bytes);
+  if (facts.size_after != facts.size_before)
+    out += fmt::format(", and the file would grow from {} to {} bytes", facts.size_before,
+                       facts.size_after);
+  out += ". Nothing has been written; afterwards a check would say:\n";
+  return sink(out);
+}
+
+std::string repair_warnings(const ops::Repair& repair) {
+  constexpr std::size_t most_ranges = 1000;
+  std::string out;
+  std::size_t ranges = 0;
+  for (const Action& action : repair.actions) {
+    if (action.lost.empty() || ++ranges > most_ranges)
+      continue;
+    out += fmt::format("lost for good: guest {:#x}-{:#x} ({}, {} {})\n", action.lost.begin.value,
+                       action.lost.end.value, to_string(action.mending),
+                       to_string(action.structure), action.index);
+  }
+  if (ranges > most_ranges)
+    out += fmt::format("lost for good: {} more ranges; the plan of --dry-run has them all\n",
+                       ranges - most_ranges);
+  if (repair.kept_clusters != 0)
+    out += fmt::format(
+        "{} clusters keep their refcount: they may hold lost data. '--rebuild-mapping' looks for "
+        "the tables that describe them; '--free-orphans' gives them up\n",
+        repair.kept_clusters);
+  for (const std::string& proposal : repair.proposals)
+    out += fmt::format("a lost table that cannot be placed: {}\n", proposal);
+  return out;
+}
+
+void write_repair_member(JsonWriter& json, const RepairFacts& facts) {
+  const ops::Repair& repair = *facts.repair;
+  json.key("repair")
+      .begin_object()
+      .member("tier", facts.tier == ops::RepairTier::all ? "all" : "leaks")
+      .member("dry-run", facts.is_dry_run)
+      .member("changed-bytes", facts.changed_bytes)
+      .member("size-before", facts.size_before)
+      .member("size-after", facts.size_after)
+      .member("kept-clusters", repair.kept_clusters)
+      .member("omitted-actions", repair.omitted_actions);
+  if (!facts.undo_file.empty())
+    json.name_member("undo-file", facts.undo_file);
+  json.key("proposals").begin_array();
+  for (const std::string& proposal : repair.proposals)
+    json.value(proposal);
+  json.end_array().key("actions").begin_array();
+  for (const Action& action : repair.actions) {
+    json.begin_object()
+        .member("action", to_string(action.mending))
+        .member("structure", to_string(action.structure))
+        .member("index", action.index)
+        .member("count", action.count);
+    write_range(json, "host", action.host);
+    write_range(json, "lost", action.lost);
+    json.member("detail", action.detail).end_object();
+  }
+  json.end_array().end_object();
+}
+
+}  // namespace coldchain::report

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: MIT
+// The program itself, killed at each call that changes a file: by strace, which stops it there.
+#include "damage.hpp"
+#include "oracle.hpp"
+#include "temp_folder.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+
+using namespace coldchain;
+using testing::Process;
+using testing::read_file;
+using testing::TempFolder;
+
+namespace {
+
+const std::string program = COLDCHAIN_PROGRAM;
+
+// Not every place lets one process stop another.
+bool have_strace() {
+  static const bool works = testing::run_in("/", "strace -e trace=none true").status == 0;
+  if (!works && std::getenv("COLDCHAIN_REQUIRE_ORACLES") != nullptr)
+    FAIL("strace is missing, or may not be used here");
+  return works;
+}
+
+Bytes damaged(const std::string& name) {
+  const auto& all = testing::damages();
+  const auto found = std::find_if(all.begin(), all.end(),
+                                  [&](const testing::Damage& d) { return d.name == name; });
+  REQUIRE(found != all.end());
+  return found->image();
+}
+
+// Runs coldchain and stops it, or fails the call, at the `when`-th `call`. The leak check of the
+// sanitizers does not go with strace.
+Process run_until(const TempFolder& folder, const std::string& call, const std::string& what,
+                  int when, const std::string& arguments) {
+  return testing::run_in(
+      folder.path(), "ASAN_OPTIONS=detect_leaks=0 strace -f -o /dev/null -e trace=" + call +
+                         " -e inject=" + call + ":" + what + ":when=" + std::to_string(when) + " " +
+                         program + " " + arguments);
+}
+
+Process run(const TempFolder& folder, const std::string& arguments) {
+  return testing::run_in(folder.path(), program + " " + arguments);
+}
+
+// What qemu-img check says, by how bad it is.
+int badness(const TempFolder& folder) {
+  const int status = testing::run_in(folder.path(), "qemu-img check -f qcow2 a").status;
+  return status == 0 ? 0 : status == 3 ? 1 : 2;
+}
+
+const std::vector<std::string> calls = {"pwrite64", "fsync", "ftruncate", "renameat2", "unlinkat"};
+
+}  // namespace
+
+TEST_CASE("crash: killed at any call, a repair leaves no worse image, and the same command ends") {
+  if (!testing::have_oracles() || !have_strace()) {
+    MESSAGE("skipped: strace or QEMU's tools cannot be used");
+    return;
+  }
+  for (const std::string name : {"refcount-block-missing", "l2-entry-twice"}) {
+    CAPTURE(name);
+    const Bytes image = damaged(name);
+    const std::string command = "check -q -r all --free-orphans a";
+    const TempFolder clean;
+    testing::write_file(clean / "a", image);
+    const int before = badness(clean);
+    const int expected = run(clean, command).status;
+    const std::string repaired = read_file(clean / "a");
+    for (const std::string& call : calls) {
+      for (int when = 1; when < 100; ++when) {
+        CAPTURE(call);
+        CAPTURE(when);
+        const TempFolder folder;
+        testing::write_file(folder / "a", image);
+        const Process killed = run_until(folder, call, "signal=KILL", when, command);
+        if (killed.status == expected)
+          break;  // there is no such call any more
+        CHECK(badness(folder) <= before);
+        const bool goes_back = when % 2 == 0;
+        if (goes_back) {
+          const Process abandoned = run(folder, "resume --abandon a");
+          CHECK_MESSAGE(abandoned.status == 0, abandoned.err);
+        }
+        const Process again = run(folder, command);
+        CHECK_MESSAGE(again.status == expected, again.err);
+        CHECK((read_file(folder / "a") == repaired));
+        CHECK_FALSE(std::filesystem::exists(folder / "a.coldchain-pending"));
+      }
+    }
+  }
+}
+
+TEST_CASE("crash: an undo that is killed at any call ends with the same command") {
+  if (!testing::have_oracles() || !have_strace())
+    return;
+  const Bytes image = damaged("refcount-block-missing");
+  const std::string command = "undo a.coldchain-undo a";
+  for (const std::string& call : calls) {
+    for (int when = 1; when < 100; ++when) {
+      CAPTURE(call);
+      CAPTURE(when);
+      const TempFolder folder;
+      testing::write_file(folder / "a", image);
+      REQUIRE(run(folder, "check -q -r all --free-orphans a").status == 0);
+      const Process killed = run_until(folder, call, "signal=KILL", when, command);
+      if (killed.status == 0)
+        break;
+      // Other changes are refused until the undo is finished.
+      const Process again = run(folder, command);
+      const bool was_done = again.err.find("undone already") != std::string::npos;
+      CHECK_MESSAGE((again.status == 0 || was_done), again.err);
+      CHECK((read_file(folder / "a") == to_string(image)));
+      CHECK_FALSE(std::filesystem::exists(folder / "a.coldchain-pending"));
+    }
+  }
+}
+
+TEST_CASE("crash: a full or broken disk leaves the image as it was, or repaired") {
+  if (!testing::have_oracles() || !have_strace())
+    return;
+  const Bytes image = damaged("refcount-block-missing");
+  const std::string command = "check -q -r all --free-orphans a";
+  for (const std::string& call : {std::string("pwrite64"), std::string("fsync")}) {
+    const std::string error = call == "fsync" ? "error=EIO" : "error=ENOSPC";
+    for (int when = 1; when < 100; ++when) {
+      CAPTURE(call);
+      CAPTURE(when);
+      const TempFolder folder;
+      testing::write_file(folder / "a", image);
+      const Process failed = run_until(folder, call, error, when, command);
+      if (failed.status == 0)
+        break;
+      CHECK(failed.status == 1);
+      CHECK(badness(folder) <= 2);
+      const Process again = run(folder, command);
+      CHECK_MESSAGE(again.status == 0, again.err);
+      CHECK(badness(folder) == 0);
+      CHECK_FALSE(std::filesystem::exists(folder / "a.coldchain-pending"));
+    }
+  }
+}
+
+TEST_CASE("crash: what QEMU wrote between a crash and the resume is not damaged") {
+  if (!testing::have_oracles() || !have_strace())
+    return;
+  const TempFolder folder;
+  const auto sh = [&](const std::string& command) {
+    const Process ran = testing::run_in(folder.path(), command);
+    REQUIRE_MESSAGE(ran.status == 0, ran.err);
+  };
+  sh("qemu-img create -q -f qcow2 a 64M");
+  sh("qemu-io -c 'write -P 1 0 256k' a");
+  // One leaked cluster at the end of the file, which QEMU takes as soon as it is free.
+  std::string text = read_file(folder / "a");
+  const ByteView view = text_bytes(text);
+  testing::Patient patient(Bytes(view.begin(), view.end()));
+  const std::uint64_t leaked = patient.bytes().size() / patient.cluster_size();
+  patient.resize(patient.bytes().size() + patient.cluster_size());
+  patient.set_refcount(leaked, 1);
+  testing::write_file(folder / "a", patient.bytes());
+  // Killed at each write: wherever the cluster is free by then, QEMU takes it.
+  for (int when = 1; when < 20; ++when) {
+    CAPTURE(when);
+    testing::write_file(folder / "a", patient.bytes());
+    const Process killed =
+        run_until(folder, "pwrite64", "signal=KILL", when, "check -q -r leaks --no-undo a");
+    if (killed.status == 0)
+      break;
+    sh("qemu-io -c 'write -P 2 1M 64k' a");
+    const int before = badness(folder);
+    const Process resumed = run(folder, "resume a");
+    CHECK(badness(folder) <= before);
+    sh("qemu-io -c 'read -P 2 1M 64k' -c 'read -P 1 0 256k' a");
+    if (resumed.status != 0)
+      CHECK(resumed.err.find("move that file away") != std::string::npos);
+    std::filesystem::remove(folder / "a.coldchain-pending");
+    std::filesystem::remove(folder / "a.coldchain-undo");
+  }
+}
