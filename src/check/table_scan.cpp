@@ -66,12 +66,23 @@ class TableScanner {
       return 0;
     const std::uint64_t most =
         std::min(table.size() - i, divide_up(survey_.file_size - offset, cluster_size_));
-    std::uint64_t count = 1;
-    while (count < most && table[i + count].get() == raw + count * cluster_size_)
-      ++count;
     const std::uint64_t first = survey_.cluster_of(offset);
-    if (reference_.has_copied_flags)
-      count = survey_.stored.agreeing_from(first, count, is_copied);
+    std::uint64_t count = 0;
+    // In short pieces: where the refcounts disagree, looking far ahead would be in vain.
+    for (bool goes_on = true; goes_on && count < most;) {
+      constexpr std::uint64_t piece = 64;
+      const std::uint64_t begin = count;
+      const std::uint64_t end = std::min(most, count + piece);
+      while (count < end && table[i + count].get() == raw + count * cluster_size_)
+        ++count;
+      goes_on = count == end;
+      if (reference_.has_copied_flags) {
+        const std::uint64_t agreeing =
+            survey_.stored.agreeing_from(first + begin, count - begin, is_copied);
+        goes_on = goes_on && agreeing == count - begin;
+        count = begin + agreeing;
+      }
+    }
     if (count > 0) {
       note_place(offset, count);
       claim(first, count);
