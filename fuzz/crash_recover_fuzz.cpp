@@ -16,7 +16,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if (size < 8)
     return 0;
   // The end of the input says where it stops.
-  const std::size_t where = data[size - 1] | data[size - 2] << 8;
+  const std::size_t where = data[size - 1] + std::size_t{256} * data[size - 2];
   std::mt19937_64 random(where);
   const Bytes before = fuzz::to_bytes(data, size - 2);
   testing::CrashLog log;

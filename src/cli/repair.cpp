@@ -181,7 +181,7 @@ class RepairRun {
     if (!request_.quiet && !common_.json())
       TRY(world_.out(report::repair_text(after)));
     world_.err(report::repair_warnings(repair));
-    const Result<ExitStatus> status = tell_result(after, facts);
+    Result<ExitStatus> status = tell_result(after, facts);
     if (!facts.undo_file.empty() && !request_.quiet)
       world_.err(
           fmt::format("coldchain: the former bytes are kept; to put them back: coldchain "

@@ -145,11 +145,12 @@ void look_at_state(const Carried& carried, const Bytes& image,
   for (const std::uint64_t place : dangers(*now, cluster_bits))
     CHECK(dangers_before.contains(place));
   const io::MemoryFile file(image);
-  for (const auto& [place, read] : testing::guest_reads(file)) {
+  for (const auto& entry : testing::guest_reads(file)) {
+    const std::string& place = entry.first;
     const auto before = reads_before.find(place);
     const auto after = reads_after.find(place);
-    const bool is_as_before = before != reads_before.end() && before->second == read;
-    const bool is_as_after = after != reads_after.end() && after->second == read;
+    const bool is_as_before = before != reads_before.end() && before->second == entry.second;
+    const bool is_as_after = after != reads_after.end() && after->second == entry.second;
     CHECK_MESSAGE((is_as_before || is_as_after), place);
   }
 }
@@ -198,9 +199,9 @@ TEST_CASE(
     for (const Action& action : repair->actions)
       has_lost =
           has_lost || !action.lost.empty() || action.mending == Mending::write_snapshot_table;
-    for (const auto& [place, read] : before) {
-      if (read && !has_lost)
-        CHECK_MESSAGE(after.at(place) == read, place);
+    for (const auto& entry : before) {
+      if (entry.second && !has_lost)
+        CHECK_MESSAGE((after.at(entry.first) == entry.second), entry.first);
     }
   };
   for (const Damage& damage : testing::damages()) {
