@@ -321,3 +321,59 @@ TEST_CASE("repair: an unreadable snapshot table lowers no refcount, whatever is 
   CHECK(count(result.repair, Mending::free_cluster) == 0);
   CHECK(count(result.repair, Mending::lower_refcount) == 0);
 }
+
+TEST_CASE("repair: a cluster that an overwritten entry named before is not freed") {
+  for (const std::uint32_t order : {4U, 0U}) {
+    CAPTURE(order);
+    ImageOptions options;
+    options.cluster_bits = 12;
+    options.size = 4 << 20;
+    options.refcount_order = order;
+    ImageBuilder builder(options);
+    for (std::uint64_t cluster = 0; cluster < 12; ++cluster)
+      builder.data(cluster, static_cast<std::uint8_t>(cluster + 1));
+    testing::Patient patient(builder.build().flat());
+    patient.set(patient.l2_entry(4), patient.at(patient.l2_entry(5)));
+    const Repaired result = repaired(patient.bytes(), {.tier = RepairTier::all});
+    CHECK(count(result.repair, Mending::free_cluster) == 0);
+    CHECK(result.repair.kept_clusters > 0);
+  }
+}
+
+TEST_CASE("repair: what a forgotten snapshot shares with the disk keeps its refcount") {
+  for (const RepairTier tier : {RepairTier::leaks, RepairTier::all}) {
+    const Repaired result = repaired(damage("snapshot-forgotten").image(), {.tier = tier});
+    CHECK(count(result.repair, Mending::free_cluster) == 0);
+    CHECK(count(result.repair, Mending::lower_refcount) == 0);
+    CHECK(result.repair.kept_clusters > 0);
+  }
+}
+
+TEST_CASE("repair: a lost table that is damaged itself, or has lost its refcount, is still known") {
+  const testing::Patient sound(damage("l1-entry-zeroed").sound.build().flat());
+  const std::uint64_t table = sound.at(sound.l1_entry()) & qcow2::offset_mask;
+  testing::Patient damaged_table(damage("l1-entry-zeroed").image());
+  damaged_table.set(table, damaged_table.at(table) | 1ULL << 57);
+  testing::Patient uncounted_table(damage("l1-entry-zeroed").image());
+  uncounted_table.set_refcount(table / uncounted_table.cluster_size(), 0);
+  for (const testing::Patient& patient : {damaged_table, uncounted_table}) {
+    const Repaired result = repaired(patient.bytes(), {.tier = RepairTier::leaks});
+    CHECK(count(result.repair, Mending::free_cluster) == 0);
+    CHECK(result.repair.kept_clusters > 10);
+  }
+}
+
+TEST_CASE("repair: two lost tables are told, not placed by their order in the file") {
+  ImageOptions options;
+  options.cluster_bits = 12;
+  options.size = 4 << 20;
+  ImageBuilder builder(options);
+  builder.data(700, 'b').data(3, 'a');
+  testing::Patient patient(builder.build().flat());
+  patient.set(patient.l1_entry(0), 0);
+  patient.set(patient.l1_entry(1), 0);
+  const Repaired result =
+      repaired(patient.bytes(), {.tier = RepairTier::all, .rebuild_mapping = true});
+  CHECK(count(result.repair, Mending::link_l2_table) == 0);
+  CHECK(result.repair.proposals.size() == 2);
+}
