@@ -17,7 +17,8 @@ Result<SideFiles> SideFiles::of(const io::WritableTarget& image, const std::stri
   Result<io::Folder> folder = io::Folder::open(state_folder);
   if (!folder)
     return fail(with_context(folder.error(),
-                             "the folder for the side files of block devices (--state-dir)"));
+                             "block devices need a folder for side files: make it, or give "
+                             "another with --state-dir"));
   if (TRY(folder->is_volatile()))
     return fail(ErrorCode::refused,
                 fmt::format("{} is kept in memory: a side file there would not outlast a boot; "

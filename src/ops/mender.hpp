@@ -79,6 +79,7 @@ class Mender {
   void add(Action action);
 
  private:
+  [[nodiscard]] Result<std::uint64_t> find_room(std::uint64_t first, std::uint64_t count) const;
   template <class Visit>
   void for_each_owner(std::uint64_t cluster, Visit&& visit) const;
 

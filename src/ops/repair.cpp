@@ -196,24 +196,37 @@ std::uint64_t Mender::next_fresh_cluster() const {
 }
 
 Result<HostOffset> Mender::append_clusters(std::uint64_t count) {
-  const std::uint64_t first = next_fresh_cluster();
+  const std::uint64_t first = TRY(find_room(next_fresh_cluster(), count));
   const auto end = checked_mul(first + count, cluster_size());
   if (!end || *end >= 1ULL << 56)
     return fail(ErrorCode::refused, "no host offset is left behind the end of the file");
-  const bool is_device = view().status().kind == io::FileKind::block_device;
-  // Of a file, what comes after its end is nobody's; of a device, nobody can tell.
-  if (is_device && is_mapping_damaged && !options.free_orphans)
-    return fail(ErrorCode::refused,
-                "the repair needs free clusters, and on a device lost data may lie in them: copy "
-                "the device to a file and repair that, or give --free-orphans");
-  if (is_device && *end > view().size())
-    return fail(ErrorCode::refused,
-                fmt::format("the repair needs {} bytes, the device has {}: make it larger", *end,
-                            view().size()));
   next_fresh_ = first + count;
   fresh_from_ = std::min(fresh_from_, first * cluster_size());
   transaction.grow(*end);
   return HostOffset{first * cluster_size()};
+}
+
+// Of a file, what comes after its end is nobody's. Of a device, clusters that are all zeros cannot
+// be lost data, whatever has become of the refcounts.
+Result<std::uint64_t> Mender::find_room(std::uint64_t first, std::uint64_t count) const {
+  if (view().status().kind != io::FileKind::block_device)
+    return first;
+  constexpr std::uint64_t most_bytes = 1ULL << 30;
+  const std::uint64_t last = std::min(view().size(), first * cluster_size() + most_bytes);
+  Bytes cluster(cluster_size());
+  std::uint64_t room = 0;
+  for (std::uint64_t at = first; (at + 1) * cluster_size() <= last; ++at) {
+    TRY(io::read_exactly(view(), clusters(at).begin, cluster, "free cluster"));
+    const bool is_zero =
+        std::all_of(cluster.begin(), cluster.end(), [](std::byte b) { return b == std::byte{0}; });
+    room = is_zero || options.free_orphans ? room + 1 : 0;
+    if (room == count)
+      return at + 1 - count;
+  }
+  return fail(ErrorCode::refused,
+              fmt::format("the repair needs {} free bytes behind {}, that are zeros: make the "
+                          "device larger (it has {}), or give --free-orphans",
+                          count * cluster_size(), first * cluster_size(), view().size()));
 }
 
 void Mender::add(Action action) {

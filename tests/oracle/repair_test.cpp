@@ -26,8 +26,16 @@ void compare(const TempFolder& folder, const Bytes& bytes) {
   testing::write_file(folder / "theirs", bytes);
   const auto theirs = testing::run_in(folder.path(), "qemu-img check -f qcow2 -r all theirs");
   const auto they_left = testing::run_in(folder.path(), "qemu-img check -f qcow2 theirs");
-  const auto mine =
-      run_coldchain_in(folder.path(), {"check", "-f", "qcow2", "-r", "all", "--free-orphans", "x"});
+  std::vector<std::string> command = {"check", "-f", "qcow2", "-r", "all", "--free-orphans", "x"};
+  const auto mine = [&] {
+    command.emplace_back("--dry-run");
+    const auto planned = run_coldchain_in(folder.path(), command);
+    CHECK(read_file(folder / "x") == to_string(bytes));
+    command.pop_back();
+    auto done = run_coldchain_in(folder.path(), command);
+    CHECK(done.status == planned.status);
+    return done;
+  }();
   CAPTURE(theirs.err.substr(0, 1000));
   CAPTURE(mine.err.substr(0, 2000));
   const auto left = testing::run_in(folder.path(), "qemu-img check -f qcow2 x");
