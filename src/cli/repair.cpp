@@ -169,7 +169,8 @@ class RepairRun {
                      .kept_clusters = repair.kept_clusters,
                      .corruptions_before = ops::corruption_count(repair.before),
                      .corruptions_after = ops::corruption_count(repair.after)},
-          .keep_undo = !request_.no_undo,
+          // By it, later repairs know of what was kept.
+          .keep_undo = !request_.no_undo || repair.kept_clusters != 0,
           .undo_folder = request_.undo_folder};
       Result<std::optional<std::string>> undo_file =
           edit::commit(transaction, target.image, target.side_files, commit);

@@ -13,6 +13,10 @@ namespace {
 // What the marker of an undo under way says: the undo file itself may lie anywhere.
 constexpr std::string_view undo_verb = "undo ";
 
+std::string marker_verb(const std::string& undo_path) {
+  return (std::string(undo_verb) + undo_path).substr(0, ChangeFacts::most_verb_bytes);
+}
+
 // What a person can do about a side file that leads nowhere.
 Error stuck(Error error, const SideFiles& side_files) {
   error.message = fmt::format(
@@ -90,7 +94,7 @@ Result<void> mark_undo(const io::File& image, const SideFiles& side_files,
                        const std::string& undo_path) {
   const std::unique_ptr<io::WritableFile> file = TRY(side_files.create_pending());
   TRY(Journal::create(*file, Transaction(image), image.status().identity,
-                      {.verb = std::string(undo_verb) + undo_path}));
+                      {.verb = marker_verb(undo_path)}));
   return {};
 }
 
@@ -159,9 +163,9 @@ Result<ResumeOutcome> resume(io::WritableTarget& image, const SideFiles& side_fi
                             verb, side_files.pending_path()));
   const bool is_done = journal.state() == JournalState::done;
   const auto roll = [&]() -> Result<void> {
-    TRY(check_unmodified(journal, *image.file));
     if (is_done && !abandon)
-      return {};
+      return {};  // only its name is missing, whatever was written since
+    TRY(check_unmodified(journal, *image.file));
     TRY(check_result(journal, *image.file, !abandon, count));
     return abandon ? roll_back(journal, *image.file) : roll_forward(journal, *image.file);
   };
@@ -187,8 +191,7 @@ Result<void> undo(io::WritableFile& undo_file, const std::string& undo_path,
   bool is_marked = false;
   if (TRY(side_files.has_pending())) {
     const Pending pending = TRY(open_pending(side_files, *image.file));
-    if (pending.journal &&
-        pending.journal->facts().change.verb != std::string(undo_verb) + undo_path)
+    if (pending.journal && pending.journal->facts().change.verb != marker_verb(undo_path))
       return fail(ErrorCode::refused,
                   fmt::format("another change is pending: '{}' ({}); 'coldchain resume' goes on or "
                               "goes back",

@@ -235,6 +235,21 @@ TEST_CASE("resume: what had not begun is removed; nothing pending is no error") 
   CHECK_FALSE(exists(change.pending()));
 }
 
+TEST_CASE("resume: a change that is done only gets its name, whatever was written since") {
+  const Scene change;
+  {
+    io::WritableTarget target = change.open();
+    REQUIRE(change.commit(target, {.change = {.verb = "test"}}).has_value());
+  }
+  REQUIRE(::rename(change.undo_file().c_str(), change.pending().c_str()) == 0);
+  const std::string later(8192, 'l');
+  testing::write_file(change.path(), later);
+  CHECK_FALSE(change.resume(true).has_value());
+  CHECK(change.resume(false)->resumed == Resumed::finished);
+  CHECK(exists(change.undo_file()));
+  CHECK((read_file(change.path()) == later));
+}
+
 TEST_CASE("resume: a side file that others could have written is not believed") {
   const Scene change;
   {

@@ -22,6 +22,8 @@ enum class JournalState : std::uint32_t {
 
 // What a change is, in the words of whoever makes it.
 struct ChangeFacts {
+  static constexpr std::size_t most_verb_bytes = 256;  // what is longer is cut
+
   std::string verb{};  // what was asked for, to be told to people
   // Clusters to which nothing refers, and that the change left counted: they may be lost data.
   std::uint64_t kept_clusters = 0;
