@@ -18,14 +18,6 @@ using testing::Ran;
 
 namespace {
 
-Bytes damaged(const std::string& name) {
-  const auto& all = testing::damages();
-  const auto found = std::find_if(all.begin(), all.end(),
-                                  [&](const testing::Damage& d) { return d.name == name; });
-  REQUIRE(found != all.end());
-  return found->image();
-}
-
 Bytes sound() {
   return ImageBuilder(ImageOptions{}).data(0, 'a').compressed(3, 'c').build().flat();
 }
@@ -54,7 +46,7 @@ TEST_CASE("check: of a sound image prints qemu-img's summary, golden") {
 }
 
 TEST_CASE("check: of a damaged image prints qemu-img's messages and every finding, golden") {
-  const Ran ran = check({"--list", "a"}, {{"a", damaged("refcount-two")}});
+  const Ran ran = check({"--list", "a"}, {{"a", testing::damage("refcount-two").image()}});
   CHECK(ran.status == 2);
   CHECK(ran.err ==
         "Leaked cluster 4 refcount=2 reference=1\n"
@@ -74,7 +66,7 @@ Image end offset: 81920
 }
 
 TEST_CASE("check: damage that qemu-img does not look for is told, and decides the status") {
-  const Ran ran = check({"a"}, {{"a", damaged("data-in-l1-table-and-counted")}});
+  const Ran ran = check({"a"}, {{"a", testing::damage("data-in-l1-table-and-counted").image()}});
   CHECK(ran.status == 2);
   CHECK(ran.err.find("corruption data-in-metadata: host cluster") != std::string::npos);
   CHECK(ran.out.find("No errors were found") == std::string::npos);
@@ -83,7 +75,8 @@ TEST_CASE("check: damage that qemu-img does not look for is told, and decides th
 }
 
 TEST_CASE("check: destroyed compressed data is found with --deep only") {
-  const std::map<std::string, Bytes> files = {{"a", damaged("compressed-data-destroyed")}};
+  const std::map<std::string, Bytes> files = {
+      {"a", testing::damage("compressed-data-destroyed").image()}};
   CHECK(check({"a"}, files).status == 0);
   const Ran deep = check({"--deep", "a"}, files);
   CHECK(deep.status == 2);
@@ -91,7 +84,7 @@ TEST_CASE("check: destroyed compressed data is found with --deep only") {
 }
 
 TEST_CASE("check: goes on where qemu-img stops, says so and exits with 1") {
-  const Ran ran = check({"a"}, {{"a", damaged("snapshots-unaligned")}});
+  const Ran ran = check({"a"}, {{"a", testing::damage("snapshots-unaligned").image()}});
   CHECK(ran.status == 1);
   CHECK(ran.err.find("coldchain: Check failed: Invalid argument\n") != std::string::npos);
   CHECK(ran.err.find("snapshot-table-unaligned") != std::string::npos);
@@ -115,7 +108,7 @@ TEST_CASE("check: an image whose backing file is gone is checked all the same, w
 }
 
 TEST_CASE("check: on a terminal, neighbours that are alike are one line") {
-  const std::map<std::string, Bytes> files = {{"a", damaged("all-refcounts-zero")}};
+  const std::map<std::string, Bytes> files = {{"a", testing::damage("all-refcounts-zero").image()}};
   const Ran pipe = check({"a"}, files);
   const Ran terminal = check({"--color=never", "a"}, files, true);
   CHECK(pipe.err.find("ERROR cluster 1 refcount=0 reference=1\nERROR cluster 2 ") !=
@@ -131,7 +124,7 @@ TEST_CASE("check: a raw image has no checks, what cannot be opened is status 1")
 }
 
 TEST_CASE("check: JSON has qemu-img's members in their order and ours under coldchain") {
-  const Ran ran = check({"--output=json", "a"}, {{"a", damaged("refcount-two")}});
+  const Ran ran = check({"--output=json", "a"}, {{"a", testing::damage("refcount-two").image()}});
   const auto json = nlohmann::ordered_json::parse(ran.out);
   std::vector<std::string> keys;
   for (const auto& [key, value] : json.items())
@@ -149,8 +142,8 @@ TEST_CASE("check: JSON has qemu-img's members in their order and ours under cold
 
 TEST_CASE("check: of many images prints a line each, and the worst status") {
   const std::map<std::string, Bytes> files = {{"a", sound()},
-                                              {"b", damaged("leaked-cluster")},
-                                              {"c", damaged("refcount-zero")},
+                                              {"b", testing::damage("leaked-cluster").image()},
+                                              {"c", testing::damage("refcount-zero").image()},
                                               {"d", Bytes(512)}};
   const Ran ran = check({"a", "b", "c", "d"}, files);
   CHECK(ran.status == 2);
@@ -241,12 +234,13 @@ TEST_CASE("check: each reason to refuse an upload is found") {
 }
 
 TEST_CASE("check: SARIF has a result per finding with its place in the file") {
-  const Ran ran = check({"--output=sarif", "a", "none"}, {{"a", damaged("refcount-two")}});
+  const Ran ran =
+      check({"--output=sarif", "a", "none"}, {{"a", testing::damage("refcount-two").image()}});
   const auto run = nlohmann::json::parse(ran.out)["runs"][0];
   CHECK(run["tool"]["driver"]["rules"].size() == finding::catalogue().size());
   REQUIRE(run["results"].size() == 3);
-  const Ran odd =
-      check({"--output=sarif", "a b%\n\xff"}, {{"a b%\n\xff", damaged("refcount-two")}});
+  const Ran odd = check({"--output=sarif", "a b%\n\xff"},
+                        {{"a b%\n\xff", testing::damage("refcount-two").image()}});
   CHECK(odd.out.find("\"uri\": \"a%20b%25%0A%FF\"") != std::string::npos);
   CHECK(run["results"][0]["ruleId"] == "cluster-leaked");
   CHECK(run["results"][0]["level"] == "warning");
@@ -258,8 +252,8 @@ TEST_CASE("check: SARIF has a result per finding with its place in the file") {
 }
 
 TEST_CASE("check: JUnit has a suite per image, and a failed case per finding above a note") {
-  const Ran ran =
-      check({"--output=junit", "a", "b"}, {{"a", damaged("refcount-two")}, {"b", sound()}});
+  const Ran ran = check({"--output=junit", "a", "b"},
+                        {{"a", testing::damage("refcount-two").image()}, {"b", sound()}});
   pugi::xml_document document;
   REQUIRE(document.load_string(ran.out.c_str()));
   const auto suites = document.child("testsuites");
@@ -292,11 +286,11 @@ TEST_CASE("layout: ranges cover the file once, and the totals add up to its size
 
 TEST_CASE("layout: names leaks, free space and compressed data") {
   FakeWorld world;
-  world.memory = {{"a", damaged("leaked-cluster")}, {"b", sound()}};
+  world.memory = {{"a", testing::damage("leaked-cluster").image()}, {"b", sound()}};
   CHECK(cli::run({"layout", "a"}, world) == 0);
   CHECK(world.out_text.find("leaked") != std::string::npos);
   CHECK(cli::run({"layout", "b"}, world) == 0);
   CHECK(world.out_text.find("compressed data") != std::string::npos);
-  world.memory = {{"a", damaged("refcount-zero")}};
+  world.memory = {{"a", testing::damage("refcount-zero").image()}};
   CHECK(cli::run({"layout", "a"}, world) == 2);
 }

@@ -47,14 +47,6 @@ Repaired repaired(const Bytes& image) {
   return repaired(image, {.tier = RepairTier::all, .free_orphans = true});
 }
 
-const Damage& damage(const std::string& name) {
-  const auto& all = testing::damages();
-  const auto found = std::find_if(all.begin(), all.end(),
-                                  [&](const Damage& candidate) { return candidate.name == name; });
-  REQUIRE(found != all.end());
-  return *found;
-}
-
 std::uint64_t count(const Repair& repair, Mending mending) {
   std::uint64_t count = 0;
   for (const Action& action : repair.actions)
@@ -248,15 +240,17 @@ TEST_CASE("repair: at each moment on the way, nothing is more dangerous than bef
 }
 
 TEST_CASE("repair: leaks frees what nothing refers to, and touches nothing else") {
-  const Repaired result = repaired(damage("leaked-cluster").image(), {.tier = RepairTier::leaks});
+  const Repaired result =
+      repaired(testing::damage("leaked-cluster").image(), {.tier = RepairTier::leaks});
   CHECK(is_clean(result.repair.after));
   CHECK(count(result.repair, Mending::free_cluster) == 1);
-  const Repaired low = repaired(damage("refcount-zero").image(), {.tier = RepairTier::leaks});
+  const Repaired low =
+      repaired(testing::damage("refcount-zero").image(), {.tier = RepairTier::leaks});
   CHECK(low.repair.actions.empty());
 }
 
 TEST_CASE("repair: leaks sets the copied flag of what it leaves with one reference") {
-  testing::Patient patient(damage("refcount-two").sound.build().flat());
+  testing::Patient patient(testing::damage("refcount-two").sound.build().flat());
   patient.set_refcount(patient.host_cluster(3), 2);
   patient.set(patient.l2_entry(3), patient.at(patient.l2_entry(3)) & ~qcow2::copied_flag);
   const Repaired result = repaired(patient.bytes(), {.tier = RepairTier::leaks});
@@ -265,7 +259,7 @@ TEST_CASE("repair: leaks sets the copied flag of what it leaves with one referen
 }
 
 TEST_CASE("repair: clusters that a lost table names keep their refcount in either tier") {
-  const Bytes image = damage("l1-entry-zeroed").image();
+  const Bytes image = testing::damage("l1-entry-zeroed").image();
   for (const RepairTier tier : {RepairTier::leaks, RepairTier::all}) {
     const Repaired result = repaired(image, {.tier = tier});
     CHECK(result.repair.actions.empty());
@@ -277,14 +271,15 @@ TEST_CASE("repair: clusters that a lost table names keep their refcount in eithe
 }
 
 TEST_CASE("repair: unreferenced clusters keep their refcount where the mapping is damaged") {
-  const Repaired result = repaired(damage("l2-table-is-junk").image(), {.tier = RepairTier::all});
+  const Repaired result =
+      repaired(testing::damage("l2-table-is-junk").image(), {.tier = RepairTier::all});
   CHECK(count(result.repair, Mending::free_cluster) == 0);
   CHECK(result.repair.kept_clusters > 0);
   CHECK(count(result.repair, Mending::read_as_zeros) > 0);
 }
 
 TEST_CASE("repair: --rebuild-mapping finds the one lost L2 table, and the guest reads all again") {
-  const Damage& zeroed = damage("l1-entry-zeroed");
+  const Damage& zeroed = testing::damage("l1-entry-zeroed");
   // Only one entry may be without a table for its place to be certain.
   ImageOptions options;
   options.cluster_bits = 12;
@@ -308,7 +303,7 @@ TEST_CASE("repair: --rebuild-mapping finds the one lost L2 table, and the guest 
 }
 
 TEST_CASE("repair: unknown autoclear features are cleared by whoever writes, and only then") {
-  testing::Patient patient(damage("unknown-autoclear-bit").image());
+  testing::Patient patient(testing::damage("unknown-autoclear-bit").image());
   CHECK(repaired(patient.bytes()).repair.actions.empty());
   patient.set_refcount(patient.host_cluster(3), 0);
   const Repaired result = repaired(patient.bytes());
@@ -317,7 +312,7 @@ TEST_CASE("repair: unknown autoclear features are cleared by whoever writes, and
 }
 
 TEST_CASE("repair: an unreadable snapshot table lowers no refcount, whatever is asked for") {
-  const Repaired result = repaired(damage("too-many-snapshots").image());
+  const Repaired result = repaired(testing::damage("too-many-snapshots").image());
   CHECK(count(result.repair, Mending::free_cluster) == 0);
   CHECK(count(result.repair, Mending::lower_refcount) == 0);
 }
@@ -342,7 +337,7 @@ TEST_CASE("repair: a cluster that an overwritten entry named before is not freed
 
 TEST_CASE("repair: what a forgotten snapshot shares with the disk keeps its refcount") {
   for (const RepairTier tier : {RepairTier::leaks, RepairTier::all}) {
-    const Repaired result = repaired(damage("snapshot-forgotten").image(), {.tier = tier});
+    const Repaired result = repaired(testing::damage("snapshot-forgotten").image(), {.tier = tier});
     CHECK(count(result.repair, Mending::free_cluster) == 0);
     CHECK(count(result.repair, Mending::lower_refcount) == 0);
     CHECK(result.repair.kept_clusters > 0);
@@ -350,11 +345,11 @@ TEST_CASE("repair: what a forgotten snapshot shares with the disk keeps its refc
 }
 
 TEST_CASE("repair: a lost table that is damaged itself, or has lost its refcount, is still known") {
-  const testing::Patient sound(damage("l1-entry-zeroed").sound.build().flat());
+  const testing::Patient sound(testing::damage("l1-entry-zeroed").sound.build().flat());
   const std::uint64_t table = sound.at(sound.l1_entry()) & qcow2::offset_mask;
-  testing::Patient damaged_table(damage("l1-entry-zeroed").image());
+  testing::Patient damaged_table(testing::damage("l1-entry-zeroed").image());
   damaged_table.set(table, damaged_table.at(table) | 1ULL << 57);
-  testing::Patient uncounted_table(damage("l1-entry-zeroed").image());
+  testing::Patient uncounted_table(testing::damage("l1-entry-zeroed").image());
   uncounted_table.set_refcount(table / uncounted_table.cluster_size(), 0);
   for (const testing::Patient& patient : {damaged_table, uncounted_table}) {
     const Repaired result = repaired(patient.bytes(), {.tier = RepairTier::leaks});

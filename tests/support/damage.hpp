@@ -24,4 +24,7 @@ struct Damage {
 
 [[nodiscard]] const std::vector<Damage>& damages();
 
+// That recipe; throws if there is none of the name.
+[[nodiscard]] const Damage& damage(const std::string& name);
+
 }  // namespace coldchain::testing
