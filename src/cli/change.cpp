@@ -29,7 +29,7 @@ Result<io::WritableTarget> open_locked(const io::FileSource& files, const std::s
 }  // namespace
 
 Result<ChangeTarget> open_for_change(const io::FileSource& files, const std::string& path,
-                                     const std::string& state_folder) {
+                                     const edit::SideFolders& folders) {
   Result<io::WritableTarget> target = open_locked(files, path);
   if (!target) {
     Error error = with_context(target.error(),
@@ -38,8 +38,30 @@ Result<ChangeTarget> open_for_change(const io::FileSource& files, const std::str
       error.message += fmt::format("\nIs another process using the image [{}]?", to_terminal(path));
     return fail(std::move(error));
   }
-  edit::SideFiles side_files = TRY(edit::SideFiles::of(*target, state_folder));
+  edit::SideFiles side_files =
+      TRY(edit::SideFiles::of(target->file->status(), target->location, folders));
   return ChangeTarget{std::move(*target), std::move(side_files)};
+}
+
+void add_target_options(CLI::App& app, TargetOptions& options) {
+  app.add_option("--root", options.root, "Open no image outside DIR")->type_name("DIR");
+  add_state_option(app, options.folders);
+  app.add_option("IMAGE", options.image, "Path or block device")->required()->type_name("");
+}
+
+Result<ExitStatus> with_target(
+    const TargetOptions& options, World& world,
+    const std::function<Result<ExitStatus>(ChangeTarget& target)>& work) {
+  io::OpenPolicy policy;
+  policy.root = options.root;
+  const auto files = TRY(world.files(policy));
+  Result<ChangeTarget> target = open_for_change(*files, options.image, options.folders);
+  if (target)
+    return work(*target);
+  if (target.error().code != ErrorCode::locked)
+    return fail(target.error());
+  world.complain(target.error());
+  return in_use;
 }
 
 Result<std::uint64_t> count_corruptions(const io::File& image) {
@@ -47,9 +69,16 @@ Result<std::uint64_t> count_corruptions(const io::File& image) {
   return ops::corruption_count(condition);
 }
 
-void add_state_option(CLI::App& app, std::string& state_folder) {
-  app.add_option("--state-dir", state_folder,
-                 "For block devices: where side files lie (/var/lib/coldchain)")
+void add_state_option(CLI::App& app, edit::SideFolders& folders) {
+  app.add_option(
+         "--state-dir", folders.state,
+         fmt::format("For block devices: where side files lie ({})", edit::SideFolders{}.state))
+      ->type_name("DIR");
+}
+
+void add_undo_option(CLI::App& app, edit::SideFolders& folders) {
+  app.add_option("--undo", folders.undo,
+                 "Keep the undo file in DIR, on the same file system, not beside the image")
       ->type_name("DIR");
 }
 

@@ -3,7 +3,10 @@
 // files lie.
 #pragma once
 
-#include "common_options.hpp"
+#include "app.hpp"
+
+#include <functional>
+#include <string>
 
 #include <coldchain/edit/commit.hpp>
 #include <coldchain/edit/side_files.hpp>
@@ -18,11 +21,23 @@ struct ChangeTarget {
 // Errors name the image; `locked` where another process uses it.
 [[nodiscard]] Result<ChangeTarget> open_for_change(const io::FileSource& files,
                                                    const std::string& path,
-                                                   const std::string& state_folder);
+                                                   const edit::SideFolders& folders);
+
+// For verbs that know no more of an image than its name.
+struct TargetOptions {
+  std::string root;
+  edit::SideFolders folders;
+  std::string image;
+};
+void add_target_options(CLI::App& app, TargetOptions& options);
+[[nodiscard]] Result<ExitStatus> with_target(
+    const TargetOptions& options, World& world,
+    const std::function<Result<ExitStatus>(ChangeTarget& target)>& work);
 
 // What edit::resume() and edit::undo() count. An image that cannot be checked at all has the most.
 [[nodiscard]] Result<std::uint64_t> count_corruptions(const io::File& image);
 
-void add_state_option(CLI::App& app, std::string& state_folder);
+void add_state_option(CLI::App& app, edit::SideFolders& folders);
+void add_undo_option(CLI::App& app, edit::SideFolders& folders);
 
 }  // namespace coldchain::cli

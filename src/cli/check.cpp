@@ -296,7 +296,7 @@ Result<ExitStatus> run_many(const CheckVerbOptions& options, const std::vector<s
 
 bool asks_for_repair(const RepairRequest& repair) {
   return !repair.tier.empty() || repair.dry_run || repair.free_orphans || repair.rebuild_mapping ||
-         repair.no_undo || !repair.undo_folder.empty() || !repair.links.empty();
+         repair.no_undo || !repair.folders.undo.empty() || !repair.links.empty();
 }
 
 Result<ExitStatus> repair(const CheckVerbOptions& options, World& world) {

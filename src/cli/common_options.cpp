@@ -3,6 +3,7 @@
 
 #include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
+#include <coldchain/edit/side_files.hpp>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
@@ -81,7 +82,7 @@ Result<OpenedTree> open_tree(const CommonOptions& options, const std::string& im
 }
 
 void warn_of_pending(const std::string& image, World& world) {
-  if (world.exists(image + ".coldchain-pending"))
+  if (world.exists(image + edit::pending_suffix))
     world.complain({ErrorCode::refused,
                     fmt::format("a change of {} was interrupted; 'coldchain resume {}' finishes it",
                                 to_terminal(image), to_terminal(image)),

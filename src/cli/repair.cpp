@@ -40,11 +40,45 @@ Result<ExitStatus> run_verb(const RepairVerbOptions& repair, World& world) {
   return run_repair(repair.common, repair.request, world);
 }
 
+Result<ops::TableLink> parse_link(const std::string& word) {
+  ops::TableLink link;
+  char equals = 0;
+  std::istringstream in(word);
+  in.unsetf(std::ios::basefield);  // 0x… is hexadecimal
+  if (!(in >> link.table.value >> equals >> link.l1_index) || equals != '=' ||
+      in.peek() != std::istringstream::traits_type::eof())
+    return fail(ErrorCode::invalid_argument,
+                fmt::format("--link '{}': expected TABLE=INDEX, as 0x50000=3", to_terminal(word)));
+  return link;
+}
+
+Result<ops::RepairOptions> parse(const RepairRequest& request, unsigned workers) {
+  if (request.tier != "leaks" && request.tier != "all")
+    return fail(ErrorCode::invalid_argument,
+                fmt::format("Unknown option value for -r (expecting 'leaks' or 'all'): {}",
+                            to_terminal(request.tier)));
+  if (request.rebuild_mapping && request.tier != "all")
+    return fail(ErrorCode::invalid_argument, "--rebuild-mapping needs -r all");
+  if (!request.links.empty() && !request.rebuild_mapping)
+    return fail(ErrorCode::invalid_argument, "--link needs --rebuild-mapping");
+  if (request.no_undo && !request.folders.undo.empty())
+    return fail(ErrorCode::invalid_argument, "--undo and --no-undo exclude each other");
+  ops::RepairOptions options{
+      .tier = request.tier == "all" ? ops::RepairTier::all : ops::RepairTier::leaks,
+      .free_orphans = request.free_orphans,
+      .rebuild_mapping = request.rebuild_mapping,
+      .workers = workers};
+  for (const std::string& word : request.links)
+    options.links.push_back(TRY(parse_link(word)));
+  return options;
+}
+
 // One repair, from the plan to the report.
 class RepairRun {
  public:
-  RepairRun(const CommonOptions& common, const RepairRequest& request, World& world)
-      : common_(common), request_(request), world_(world) {}
+  RepairRun(const CommonOptions& common, const RepairRequest& request, ops::RepairOptions options,
+            World& world)
+      : common_(common), request_(request), options_(std::move(options)), world_(world) {}
 
   Result<ExitStatus> run() {
     const OpenedTree tree = TRY(open_tree(common_, request_.image, true, world_, true));
@@ -52,78 +86,29 @@ class RepairRun {
       world_.complain({ErrorCode::unsupported, "This image format does not support checks", 0});
       return no_checks;
     }
-    if (request_.dry_run)
-      return plan(*tree.top->file, tree, TRY(keeps_unreferenced(tree)));
-    ChangeTarget target =
-        TRY(open_for_change(*tree.files, tree.top->filename, request_.state_folder));
-    if (target.image.file->status().identity != tree.top->file->status().identity)
-      return fail(ErrorCode::refused,
-                  fmt::format("'{}' became another file meanwhile", to_terminal(request_.image)));
-    TRY(target.side_files.check_undo_folder(request_.undo_folder));
-    TRY(finish_pending(target));
-    return repair(target, tree);
+    return request_.dry_run ? plan(tree) : repair(tree);
   }
 
  private:
-  [[nodiscard]] Result<std::vector<ops::TableLink>> links() const {
-    std::vector<ops::TableLink> links;
-    for (const std::string& word : request_.links) {
-      ops::TableLink link;
-      char equals = 0;
-      std::istringstream in(word);
-      in.unsetf(std::ios::basefield);  // 0x… is hexadecimal
-      if (!(in >> link.table.value >> equals >> link.l1_index) || equals != '=' ||
-          in.peek() != std::istringstream::traits_type::eof())
-        return fail(
-            ErrorCode::invalid_argument,
-            fmt::format("--link '{}': expected TABLE=INDEX, as 0x50000=3", to_terminal(word)));
-      links.push_back(link);
-    }
-    return links;
-  }
-
-  [[nodiscard]] ops::RepairOptions options(bool keep_unreferenced) const {
-    return {.tier = request_.tier == "all" ? ops::RepairTier::all : ops::RepairTier::leaks,
-            .free_orphans = request_.free_orphans,
-            .rebuild_mapping = request_.rebuild_mapping,
-            .keep_unreferenced = keep_unreferenced,
-            .workers = world_.workers()};
-  }
-
-  // What the side files say to a dry run. Who may not write to the image cannot repair it either.
-  [[nodiscard]] Result<bool> keeps_unreferenced(const OpenedTree& tree) const {
-    const Result<io::WritableTarget> target = tree.files->open_writable(tree.top->filename);
-    if (!target)
-      return false;
-    const Result<edit::SideFiles> side_files = edit::SideFiles::of(*target, request_.state_folder);
-    if (!side_files)
-      return false;
-    if (TRY(side_files->has_pending()))
-      return fail(
-          ErrorCode::refused,
-          fmt::format("a change is pending ({}): 'coldchain resume {}' first",
-                      to_terminal(side_files->pending_path()), to_terminal(request_.image)));
-    return edit::has_kept_clusters(*target, *side_files);
-  }
-
   // The same command again goes on where the last one was stopped.
   Result<void> finish_pending(ChangeTarget& target) {
     const edit::ResumeOutcome outcome =
         TRY(edit::resume(target.image, target.side_files, false, count_corruptions));
     if (outcome.resumed == edit::Resumed::finished)
-      world_.complain({ErrorCode::refused,
-                       fmt::format("'{}' was interrupted, and is finished now; the former bytes "
-                                   "are in {}",
-                                   to_terminal(outcome.verb), to_terminal(outcome.undo_file)),
-                       0});
+      world_.complain(
+          {ErrorCode::refused,
+           fmt::format("'{}' was interrupted, and is finished now{}", to_terminal(outcome.verb),
+                       outcome.undo_file
+                           ? "; the former bytes are in " + to_terminal(*outcome.undo_file)
+                           : ""),
+           0});
     return {};
   }
 
   Result<ops::Repair> make_plan(edit::Transaction& transaction, const OpenedTree& tree,
-                                bool keep_unreferenced) {
-    ops::RepairOptions wanted = options(keep_unreferenced);
-    wanted.links = TRY(links());
-    Result<ops::Repair> repair = ops::plan_repair(transaction, tree.top->data_file.get(), wanted);
+                                const edit::SideFiles& side_files, const io::File& image) {
+    options_.keep_unreferenced = TRY(edit::has_kept_clusters(image, side_files));
+    Result<ops::Repair> repair = ops::plan_repair(transaction, tree.top->data_file.get(), options_);
     if (!repair)
       return fail(with_context(repair.error(), to_terminal(request_.image)));
     return repair;
@@ -132,27 +117,39 @@ class RepairRun {
   [[nodiscard]] report::RepairFacts facts_of(const ops::Repair& repair,
                                              const edit::Transaction& transaction) const {
     return {.repair = &repair,
-            .tier = options(false).tier,
+            .tier = options_.tier,
             .is_dry_run = request_.dry_run,
             .changed_bytes = transaction.changed_bytes(),
             .size_before = transaction.size_before(),
             .size_after = transaction.size_after()};
   }
 
-  Result<ExitStatus> plan(const io::File& file, const OpenedTree& tree, bool keep_unreferenced) {
-    edit::Transaction transaction(file);
-    const ops::Repair repair = TRY(make_plan(transaction, tree, keep_unreferenced));
+  Result<ExitStatus> plan(const OpenedTree& tree) {
+    const io::File& image = *tree.top->file;
+    const io::Location location = TRY(tree.files->locate(tree.top->filename));
+    const edit::SideFiles side_files =
+        TRY(edit::SideFiles::of(image.status(), location, request_.folders));
+    if (TRY(side_files.has_pending()))
+      return fail(ErrorCode::refused,
+                  fmt::format("a change is pending ({}): 'coldchain resume {}' first",
+                              to_terminal(side_files.pending_path()), to_terminal(request_.image)));
+    edit::Transaction transaction(image);
+    const ops::Repair repair = TRY(make_plan(transaction, tree, side_files, image));
     const report::RepairFacts facts = facts_of(repair, transaction);
-    const report::CheckedImage after = report::repaired_image(request_.image, repair);
     if (!common_.json())
       TRY(report::write_repair_plan(facts, world_.sink()));
-    return tell_result(after, facts);
+    return tell_result(report::repaired_image(request_.image, repair), facts);
   }
 
-  Result<ExitStatus> repair(ChangeTarget& target, const OpenedTree& tree) {
-    edit::Transaction transaction(*target.image.file);
-    const bool keep_unreferenced = TRY(edit::has_kept_clusters(target.image, target.side_files));
-    const ops::Repair repair = TRY(make_plan(transaction, tree, keep_unreferenced));
+  Result<ExitStatus> repair(const OpenedTree& tree) {
+    ChangeTarget target = TRY(open_for_change(*tree.files, tree.top->filename, request_.folders));
+    const io::File& image = *target.image.file;
+    if (image.status().identity != tree.top->file->status().identity)
+      return fail(ErrorCode::refused,
+                  fmt::format("'{}' became another file meanwhile", to_terminal(request_.image)));
+    TRY(finish_pending(target));
+    edit::Transaction transaction(image);
+    const ops::Repair repair = TRY(make_plan(transaction, tree, target.side_files, image));
     report::RepairFacts facts = facts_of(repair, transaction);
     const report::CheckedImage before = report::checked_image(
         request_.image, repair.before.counts, repair.before.findings, repair.before.failure);
@@ -164,16 +161,13 @@ class RepairRun {
                                      style_for(world_, common_.color), to_err,
                                      report::repaired_codes(repair)));
     if (!transaction.is_empty()) {
-      const edit::CommitOptions commit{
-          .change = {.verb = "repair -r " + request_.tier,
-                     .kept_clusters = repair.kept_clusters,
-                     .corruptions_before = ops::corruption_count(repair.before),
-                     .corruptions_after = ops::corruption_count(repair.after)},
-          // By it, later repairs know of what was kept.
-          .keep_undo = !request_.no_undo || repair.kept_clusters != 0,
-          .undo_folder = request_.undo_folder};
       Result<std::optional<std::string>> undo_file =
-          edit::commit(transaction, target.image, target.side_files, commit);
+          edit::commit(transaction, target.image, target.side_files,
+                       {.verb = "repair -r " + request_.tier,
+                        .kept_clusters = repair.kept_clusters,
+                        .corruptions_before = ops::corruption_count(repair.before),
+                        .corruptions_after = ops::corruption_count(repair.after),
+                        .keeps_undo = !request_.no_undo});
       if (!undo_file)
         return fail(with_context(undo_file.error(), to_terminal(request_.image)));
       facts.undo_file = undo_file->value_or("");
@@ -211,6 +205,7 @@ class RepairRun {
 
   const CommonOptions& common_;
   const RepairRequest& request_;
+  ops::RepairOptions options_;
   World& world_;
 };
 
@@ -228,23 +223,18 @@ void add_repair_options(CLI::App& app, RepairRequest& request) {
                  "entry INDEX")
       ->type_name("TABLE=INDEX")
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  app.add_option("--undo", request.undo_folder,
-                 "Keep the undo file in DIR, on the same file system, not beside the image")
-      ->type_name("DIR");
+  add_undo_option(app, request.folders);
   app.add_flag("--no-undo", request.no_undo, "Keep no undo file");
-  add_state_option(app, request.state_folder);
+  add_state_option(app, request.folders);
 }
 
 Result<ExitStatus> run_repair(const CommonOptions& common, const RepairRequest& request,
                               World& world) {
   TRY(check_no_secrets(common));
-  if (request.tier != "leaks" && request.tier != "all")
-    return fail(ErrorCode::invalid_argument,
-                fmt::format("Unknown option value for -r (expecting 'leaks' or 'all'): {}",
-                            to_terminal(request.tier)));
+  ops::RepairOptions options = TRY(parse(request, world.workers()));
   if (common.output != "human" && common.output != "json")
     return fail(ErrorCode::invalid_argument, "a repair is told as human text or as JSON");
-  return RepairRun(common, request, world).run();
+  return RepairRun(common, request, std::move(options), world).run();
 }
 
 ExitStatus exit_status(report::Verdict verdict) {

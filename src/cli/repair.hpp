@@ -7,6 +7,7 @@
 
 #include <vector>
 
+#include <coldchain/edit/side_files.hpp>
 #include <coldchain/report/check_report.hpp>
 
 namespace coldchain::cli {
@@ -19,8 +20,7 @@ struct RepairRequest {
   bool rebuild_mapping = false;
   std::vector<std::string> links;  // TABLE=INDEX
   bool no_undo = false;
-  std::string undo_folder;
-  std::string state_folder = "/var/lib/coldchain";
+  edit::SideFolders folders;
   bool quiet = false;
   bool list = false;
 };

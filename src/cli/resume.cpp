@@ -14,17 +14,14 @@ namespace coldchain::cli {
 namespace {
 
 struct ResumeOptions {
+  TargetOptions target;
   bool abandon = false;
-  std::string root;
-  std::string state_folder = "/var/lib/coldchain";
-  std::string image;
 };
 
 void options(CLI::App& app, ResumeOptions& resume) {
   app.add_flag("--abandon", resume.abandon, "Go back instead of forward");
-  app.add_option("--root", resume.root, "Open no image outside DIR")->type_name("DIR");
-  add_state_option(app, resume.state_folder);
-  app.add_option("IMAGE", resume.image, "Path or block device")->required()->type_name("");
+  add_undo_option(app, resume.target.folders);
+  add_target_options(app, resume.target);
   app.footer("Example: coldchain resume disk.qcow2");
 }
 
@@ -35,8 +32,9 @@ std::string words_for(const edit::ResumeOutcome& outcome, const std::string& ima
     case edit::Resumed::nothing_changed:
       return fmt::format("A change of {} had not begun; what was left of it is removed.\n", image);
     case edit::Resumed::finished:
-      return fmt::format("'{}' is finished; the former bytes are in {}.\n",
-                         to_terminal(outcome.verb), to_terminal(outcome.undo_file));
+      return fmt::format(
+          "'{}' is finished{}.\n", to_terminal(outcome.verb),
+          outcome.undo_file ? "; the former bytes are in " + to_terminal(*outcome.undo_file) : "");
     case edit::Resumed::abandoned:
       return fmt::format("'{}' is given up; {} is as it was before.\n", to_terminal(outcome.verb),
                          image);
@@ -44,19 +42,16 @@ std::string words_for(const edit::ResumeOutcome& outcome, const std::string& ima
   return "";
 }
 
-Result<ExitStatus> run_verb(const ResumeOptions& options, World& world) {
-  io::OpenPolicy policy;
-  policy.root = options.root;
-  const auto files = TRY(world.files(policy));
-  Result<ChangeTarget> target = open_for_change(*files, options.image, options.state_folder);
-  if (!target) {
-    world.complain(target.error());
-    return target.error().code == ErrorCode::locked ? in_use : failure;
-  }
+Result<ExitStatus> resume(const ResumeOptions& options, ChangeTarget& target, World& world) {
   const edit::ResumeOutcome outcome =
-      TRY(edit::resume(target->image, target->side_files, options.abandon, count_corruptions));
-  TRY(world.out(words_for(outcome, to_terminal(options.image))));
+      TRY(edit::resume(target.image, target.side_files, options.abandon, count_corruptions));
+  TRY(world.out(words_for(outcome, to_terminal(options.target.image))));
   return success;
+}
+
+Result<ExitStatus> run_verb(const ResumeOptions& options, World& world) {
+  return with_target(options.target, world,
+                     [&](ChangeTarget& target) { return resume(options, target, world); });
 }
 
 }  // namespace

@@ -16,17 +16,13 @@ namespace coldchain::cli {
 namespace {
 
 struct UndoOptions {
-  std::string root;
-  std::string state_folder = "/var/lib/coldchain";
+  TargetOptions target;
   std::string undo_file;
-  std::string image;
 };
 
 void options(CLI::App& app, UndoOptions& undo) {
-  app.add_option("--root", undo.root, "Open no image outside DIR")->type_name("DIR");
-  add_state_option(app, undo.state_folder);
   app.add_option("FILE", undo.undo_file, "The undo file")->required()->type_name("");
-  app.add_option("IMAGE", undo.image, "Path or block device")->required()->type_name("");
+  add_target_options(app, undo.target);
   app.footer("Example: coldchain undo disk.qcow2.coldchain-undo disk.qcow2");
 }
 
@@ -38,26 +34,23 @@ Result<std::unique_ptr<io::WritableFile>> open_undo_file(const std::string& path
   return TRY(io::Folder::open(folder)).open_trusted(name, owner);
 }
 
-Result<ExitStatus> run_verb(const UndoOptions& options, World& world) {
-  io::OpenPolicy policy;
-  policy.root = options.root;
-  const auto files = TRY(world.files(policy));
-  Result<ChangeTarget> target = open_for_change(*files, options.image, options.state_folder);
-  if (!target) {
-    world.complain(target.error());
-    return target.error().code == ErrorCode::locked ? in_use : failure;
-  }
+Result<ExitStatus> undo(const UndoOptions& options, ChangeTarget& target, World& world) {
   const std::unique_ptr<io::WritableFile> file =
-      TRY(open_undo_file(options.undo_file, target->image.file->status().owner));
+      TRY(open_undo_file(options.undo_file, target.image.file->status().owner));
   // The marker of an undo under way must mean the same file from wherever it is run again.
   std::error_code ignored;
   const std::string path = std::filesystem::absolute(options.undo_file, ignored).lexically_normal();
   if (const Result<void> done =
-          edit::undo(*file, path, target->image, target->side_files, count_corruptions);
+          edit::undo(*file, path, target.image, target.side_files, count_corruptions);
       !done)
     return fail(with_context(done.error(), to_terminal(options.undo_file)));
-  TRY(world.out(fmt::format("{} is as it was before.\n", to_terminal(options.image))));
+  TRY(world.out(fmt::format("{} is as it was before.\n", to_terminal(options.target.image))));
   return success;
+}
+
+Result<ExitStatus> run_verb(const UndoOptions& options, World& world) {
+  return with_target(options.target, world,
+                     [&](ChangeTarget& target) { return undo(options, target, world); });
 }
 
 }  // namespace

@@ -26,22 +26,36 @@ Error stuck(Error error, const SideFiles& side_files) {
   return error;
 }
 
-Result<std::optional<std::string>> finish(Journal& journal, const io::WritableFile& image,
-                                          const SideFiles& side_files,
-                                          const CommitOptions& options) {
-  TRY(journal.set_state(JournalState::done, image.status().modified));
-  if (options.keep_undo)
-    return TRY(side_files.keep_pending(options.undo_folder));
+// And about one that was carried out in part.
+Error unfinished(Error error, const SideFiles& side_files) {
+  error.message = fmt::format(
+      "{}. The change is not finished: {} keeps it; 'coldchain resume' goes on or, with --abandon, "
+      "goes back",
+      error.message, side_files.pending_path());
+  return error;
+}
+
+// The side file of a change that is done is kept or removed. Returns where it is kept.
+Result<std::optional<std::string>> put_away(const Journal& journal, const SideFiles& side_files) {
+  const ChangeFacts& change = journal.facts().change;
+  const bool has_kept = change.kept_clusters != 0;
+  if (change.keeps_undo || has_kept)
+    return TRY(side_files.keep_pending(has_kept));
   TRY(side_files.remove_pending());
   return std::nullopt;
 }
 
-Result<void> check_identity(const Journal& journal, const io::File& image) {
+Result<std::optional<std::string>> finish(Journal& journal, const io::WritableFile& image,
+                                          const SideFiles& side_files) {
+  TRY(journal.set_state(JournalState::done, image.status().modified));
+  return put_away(journal, side_files);
+}
+
+Result<void> check_identity(const JournalFacts& facts, const io::File& image) {
   // The number of a file system may be another after a boot.
   const io::FileIdentity& mine = image.status().identity;
   const bool is_device = image.status().kind == io::FileKind::block_device;
-  if (journal.facts().image.inode != mine.inode ||
-      (is_device && journal.facts().image.device != mine.device))
+  if (facts.image.inode != mine.inode || (is_device && facts.image.device != mine.device))
     return fail(ErrorCode::refused, "belongs to another image than this one");
   return {};
 }
@@ -58,7 +72,7 @@ Result<Pending> open_pending(const SideFiles& side_files, const io::File& image)
   if (TRY(Journal::is_incomplete(*pending.file)))
     return pending;
   pending.journal = TRY(Journal::open(*pending.file));
-  TRY(check_identity(*pending.journal, image));
+  TRY(check_identity(pending.journal->facts(), image));
   return pending;
 }
 
@@ -71,9 +85,10 @@ Result<void> check_unmodified(const Journal& journal, const io::File& image) {
   return {};
 }
 
-// Whether a roll leaves what the change says that it leaves.
-Result<void> check_result(const Journal& journal, const io::File& image, bool is_forward,
-                          const CountCorruptions& count) {
+// Whether nobody has written since, and a roll leaves what the change says that it leaves.
+Result<void> check_roll(const Journal& journal, const io::File& image, bool is_forward,
+                        const CountCorruptions& count) {
+  TRY(check_unmodified(journal, image));
   const auto result = TRY(result_of_roll(journal, image, is_forward));
   const ChangeFacts& change = journal.facts().change;
   const std::uint64_t expected = is_forward ? change.corruptions_after : change.corruptions_before;
@@ -101,15 +116,14 @@ Result<void> mark_undo(const io::File& image, const SideFiles& side_files,
 }  // namespace
 
 Result<std::optional<std::string>> commit(const Transaction& transaction, io::WritableTarget& image,
-                                          const SideFiles& side_files,
-                                          const CommitOptions& options) {
+                                          const SideFiles& side_files, const ChangeFacts& change) {
   Result<std::unique_ptr<io::WritableFile>> file = side_files.create_pending();
   if (!file)
     return fail(with_context(file.error(),
                              "nothing was changed: the folder of the image must have room for a "
                              "side file, and be writable"));
   Result<Journal> journal =
-      Journal::create(**file, transaction, image.file->status().identity, options.change);
+      Journal::create(**file, transaction, image.file->status().identity, change);
   if (!journal) {
     (void)side_files.remove_pending();
     return fail(with_context(journal.error(), fmt::format("nothing was changed; the side file {}",
@@ -118,12 +132,9 @@ Result<std::optional<std::string>> commit(const Transaction& transaction, io::Wr
   if (const Result<void> done = roll_forward(*journal, *image.file); !done) {
     if (roll_back(*journal, *image.file) && side_files.remove_pending())
       return fail(with_context(done.error(), "the image was put back as it was"));
-    return fail(with_context(done.error(),
-                             fmt::format("the change is not finished ({} keeps it, 'coldchain "
-                                         "resume' goes on or, with --abandon, goes back)",
-                                         side_files.pending_path())));
+    return fail(unfinished(done.error(), side_files));
   }
-  Result<std::optional<std::string>> kept = finish(*journal, *image.file, side_files, options);
+  Result<std::optional<std::string>> kept = finish(*journal, *image.file, side_files);
   if (!kept)
     return fail(with_context(kept.error(),
                              fmt::format("the image is changed, but {} could not be put away; "
@@ -132,13 +143,15 @@ Result<std::optional<std::string>> commit(const Transaction& transaction, io::Wr
   return kept;
 }
 
-Result<bool> has_kept_clusters(const io::WritableTarget& image, const SideFiles& side_files) {
+Result<bool> has_kept_clusters(const io::File& image, const SideFiles& side_files) {
   for (unsigned number = 1; TRY(side_files.has_kept(number)); ++number) {
+    const Result<std::unique_ptr<io::File>> file = side_files.read_kept(number);
+    if (!file && file.error().code == ErrorCode::permission_denied)
+      return true;
     // What is no side file, or not one to be believed, says nothing.
-    const Result<std::unique_ptr<io::WritableFile>> file = side_files.open_kept(number);
-    const Result<Journal> journal = file ? Journal::open(**file) : fail(file.error());
-    if (journal && journal->state() == JournalState::done &&
-        journal->facts().change.kept_clusters != 0 && check_identity(*journal, *image.file))
+    const Result<JournalHead> head = file ? Journal::read_head(**file) : fail(file.error());
+    if (head && head->state == JournalState::done && head->facts.change.kept_clusters != 0 &&
+        check_identity(head->facts, image))
       return true;
   }
   return false;
@@ -153,7 +166,7 @@ Result<ResumeOutcome> resume(io::WritableTarget& image, const SideFiles& side_fi
     return fail(stuck(pending.error(), side_files));
   if (!pending->journal) {
     TRY(side_files.remove_pending());
-    return ResumeOutcome{Resumed::nothing_changed, "", ""};
+    return ResumeOutcome{Resumed::nothing_changed};
   }
   Journal& journal = *pending->journal;
   const std::string verb = to_terminal(journal.facts().change.verb);
@@ -161,30 +174,26 @@ Result<ResumeOutcome> resume(io::WritableTarget& image, const SideFiles& side_fi
     return fail(ErrorCode::refused,
                 fmt::format("an undo was interrupted: run 'coldchain {} IMAGE' again ({} says so)",
                             verb, side_files.pending_path()));
-  const bool is_done = journal.state() == JournalState::done;
-  const auto roll = [&]() -> Result<void> {
-    if (is_done && !abandon)
-      return {};  // only its name is missing, whatever was written since
-    TRY(check_unmodified(journal, *image.file));
-    TRY(check_result(journal, *image.file, !abandon, count));
-    return abandon ? roll_back(journal, *image.file) : roll_forward(journal, *image.file);
-  };
-  if (const Result<void> done = roll(); !done)
-    return fail(stuck(done.error(), side_files));
-  if (abandon) {
-    TRY(side_files.remove_pending());
-    return ResumeOutcome{Resumed::abandoned, verb, ""};
-  }
-  if (!is_done)
-    TRY(journal.set_state(JournalState::done, image.file->status().modified));
-  return ResumeOutcome{Resumed::finished, verb, TRY(side_files.keep_pending(""))};
+  // Of what is done only the name is missing, whatever was written since.
+  if (journal.state() == JournalState::done && !abandon)
+    return ResumeOutcome{Resumed::finished, verb, TRY(put_away(journal, side_files))};
+  if (const Result<void> sound = check_roll(journal, *image.file, !abandon, count); !sound)
+    return fail(stuck(sound.error(), side_files));
+  if (const Result<void> done =
+          abandon ? roll_back(journal, *image.file) : roll_forward(journal, *image.file);
+      !done)
+    return fail(unfinished(done.error(), side_files));
+  if (!abandon)
+    return ResumeOutcome{Resumed::finished, verb, TRY(finish(journal, *image.file, side_files))};
+  TRY(side_files.remove_pending());
+  return ResumeOutcome{Resumed::abandoned, verb};
 }
 
 Result<void> undo(io::WritableFile& undo_file, const std::string& undo_path,
                   io::WritableTarget& image, const SideFiles& side_files,
                   const CountCorruptions& count) {
   Journal journal = TRY(Journal::open(undo_file));
-  TRY(check_identity(journal, *image.file));
+  TRY(check_identity(journal.facts(), *image.file));
   if (journal.state() == JournalState::applying)
     return fail(ErrorCode::refused,
                 "is of a change that is not finished; 'coldchain resume' goes on or goes back");
@@ -206,12 +215,12 @@ Result<void> undo(io::WritableFile& undo_file, const std::string& undo_path,
       return side_files.remove_pending();
     return fail(ErrorCode::refused, "has been undone already");
   }
-  TRY(check_unmodified(journal, *image.file));
-  TRY(check_result(journal, *image.file, false, count));
+  TRY(check_roll(journal, *image.file, false, count));
   if (!is_marked)
     TRY(mark_undo(*image.file, side_files, undo_path));
   TRY(journal.set_state(JournalState::undoing, {}));
-  TRY(roll_back(journal, *image.file));
+  if (const Result<void> done = roll_back(journal, *image.file); !done)
+    return fail(with_context(done.error(), "is not undone yet; the same command goes on"));
   TRY(journal.set_state(JournalState::undone, {}));
   return side_files.remove_pending();
 }

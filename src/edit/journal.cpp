@@ -48,7 +48,9 @@ wire::SideHeader encode(const JournalFacts& facts, std::uint64_t count, std::uin
   header.kept_clusters = facts.change.kept_clusters;
   header.corruptions_before = facts.change.corruptions_before;
   header.corruptions_after = facts.change.corruptions_after;
+  header.keeps_undo = facts.change.keeps_undo ? 1U : 0U;
   header.phase_count = static_cast<std::uint32_t>(phase_count);
+  static_assert(sizeof header.verb == ChangeFacts::most_verb_bytes);
   const std::size_t size = std::min(facts.change.verb.size(), sizeof header.verb);
   header.verb_size = static_cast<std::uint32_t>(size);
   std::memcpy(header.verb, facts.change.verb.data(), size);
@@ -89,7 +91,7 @@ bool is_valid(const wire::SideState& state) {
 Result<Journal> Journal::create(io::WritableFile& file, const Transaction& transaction,
                                 const io::FileIdentity& image, const ChangeFacts& change) {
   Journal journal(file);
-  journal.facts_ = {image, transaction.size_before(), transaction.size_after(), change};
+  journal.head_.facts = {image, transaction.size_before(), transaction.size_after(), change};
   TRY(journal.write_records(transaction));
   TRY(journal.set_state(JournalState::applying, {}));
   return journal;
@@ -116,7 +118,7 @@ Result<void> Journal::write_records(const Transaction& transaction) {
   TRY(transaction.for_each_change(write));
   if (records_.empty())
     TRY(file_->resize(at));
-  TRY(file_->write_at(header_at, bytes_of(encode(facts_, records_.size(), at))));
+  TRY(file_->write_at(header_at, bytes_of(encode(head_.facts, records_.size(), at))));
   return file_->flush();
 }
 
@@ -128,8 +130,8 @@ Result<void> Journal::set_state(JournalState state, io::Timestamp image_modified
   wire.checksum = checksum_of(wire);
   TRY(file_->write_at(state_at, bytes_of(wire)));
   TRY(file_->flush());
-  state_ = state;
-  image_modified_ = image_modified;
+  head_.state = state;
+  head_.image_modified = image_modified;
   return {};
 }
 
@@ -144,27 +146,37 @@ Result<bool> Journal::is_incomplete(const io::File& file) {
   return is_ours && std::all_of(state.begin(), state.end(), is_zero);
 }
 
-Result<Journal> Journal::open(io::WritableFile& file) {
-  Journal journal(file);
+Result<JournalHead> Journal::read_head(const io::File& file) {
   const wire::SideHeader header = TRY(read_header(file));
   const wire::SideState state = TRY(read_state(file));
   if (!is_valid(state))
     return fail(ErrorCode::corrupt, "is a damaged side file: its state cannot be read");
-  journal.state_ = static_cast<JournalState>(state.state.get());
-  journal.image_modified_ = {static_cast<std::int64_t>(state.modified_seconds.get()),
-                             state.modified_nanoseconds.get()};
-  journal.facts_ = {
-      {header.image_device.get(), header.image_inode.get()},
-      header.image_size_before.get(),
-      header.image_size_after.get(),
-      {std::string(reinterpret_cast<const char*>(header.verb), header.verb_size.get()),
-       header.kept_clusters.get(), header.corruptions_before.get(),
-       header.corruptions_after.get()}};
-  TRY(journal.index_records(header.record_count.get(), header.records_end.get()));
+  JournalHead head;
+  head.facts.image = {header.image_device.get(), header.image_inode.get()};
+  head.facts.size_before = header.image_size_before.get();
+  head.facts.size_after = header.image_size_after.get();
+  ChangeFacts& change = head.facts.change;
+  change.verb = to_string(ByteView(header.verb).first(header.verb_size.get()));
+  change.kept_clusters = header.kept_clusters.get();
+  change.corruptions_before = header.corruptions_before.get();
+  change.corruptions_after = header.corruptions_after.get();
+  change.keeps_undo = header.keeps_undo.get() != 0;
+  head.state = static_cast<JournalState>(state.state.get());
+  head.image_modified = {static_cast<std::int64_t>(state.modified_seconds.get()),
+                         state.modified_nanoseconds.get()};
+  return head;
+}
+
+Result<Journal> Journal::open(io::WritableFile& file) {
+  Journal journal(file);
+  journal.head_ = TRY(read_head(file));
+  const wire::SideHeader header = TRY(read_header(file));
+  TRY(journal.index_records(header.record_count.get()));
   return journal;
 }
 
-Result<void> Journal::index_records(std::uint64_t count, std::uint64_t end) {
+Result<void> Journal::index_records(std::uint64_t count) {
+  const std::uint64_t end = file_->size();
   std::uint64_t at = records_at;
   if (end < at)
     return fail(ErrorCode::corrupt, "is a damaged side file: it ends before its records");
@@ -180,7 +192,7 @@ Result<void> Journal::index_records(std::uint64_t count, std::uint64_t end) {
     // The last sector of a file may be cut.
     const bool is_bad = length == 0 || length > Transaction::most_change_bytes ||
                         !is_aligned(offset | length, sector_size) || !image_end ||
-                        *image_end >= facts_.size_after + sector_size ||
+                        *image_end >= facts().size_after + sector_size ||
                         header.phase.get() >= phase_count ||
                         static_cast<Phase>(header.phase.get()) < last ||
                         (static_cast<Phase>(header.phase.get()) == last && offset < last_end);

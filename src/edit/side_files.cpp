@@ -6,14 +6,30 @@
 
 namespace coldchain::edit {
 
-Result<SideFiles> SideFiles::of(const io::WritableTarget& image, const std::string& state_folder) {
-  const io::FileStatus& status = image.file->status();
-  if (status.kind != io::FileKind::block_device) {
-    io::Folder folder = TRY(io::Folder::open(image.folder));
-    if (!folder.has_file(image.name, status.identity))
-      return fail(ErrorCode::refused, "the image was moved while it was opened");
-    return SideFiles(std::move(folder), image.name, status.owner);
-  }
+Result<SideFiles> SideFiles::of(const io::FileStatus& status, const io::Location& location,
+                                const SideFolders& folders) {
+  SideFiles side_files =
+      TRY(status.kind == io::FileKind::block_device ? of_device(status, folders.state)
+                                                    : of_file(status, location));
+  if (folders.undo.empty())
+    return side_files;
+  // Found out before anything is changed.
+  side_files.undo_folder_ = TRY(io::Folder::open(folders.undo));
+  if (!TRY(side_files.undo_folder_->is_on_file_system_of(side_files.folder_)))
+    return fail(ErrorCode::refused, fmt::format("{} is on another file system than {}",
+                                                folders.undo, side_files.folder_.path()));
+  return side_files;
+}
+
+Result<SideFiles> SideFiles::of_file(const io::FileStatus& status, const io::Location& location) {
+  io::Folder folder = TRY(io::Folder::open(location.folder));
+  if (!folder.has_file(location.name, status.identity))
+    return fail(ErrorCode::refused, "the image was moved while it was opened");
+  return SideFiles(std::move(folder), location.name, status.owner);
+}
+
+Result<SideFiles> SideFiles::of_device(const io::FileStatus& status,
+                                       const std::string& state_folder) {
   Result<io::Folder> folder = io::Folder::open(state_folder);
   if (!folder)
     return fail(with_context(folder.error(),
@@ -30,10 +46,6 @@ Result<SideFiles> SideFiles::of(const io::WritableTarget& image, const std::stri
 
 Result<std::unique_ptr<io::WritableFile>> SideFiles::open_pending() const {
   return folder_.open_trusted(pending_name(), owner_);
-}
-
-Result<std::unique_ptr<io::WritableFile>> SideFiles::open_kept(unsigned number) const {
-  return folder_.open_trusted(kept_name(number), owner_);
 }
 
 std::string SideFiles::kept_name(unsigned number) const {
@@ -54,19 +66,8 @@ Result<void> SideFiles::remove_pending() const {
   return folder_.sync();
 }
 
-Result<void> SideFiles::check_undo_folder(const std::string& undo_folder) const {
-  if (undo_folder.empty())
-    return {};
-  const io::Folder folder = TRY(io::Folder::open(undo_folder));
-  if (!TRY(folder.is_on_file_system_of(folder_)))
-    return fail(ErrorCode::refused,
-                fmt::format("{} is on another file system than the image", undo_folder));
-  return {};
-}
-
-Result<std::string> SideFiles::keep_pending(const std::string& undo_folder) const {
-  const io::Folder folder =
-      TRY(io::Folder::open(undo_folder.empty() ? folder_.path() : undo_folder));
+Result<std::string> SideFiles::keep_pending(bool stays) const {
+  const io::Folder& folder = stays || !undo_folder_ ? folder_ : *undo_folder_;
   for (unsigned number = 1;; ++number) {
     const std::string name = kept_name(number);
     if (TRY(folder.has(name)))

@@ -23,10 +23,12 @@ struct SideHeader {
   be64 corruptions_after;
   be32 phase_count;
   be32 verb_size;
+  be32 keeps_undo;  // 0 or 1
+  be32 reserved;
   std::byte verb[256];
 };
-static_assert(sizeof(SideHeader) == 352);
-static_assert(offsetof(SideHeader, image_device) == 16 && offsetof(SideHeader, verb) == 96);
+static_assert(sizeof(SideHeader) == 360);
+static_assert(offsetof(SideHeader, image_device) == 16 && offsetof(SideHeader, verb) == 104);
 
 struct SideState {
   be32 state;

@@ -25,6 +25,26 @@ Error named_error(int error, const std::string& path) {
   return result;
 }
 
+Result<Descriptor> open_if_trusted(int folder, const std::string& name, const std::string& path,
+                                   std::uint32_t owner, int access) {
+  const int fd = ::openat(folder, name.c_str(), access | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+  if (fd < 0)
+    return fail(errno == ELOOP ? Error{ErrorCode::refused, path + " is a symbolic link", 0}
+                               : named_error(errno, path));
+  Descriptor descriptor(fd);
+  struct stat facts = {};
+  if (::fstat(fd, &facts) != 0)
+    return fail(system_error(errno, path));
+  const bool is_ours = facts.st_uid == 0 || facts.st_uid == ::geteuid() || facts.st_uid == owner;
+  if (!S_ISREG(facts.st_mode) || facts.st_nlink != 1 || !is_ours ||
+      (facts.st_mode & (S_IWGRP | S_IWOTH)) != 0)
+    return fail(ErrorCode::refused,
+                path +
+                    " cannot be trusted: it must be a regular file with one name, owned by "
+                    "root, by you or by the image's owner, that nobody else may write to");
+  return descriptor;
+}
+
 }  // namespace
 
 Result<Folder> Folder::open(const std::string& path) {
@@ -91,23 +111,12 @@ Result<std::unique_ptr<WritableFile>> Folder::create(const std::string& name) co
 
 Result<std::unique_ptr<WritableFile>> Folder::open_trusted(const std::string& name,
                                                            std::uint32_t owner) const {
-  const int fd = ::openat(fd_, name.c_str(), O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-  if (fd < 0)
-    return fail(errno == ELOOP ? Error{ErrorCode::refused, path_of(name) + " is a symbolic link", 0}
-                               : named_error(errno, path_of(name)));
-  Descriptor descriptor(fd);
-  struct stat facts = {};
-  if (::fstat(fd, &facts) != 0)
-    return fail(system_error(errno, path_of(name)));
-  const bool is_ours = facts.st_uid == 0 || facts.st_uid == ::geteuid() || facts.st_uid == owner;
-  if (!S_ISREG(facts.st_mode) || facts.st_nlink != 1 || !is_ours ||
-      (facts.st_mode & (S_IWGRP | S_IWOTH)) != 0)
-    return fail(
-        ErrorCode::refused,
-        path_of(name) +
-            " cannot be trusted: it must be a regular file with one name, owned by root, by "
-            "you or by the image's owner, that nobody else may write to");
-  return adopt_for_writing(std::move(descriptor));
+  return adopt_for_writing(TRY(open_if_trusted(fd_, name, path_of(name), owner, O_RDWR)));
+}
+
+Result<std::unique_ptr<File>> Folder::read_trusted(const std::string& name,
+                                                   std::uint32_t owner) const {
+  return adopt(TRY(open_if_trusted(fd_, name, path_of(name), owner, O_RDONLY)));
 }
 
 Result<void> Folder::move(const std::string& from, const Folder& to_folder,

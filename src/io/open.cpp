@@ -83,20 +83,21 @@ class SystemFiles final : public FileSource {
     return open_descriptor(TRY(open_path(path)));
   }
 
+  [[nodiscard]] Result<Location> locate(const std::string& path) const override {
+    return location_of(TRY(open_path(path)));
+  }
+
   [[nodiscard]] Result<WritableTarget> open_writable(const std::string& path) const override {
     const Descriptor descriptor = TRY(open_path(path));
     WritableTarget target;
     target.file = TRY(open_descriptor_for_writing(descriptor));
-    const std::string resolved = TRY(resolved_path(descriptor));
-    const std::size_t slash = resolved.rfind('/');
-    target.folder = slash == 0 ? "/" : resolved.substr(0, slash);
-    target.name = resolved.substr(slash + 1);
+    target.location = TRY(location_of(descriptor));
     return target;
   }
 
  private:
   // A file that was deleted, or lies outside of what this process sees, has no path.
-  static Result<std::string> resolved_path(const Descriptor& descriptor) {
+  static Result<Location> location_of(const Descriptor& descriptor) {
     std::array<char, PATH_MAX> buffer{};
     const std::string self = fmt::format("/proc/self/fd/{}", descriptor.get());
     const ssize_t size = ::readlink(self.c_str(), buffer.data(), buffer.size());
@@ -109,7 +110,8 @@ class SystemFiles final : public FileSource {
         ::fstat(descriptor.get(), &by_descriptor) != 0 || by_path.st_ino != by_descriptor.st_ino ||
         by_path.st_dev != by_descriptor.st_dev)
       return fail(ErrorCode::not_found, "the file's folder cannot be found");
-    return path;
+    const std::size_t slash = path.rfind('/');
+    return Location{slash == 0 ? "/" : path.substr(0, slash), path.substr(slash + 1)};
   }
 
   [[nodiscard]] Result<Descriptor> open_path(const std::string& path) const {

@@ -242,9 +242,7 @@ Result<std::unique_ptr<File>> open_descriptor(const Descriptor& path_descriptor)
     fd = ::open(self.c_str(), flags);  // only the owner may leave the access time alone
   if (fd < 0)
     return fail(system_error(errno, ""));
-  Descriptor descriptor(fd);
-  const FileStatus status = TRY(status_of(fd));
-  return std::make_unique<PosixFile>(std::move(descriptor), status);
+  return adopt(Descriptor(fd));
 }
 
 Result<std::unique_ptr<WritableFile>> open_descriptor_for_writing(
@@ -259,6 +257,11 @@ Result<std::unique_ptr<WritableFile>> open_descriptor_for_writing(
   if (fd < 0)
     return fail(system_error(errno, ""));
   return adopt_for_writing(Descriptor(fd));
+}
+
+Result<std::unique_ptr<File>> adopt(Descriptor descriptor) {
+  const FileStatus status = TRY(status_of(descriptor.get()));
+  return std::make_unique<PosixFile>(std::move(descriptor), status);
 }
 
 Result<std::unique_ptr<WritableFile>> adopt_for_writing(Descriptor descriptor) {

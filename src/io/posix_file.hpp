@@ -33,7 +33,8 @@ class Descriptor {
 [[nodiscard]] Result<std::unique_ptr<WritableFile>> open_descriptor_for_writing(
     const Descriptor& path_descriptor);
 
-// A regular file that was opened, or made, for reading and writing.
+// A regular file that was opened for reading; or opened, or made, for reading and writing.
+[[nodiscard]] Result<std::unique_ptr<File>> adopt(Descriptor descriptor);
 [[nodiscard]] Result<std::unique_ptr<WritableFile>> adopt_for_writing(Descriptor descriptor);
 
 }  // namespace coldchain::io

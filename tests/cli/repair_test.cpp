@@ -21,18 +21,10 @@ using testing::TempFolder;
 
 namespace {
 
-Bytes damaged(const std::string& name) {
-  const auto& all = testing::damages();
-  const auto found = std::find_if(all.begin(), all.end(),
-                                  [&](const testing::Damage& d) { return d.name == name; });
-  REQUIRE(found != all.end());
-  return found->image();
-}
-
 // A folder with a damaged image "a".
 class Scene {
  public:
-  explicit Scene(const std::string& damage) : bytes_(to_string(damaged(damage))) {
+  explicit Scene(const std::string& damage) : bytes_(to_string(testing::damage(damage).image())) {
     testing::write_file(path(), bytes_);
   }
   [[nodiscard]] std::string path() const { return folder_ / "a"; }
@@ -163,6 +155,12 @@ TEST_CASE("repair: what makes no sense is refused before anything is opened for 
   refused({"check", "-r", "all", "--backing-chain", "a"}, "-r mends one image");
   refused({"check", "-r", "all", "a", "a"}, "-r mends one image");
   refused({"check", "-r", "all", "--output=sarif", "a"}, "human text or as JSON");
+  refused({"check", "-r", "leaks", "--rebuild-mapping", "a"}, "--rebuild-mapping needs -r all");
+  refused({"repair", "--link", "0x5000=1", "a"}, "--link needs --rebuild-mapping");
+  refused({"repair", "--rebuild-mapping", "--link", "0x5000", "a"}, "expected TABLE=INDEX");
+  refused({"repair", "--undo", ".", "--no-undo", "a"}, "exclude each other");
+  refused({"repair", "--undo", "missing", "a"}, "missing: No such file");
+  refused({"repair", "--undo", "missing", "--dry-run", "a"}, "missing: No such file");
   refused({"check", "-r", "all", "missing"}, "No such file");
   refused({"check", "-r", "all", "."}, "is a directory");
   CHECK(scene.run({"check", "-r", "all", "-f", "raw", "a"}).status == 63);
@@ -254,6 +252,20 @@ TEST_CASE("repair: --undo keeps the undo file in another folder") {
   CHECK(scene.has("kept/a.coldchain-undo"));
   CHECK(scene.run({"undo", "kept/a.coldchain-undo", "a"}).status == 0);
   CHECK(scene.is_as_before());
+}
+
+TEST_CASE("repair: where clusters were kept, --undo and --no-undo leave the undo file at home") {
+  const std::vector<std::vector<std::string>> options = {{"--no-undo"}, {"--undo", "kept"}};
+  for (const std::vector<std::string>& option : options) {
+    const Scene scene("l2-entry-past-end");
+    std::filesystem::create_directory(scene.folder() / "kept");
+    std::vector<std::string> arguments = {"repair"};
+    arguments.insert(arguments.end(), option.begin(), option.end());
+    arguments.push_back("a");
+    CHECK(scene.run(arguments).status == 3);
+    CHECK(scene.has("a.coldchain-undo"));
+    CHECK(scene.run({"repair", "-r", "leaks", "a"}).status == 3);
+  }
 }
 
 TEST_CASE("resume: with nothing pending says so; of a missing image, too") {

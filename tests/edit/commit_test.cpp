@@ -96,37 +96,50 @@ class Scene {
   [[nodiscard]] std::string undo_file() const { return path() + ".coldchain-undo"; }
   [[nodiscard]] const TempFolder& folder() const { return folder_; }
 
+  // Kept files go there from now on.
+  void keep_in(const std::string& folder) { folders_.undo = folder; }
+
+  [[nodiscard]] Result<SideFiles> side_files(const io::WritableTarget& target) const {
+    return SideFiles::of(target.file->status(), target.location, folders_);
+  }
+
+  // A change that was interrupted.
+  void interrupt(const ChangeFacts& change) const {
+    io::WritableTarget target = open();
+    target.file = std::make_unique<FaultyFile>(std::move(target.file), 3, never);
+    REQUIRE_FALSE(commit(target, change).has_value());
+    REQUIRE(::access(pending().c_str(), F_OK) == 0);
+  }
+
   [[nodiscard]] io::WritableTarget open() const {
     const auto files = io::system_files({}).value();
     return std::move(*files->open_writable(path()));
   }
 
   Result<std::optional<std::string>> commit(io::WritableTarget& target,
-                                            const CommitOptions& options) const {
+                                            const ChangeFacts& change) const {
     Transaction transaction(*target.file);
     transaction.grow(8192);
     TRY(transaction.stage(Phase::fresh, {4096}, Bytes(512, std::byte{'f'})));
     TRY(transaction.stage(Phase::link, {0}, Bytes(512, std::byte{'n'})));
-    const SideFiles side_files = TRY(SideFiles::of(target, ""));
-    return edit::commit(transaction, target, side_files, options);
+    return edit::commit(transaction, target, TRY(side_files(target)), change);
   }
 
   Result<ResumeOutcome> resume(bool abandon) const {
     io::WritableTarget target = open();
-    const SideFiles side_files = TRY(SideFiles::of(target, ""));
-    return edit::resume(target, side_files, abandon, count);
+    return edit::resume(target, TRY(side_files(target)), abandon, count);
   }
 
   Result<void> undo() const {
     io::WritableTarget target = open();
-    const SideFiles side_files = TRY(SideFiles::of(target, ""));
     const io::Folder folder = TRY(io::Folder::open(folder_.path()));
     const auto file = TRY(folder.open_trusted("image.coldchain-undo", ::geteuid()));
-    return edit::undo(*file, undo_file(), target, side_files, count);
+    return edit::undo(*file, undo_file(), target, TRY(side_files(target)), count);
   }
 
  private:
   TempFolder folder_;
+  SideFolders folders_;
 };
 
 bool exists(const std::string& path) {
@@ -139,7 +152,7 @@ TEST_CASE(
     "commit: changes the image, keeps an undo file that only its owner reads, and undo undoes") {
   const Scene change;
   io::WritableTarget target = change.open();
-  const auto kept = change.commit(target, {.change = {.verb = "test"}});
+  const auto kept = change.commit(target, {.verb = "test"});
   REQUIRE(kept.has_value());
   CHECK(*kept == change.undo_file());
   CHECK((read_file(change.path()) == new_content));
@@ -158,7 +171,7 @@ TEST_CASE(
 TEST_CASE("commit: without an undo file nothing is left beside the image") {
   const Scene change;
   io::WritableTarget target = change.open();
-  const auto kept = change.commit(target, {.change = {.verb = "test"}, .keep_undo = false});
+  const auto kept = change.commit(target, {.verb = "test", .keeps_undo = false});
   REQUIRE(kept.has_value());
   CHECK_FALSE(kept->has_value());
   CHECK_FALSE(exists(change.pending()));
@@ -169,7 +182,7 @@ TEST_CASE("commit: undo files of one image do not replace each other") {
   const Scene change;
   testing::write_file(change.undo_file(), std::string("of another change"));
   io::WritableTarget target = change.open();
-  const auto kept = change.commit(target, {.change = {.verb = "test"}});
+  const auto kept = change.commit(target, {.verb = "test"});
   REQUIRE(kept.has_value());
   CHECK(*kept == change.undo_file() + "-2");
 }
@@ -182,7 +195,7 @@ TEST_CASE("commit: whichever call fails once, the image is as it was or can be f
     auto faulty = std::make_unique<FaultyFile>(std::move(target.file), call, call);
     const FaultyFile& file = *faulty;
     target.file = std::move(faulty);
-    const auto done = change.commit(target, {.change = {.verb = "test"}});
+    const auto done = change.commit(target, {.verb = "test"});
     if (!file.has_failed()) {
       CHECK(done.has_value());
       CHECK(call > 4);
@@ -202,7 +215,7 @@ TEST_CASE("commit: where writing fails for good, resume goes on or goes back") {
       {
         io::WritableTarget target = change.open();
         target.file = std::make_unique<FaultyFile>(std::move(target.file), call, never);
-        const auto done = change.commit(target, {.change = {.verb = "test"}});
+        const auto done = change.commit(target, {.verb = "test"});
         REQUIRE_FALSE(done.has_value());
         CHECK(done.error().message.find("resume") != std::string::npos);
       }
@@ -221,7 +234,7 @@ TEST_CASE("commit: refuses while something is pending") {
   const Scene change;
   testing::write_file(change.pending(), std::string("x"));
   io::WritableTarget target = change.open();
-  const auto done = change.commit(target, {.change = {.verb = "test"}});
+  const auto done = change.commit(target, {.verb = "test"});
   REQUIRE_FALSE(done.has_value());
   CHECK((read_file(change.path()) == old_content));
 }
@@ -239,7 +252,7 @@ TEST_CASE("resume: a change that is done only gets its name, whatever was writte
   const Scene change;
   {
     io::WritableTarget target = change.open();
-    REQUIRE(change.commit(target, {.change = {.verb = "test"}}).has_value());
+    REQUIRE(change.commit(target, {.verb = "test"}).has_value());
   }
   REQUIRE(::rename(change.undo_file().c_str(), change.pending().c_str()) == 0);
   const std::string later(8192, 'l');
@@ -250,13 +263,70 @@ TEST_CASE("resume: a change that is done only gets its name, whatever was writte
   CHECK((read_file(change.path()) == later));
 }
 
-TEST_CASE("resume: a side file that others could have written is not believed") {
+TEST_CASE("resume: keeps an undo file where the change would have, and nowhere else") {
+  const Scene without;
+  without.interrupt({.verb = "test", .keeps_undo = false});
+  CHECK_FALSE(without.resume(false)->undo_file.has_value());
+  CHECK_FALSE(exists(without.pending()));
+  CHECK_FALSE(exists(without.undo_file()));
+
+  Scene elsewhere;
+  const std::string folder = elsewhere.folder() / "kept";
+  REQUIRE(::mkdir(folder.c_str(), 0700) == 0);
+  elsewhere.interrupt({.verb = "test"});
+  elsewhere.keep_in(folder);
+  CHECK(elsewhere.resume(false)->undo_file == folder + "/image.coldchain-undo");
+  CHECK(exists(folder + "/image.coldchain-undo"));
+  CHECK_FALSE(exists(elsewhere.undo_file()));
+}
+
+TEST_CASE("resume: that fails half way says that it has written, and goes on when called again") {
   const Scene change;
+  change.interrupt({.verb = "test"});
   {
     io::WritableTarget target = change.open();
     target.file = std::make_unique<FaultyFile>(std::move(target.file), 3, never);
-    REQUIRE_FALSE(change.commit(target, {.change = {.verb = "test"}}).has_value());
+    const auto outcome = edit::resume(target, change.side_files(target).value(), false, count);
+    REQUIRE_FALSE(outcome.has_value());
+    CHECK(outcome.error().message.find("is not finished") != std::string::npos);
+    CHECK(outcome.error().message.find("Nothing was written") == std::string::npos);
   }
+  CHECK(change.resume(false)->resumed == Resumed::finished);
+  CHECK((read_file(change.path()) == new_content));
+}
+
+TEST_CASE("commit: where clusters were kept, the file that says so stays beside the image") {
+  Scene change;
+  const std::string folder = change.folder() / "kept";
+  REQUIRE(::mkdir(folder.c_str(), 0700) == 0);
+  change.keep_in(folder);
+  io::WritableTarget target = change.open();
+  const auto side_files = change.side_files(target).value();
+  CHECK_FALSE(has_kept_clusters(*target.file, side_files).value());
+  const auto kept =
+      change.commit(target, {.verb = "test", .kept_clusters = 1, .keeps_undo = false});
+  REQUIRE(kept.has_value());
+  CHECK(*kept == change.undo_file());
+  CHECK(has_kept_clusters(*target.file, side_files).value());
+}
+
+TEST_CASE("commit: a folder for kept files on another file system is refused at the beginning") {
+  struct stat here = {};
+  struct stat there = {};
+  Scene change;
+  REQUIRE(::stat(change.path().c_str(), &here) == 0);
+  if (::stat("/dev/shm", &there) != 0 || here.st_dev == there.st_dev) {
+    MESSAGE("skipped: /dev/shm is no other file system");
+    return;
+  }
+  change.keep_in("/dev/shm");
+  const io::WritableTarget target = change.open();
+  CHECK(change.side_files(target).error().code == ErrorCode::refused);
+}
+
+TEST_CASE("resume: a side file that others could have written is not believed") {
+  const Scene change;
+  change.interrupt({.verb = "test"});
   REQUIRE(::chmod(change.pending().c_str(), 0666) == 0);
   CHECK(change.resume(false).error().code == ErrorCode::refused);
   REQUIRE(::chmod(change.pending().c_str(), 0600) == 0);
@@ -274,24 +344,23 @@ TEST_CASE("undo: refuses where the image was modified since, and where another c
   const Scene change;
   {
     io::WritableTarget target = change.open();
-    REQUIRE(change.commit(target, {.change = {.verb = "test"}}).has_value());
+    REQUIRE(change.commit(target, {.verb = "test"}).has_value());
   }
   // A second change, which is not finished.
   {
     io::WritableTarget target = change.open();
     Transaction transaction(*target.file);
     REQUIRE(transaction.stage(Phase::link, {0}, Bytes(512, std::byte{'x'})).has_value());
-    const SideFiles side_files = SideFiles::of(target, "").value();
+    const SideFiles side_files = change.side_files(target).value();
     target.file = std::make_unique<FaultyFile>(std::move(target.file), 1, never);
-    REQUIRE_FALSE(
-        edit::commit(transaction, target, side_files, {.change = {.verb = "test"}}).has_value());
+    REQUIRE_FALSE(edit::commit(transaction, target, side_files, {.verb = "test"}).has_value());
   }
   CHECK(change.undo().error().code == ErrorCode::refused);
   CHECK((read_file(change.path()) == new_content));
   const Scene other;
   {
     io::WritableTarget target = other.open();
-    REQUIRE(other.commit(target, {.change = {.verb = "test"}}).has_value());
+    REQUIRE(other.commit(target, {.verb = "test"}).has_value());
   }
   const timespec times[2] = {{1, 0}, {1, 0}};
   REQUIRE(::utimensat(AT_FDCWD, other.path().c_str(), times, 0) == 0);
@@ -306,7 +375,7 @@ TEST_CASE("undo: an undo file of another image is refused") {
   const Scene other;
   {
     io::WritableTarget target = change.open();
-    REQUIRE(change.commit(target, {.change = {.verb = "test"}}).has_value());
+    REQUIRE(change.commit(target, {.verb = "test"}).has_value());
   }
   REQUIRE(::rename(change.undo_file().c_str(), other.undo_file().c_str()) == 0);
   const Result<void> done = other.undo();

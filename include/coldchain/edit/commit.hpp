@@ -6,17 +6,12 @@
 
 #include <functional>
 #include <optional>
+#include <string>
 
 #include <coldchain/edit/journal.hpp>
 #include <coldchain/edit/side_files.hpp>
 
 namespace coldchain::edit {
-
-struct CommitOptions {
-  ChangeFacts change;
-  bool keep_undo = true;
-  std::string undo_folder{};  // empty: beside the image
-};
 
 // Returns the path of the undo file, or nothing where none is kept. The image's locks are held.
 // Order: 1. side file, flush; 2. its state, flush; 3. image, phase by phase (recovery.hpp); 4. the
@@ -25,12 +20,11 @@ struct CommitOptions {
 [[nodiscard]] Result<std::optional<std::string>> commit(const Transaction& transaction,
                                                         io::WritableTarget& image,
                                                         const SideFiles& side_files,
-                                                        const CommitOptions& options);
+                                                        const ChangeFacts& change);
 
 // Whether a kept side file beside the image says that its change left clusters counted which may be
-// lost data.
-[[nodiscard]] Result<bool> has_kept_clusters(const io::WritableTarget& image,
-                                             const SideFiles& side_files);
+// lost data. One that may not be read might say so.
+[[nodiscard]] Result<bool> has_kept_clusters(const io::File& image, const SideFiles& side_files);
 
 enum class Resumed {
   nothing_pending,
@@ -40,8 +34,8 @@ enum class Resumed {
 };
 struct ResumeOutcome {
   Resumed resumed{};
-  std::string verb;       // of the pending change
-  std::string undo_file;  // where it is kept, if it is
+  std::string verb{};                      // of the pending change
+  std::optional<std::string> undo_file{};  // where it is kept, if it is
 };
 
 // How many corruptions a check counts in an image. Bytes alone do not tell that nobody wrote

@@ -30,6 +30,9 @@ struct ChangeFacts {
   // What a check counts as corruptions: where a roll would leave more, somebody wrote meanwhile.
   std::uint64_t corruptions_before = 0;
   std::uint64_t corruptions_after = 0;
+  // Whether the side file is kept for an undo. Where clusters were kept it is, and stays beside the
+  // image: later changes know of them by it.
+  bool keeps_undo = true;
 };
 
 struct JournalFacts {
@@ -37,6 +40,13 @@ struct JournalFacts {
   std::uint64_t size_before = 0;  // of the image, in bytes
   std::uint64_t size_after = 0;
   ChangeFacts change;
+};
+
+// What the beginning of a side file says.
+struct JournalHead {
+  JournalFacts facts;
+  JournalState state{};
+  io::Timestamp image_modified;  // as of when the state was set
 };
 
 class Journal {
@@ -48,16 +58,17 @@ class Journal {
                                               const io::FileIdentity& image,
                                               const ChangeFacts& change);
 
-  // Errors: not_this_format, corrupt, and `incomplete` below.
+  // Errors: not_this_format, unsupported, corrupt.
   [[nodiscard]] static Result<Journal> open(io::WritableFile& file);
+  // For those who only look.
+  [[nodiscard]] static Result<JournalHead> read_head(const io::File& file);
 
   // Whether it was never finished, so that the image cannot have been touched.
   [[nodiscard]] static Result<bool> is_incomplete(const io::File& file);
 
-  [[nodiscard]] const JournalFacts& facts() const { return facts_; }
-  [[nodiscard]] JournalState state() const { return state_; }
-  // When the image was last modified, as of set_state().
-  [[nodiscard]] io::Timestamp image_modified() const { return image_modified_; }
+  [[nodiscard]] const JournalFacts& facts() const { return head_.facts; }
+  [[nodiscard]] JournalState state() const { return head_.state; }
+  [[nodiscard]] io::Timestamp image_modified() const { return head_.image_modified; }
 
   // Durable when it returns.
   [[nodiscard]] Result<void> set_state(JournalState state, io::Timestamp image_modified);
@@ -76,12 +87,10 @@ class Journal {
 
   explicit Journal(io::WritableFile& file) : file_(&file) {}
   Result<void> write_records(const Transaction& transaction);
-  Result<void> index_records(std::uint64_t count, std::uint64_t end);
+  Result<void> index_records(std::uint64_t count);
 
   io::WritableFile* file_;
-  JournalFacts facts_;
-  JournalState state_{};
-  io::Timestamp image_modified_;
+  JournalHead head_;
   std::vector<Record> records_;
 };
 

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include <coldchain/io/folder.hpp>
@@ -12,11 +13,21 @@
 
 namespace coldchain::edit {
 
+// What the name of a pending side file has behind that of the image.
+constexpr const char* pending_suffix = ".coldchain-pending";
+
+struct SideFolders {
+  std::string state = "/var/lib/coldchain";  // for block devices; it must outlast a boot
+  // Where kept files go, on the file system of the pending one; empty: beside it.
+  std::string undo{};
+};
+
 class SideFiles {
  public:
-  // `state_folder` is for block devices; it must outlast a boot.
-  [[nodiscard]] static Result<SideFiles> of(const io::WritableTarget& image,
-                                            const std::string& state_folder);
+  // `status` and `location` are of the image.
+  [[nodiscard]] static Result<SideFiles> of(const io::FileStatus& status,
+                                            const io::Location& location,
+                                            const SideFolders& folders);
 
   [[nodiscard]] std::string pending_path() const { return folder_.path_of(pending_name()); }
   [[nodiscard]] Result<bool> has_pending() const { return folder_.has(pending_name()); }
@@ -24,27 +35,30 @@ class SideFiles {
   [[nodiscard]] Result<std::unique_ptr<io::WritableFile>> create_pending() const;
   [[nodiscard]] Result<void> remove_pending() const;
 
-  // Whether keep_pending() can succeed there.
-  [[nodiscard]] Result<void> check_undo_folder(const std::string& undo_folder) const;
+  // Gives the pending file a name under which it is kept for an undo, and returns its path.
+  // `stays` leaves it beside the pending one, whatever the folder for kept files is.
+  [[nodiscard]] Result<std::string> keep_pending(bool stays) const;
 
-  // Gives the pending file a name under which it is kept for an undo, and returns its path. In
-  // `undo_folder`, which must be on the same file system, or beside the image where that is empty.
-  [[nodiscard]] Result<std::string> keep_pending(const std::string& undo_folder) const;
-
-  // The kept files beside the image, numbered from 1 on.
+  // The kept files beside the pending one, numbered from 1 on.
   [[nodiscard]] Result<bool> has_kept(unsigned number) const {
     return folder_.has(kept_name(number));
   }
-  [[nodiscard]] Result<std::unique_ptr<io::WritableFile>> open_kept(unsigned number) const;
+  [[nodiscard]] Result<std::unique_ptr<io::File>> read_kept(unsigned number) const {
+    return folder_.read_trusted(kept_name(number), owner_);
+  }
 
  private:
   SideFiles(io::Folder folder, std::string name, std::uint32_t owner)
       : folder_(std::move(folder)), name_(std::move(name)), owner_(owner) {}
 
-  [[nodiscard]] std::string pending_name() const { return name_ + ".coldchain-pending"; }
+  static Result<SideFiles> of_file(const io::FileStatus& status, const io::Location& location);
+  static Result<SideFiles> of_device(const io::FileStatus& status, const std::string& state_folder);
+
+  [[nodiscard]] std::string pending_name() const { return name_ + pending_suffix; }
   [[nodiscard]] std::string kept_name(unsigned number) const;
 
   io::Folder folder_;
+  std::optional<io::Folder> undo_folder_;
   std::string name_;
   std::uint32_t owner_;  // of the image
 };

@@ -36,6 +36,9 @@ class Folder {
   // link, of `owner`, root or the caller, which others may not write to; else `refused`.
   [[nodiscard]] Result<std::unique_ptr<WritableFile>> open_trusted(const std::string& name,
                                                                    std::uint32_t owner) const;
+  // The same for those who only look.
+  [[nodiscard]] Result<std::unique_ptr<File>> read_trusted(const std::string& name,
+                                                           std::uint32_t owner) const;
 
   // Never replaces a file: `refused` if there is one named `to`. Both lie on one file system.
   [[nodiscard]] Result<void> move(const std::string& from, const Folder& to_folder,
