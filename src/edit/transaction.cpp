@@ -30,19 +30,32 @@ std::uint64_t Transaction::changed_bytes() const {
   return sectors.size() * sector_size;
 }
 
+void Transaction::Patch::apply_to(Sector& sector) const {
+  for (std::size_t i = 0; i < sector_size; ++i) {
+    if (is_set[i])
+      sector[i] = bytes[i];
+  }
+}
+
 Result<Transaction::Sector> Transaction::sector_at(std::uint64_t index, std::size_t end) const {
   Sector sector;
   TRY(io::read_zero_extended(*image_, {index * sector_size}, sector));
   for (std::size_t phase = 0; phase < end; ++phase) {
     const auto found = phases_[phase].find(index);
-    if (found == phases_[phase].end())
-      continue;
-    for (std::size_t i = 0; i < sector_size; ++i) {
-      if (found->second.is_set[i])
-        sector[i] = found->second.bytes[i];
-    }
+    if (found != phases_[phase].end())
+      found->second.apply_to(sector);
   }
   return sector;
+}
+
+Transaction::Places Transaction::set_after(std::size_t phase, std::uint64_t index) const {
+  Places places;
+  for (std::size_t later = phase + 1; later < phase_count; ++later) {
+    const auto found = phases_[later].find(index);
+    if (found != phases_[later].end())
+      places |= found->second.is_set;
+  }
+  return places;
 }
 
 Result<void> Transaction::stage(Phase phase, HostOffset offset, ByteView bytes) {
@@ -55,12 +68,17 @@ Result<void> Transaction::stage(Phase phase, HostOffset offset, ByteView bytes) 
     const std::uint64_t index = at / sector_size;
     const std::uint64_t in_sector = at % sector_size;
     const std::size_t count = std::min<std::size_t>(bytes.size() - done, sector_size - in_sector);
+    const Places set_later = set_after(static_cast<std::size_t>(phase), index);
+    const Sector* former = view_.find(index);
+    Sector result = former != nullptr ? *former : TRY(sector_at(index, 0));
     Patch& patch = patches[index];
-    for (std::size_t i = 0; i < count; ++i) {
-      patch.bytes[in_sector + i] = bytes[done + i];
-      patch.is_set.set(in_sector + i);
+    for (std::size_t i = in_sector; i < in_sector + count; ++i) {
+      patch.bytes[i] = bytes[done + i - in_sector];
+      patch.is_set.set(i);
+      if (!set_later[i])
+        result[i] = patch.bytes[i];
     }
-    view_.put(index, TRY(sector_at(index, phase_count)));
+    view_.put(index, result);
     done += count;
   }
   return {};
@@ -79,7 +97,8 @@ Result<void> Transaction::for_each_change(
     };
     for (const auto& [index, patch] : phases_[phase]) {
       const Sector before = TRY(sector_at(index, phase));
-      const Sector after = TRY(sector_at(index, phase + 1));
+      Sector after = before;
+      patch.apply_to(after);
       if (before == after)
         continue;
       const HostOffset offset{index * sector_size};

@@ -6,6 +6,11 @@
 
 namespace coldchain::io {
 
+const OverlayFile::Sector* OverlayFile::find(std::uint64_t index) const {
+  const auto found = sectors_.find(index);
+  return found == sectors_.end() ? nullptr : &found->second;
+}
+
 Result<std::size_t> OverlayFile::read_at(HostOffset offset, ByteSpan buffer) const {
   if (offset.value >= status_.size || buffer.empty())
     return 0;

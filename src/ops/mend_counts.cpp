@@ -173,10 +173,7 @@ class TableMender {
         qcow2::set_refcount_at(block, m_.header().refcount_order, cluster - first, 1);
     };
     const HostRange covered = m_.clusters(first, per_block);
-    // Of a device nobody knows the holes: behind what is in use there is nothing.
-    const HostOffset end{m_.view().status().kind == io::FileKind::block_device
-                             ? m_.checked->claims.end() * m_.cluster_size()
-                             : m_.checked->file_clusters * m_.cluster_size()};
+    const HostOffset end{m_.data_end() * m_.cluster_size()};
     for (const HostRange& data :
          TRY(io::data_ranges(m_.view(), {covered.begin, std::min(covered.end, end)})))
       count_once(m_.cluster_of(data.begin.value), divide_up(data.end.value, m_.cluster_size()));
@@ -281,7 +278,7 @@ class CountMender {
   // Every cluster with data to which nothing refers, whatever its refcount: a lost table may have
   // lost its own.
   Result<void> find_lost() {
-    const HostOffset end{m_.checked->file_clusters * m_.cluster_size()};
+    const HostOffset end{m_.data_end() * m_.cluster_size()};
     for (const HostRange& data : TRY(io::data_ranges(m_.view(), {{0}, end}))) {
       const std::uint64_t last = m_.cluster_of(data.end.value - 1);
       for (std::uint64_t cluster = m_.cluster_of(data.begin.value); cluster <= last;) {
@@ -325,7 +322,7 @@ class CountMender {
             qcow2::set_refcount_at(lowered, order, cluster - first, references);
             note(references == 0 ? Mending::free_cluster : Mending::lower_refcount, cluster);
             if (references == 1)
-              m_.lowered.insert(cluster);
+              m_.lowered.add(cluster, 1);
           }
         }
       }

@@ -205,10 +205,6 @@ class EntryMender {
   bool has_changed_ = false;
 };
 
-bool is_set_flag(const Finding& finding) {
-  return finding.found == 1;
-}
-
 }  // namespace
 
 Result<bool> mend_entries(Mender& mender) {
@@ -220,7 +216,7 @@ Result<bool> mend_copied_flags(Mender& mender) {
   for (const Finding& finding : mender.checked->findings.runs()) {
     if (finding.code != Code::l1_entry_copied_wrong && finding.code != Code::l2_entry_copied_wrong)
       continue;
-    const bool sets = is_set_flag(finding);
+    const bool sets = finding.found == 1;  // the refcount
     const std::uint64_t step = finding.host.size() / finding.count;
     for (std::uint64_t i = 0; i < finding.count; ++i) {
       const HostOffset at = finding.host.begin + i * step;
@@ -229,7 +225,7 @@ Result<bool> mend_copied_flags(Mender& mender) {
       if (!mender.is_of_mappings(mender.cluster_of(at.value)))
         continue;  // whatever else lies there would change, too
       // Where leaks are freed, only what that brings about is mended.
-      if (mender.options.tier == RepairTier::leaks && !(sets && mender.lowered.contains(cluster)))
+      if (mender.options.tier == RepairTier::leaks && !(sets && mender.lowered.at(cluster) != 0))
         continue;
       has_changed = true;
       mender.add({.mending = sets ? Mending::set_copied_flag : Mending::clear_copied_flag,

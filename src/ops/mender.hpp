@@ -32,7 +32,7 @@ class Mender {
   bool is_mapping_damaged = false;  // before anything was mended
   std::uint64_t kept_clusters = 0;
   std::vector<std::string> proposals;
-  std::unordered_set<std::uint64_t> lowered;  // clusters that keep one reference
+  check::Claims lowered{1};  // clusters that keep one reference
 
   [[nodiscard]] Result<void> check_again();
 
@@ -52,6 +52,10 @@ class Mender {
   [[nodiscard]] std::uint64_t clusters_per_block() const {
     return checked->stored.clusters_per_block();
   }
+
+  // Behind the clusters that may hold data: the end of a file; of a device, of which nobody knows
+  // the holes, the end of what is referred to or counted.
+  [[nodiscard]] std::uint64_t data_end() const;
 
   // Whether a structure other than L2 tables, and than `beside`, lies in the cluster.
   [[nodiscard]] bool is_other_metadata(

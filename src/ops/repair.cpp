@@ -186,13 +186,14 @@ Result<std::uint64_t> Mender::entry_at(HostOffset offset) const {
   return entry.get();
 }
 
+std::uint64_t Mender::data_end() const {
+  if (view().status().kind != io::FileKind::block_device)
+    return checked->file_clusters;
+  return std::min(checked->file_clusters, std::max(checked->claims.end(), checked->stored.end()));
+}
+
 std::uint64_t Mender::next_fresh_cluster() const {
-  if (next_fresh_ != 0)
-    return next_fresh_;
-  const std::uint64_t claimed = checked->claims.end();
-  if (view().status().kind == io::FileKind::block_device)
-    return std::max(claimed, checked->stored.end());
-  return std::max(divide_up(view().size(), cluster_size()), claimed);
+  return next_fresh_ != 0 ? next_fresh_ : std::max(data_end(), checked->claims.end());
 }
 
 Result<HostOffset> Mender::append_clusters(std::uint64_t count) {

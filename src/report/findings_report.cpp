@@ -11,16 +11,6 @@ namespace {
 using finding::Finding;
 using finding::Structure;
 
-template <class Range>
-void write_range(JsonWriter& json, std::string_view name, const Range& range) {
-  if (!range.empty())
-    json.key(name)
-        .begin_object()
-        .member("offset", range.begin.value)
-        .member("length", range.size())
-        .end_object();
-}
-
 void write_place(JsonWriter& json, const Finding& finding) {
   if (finding.structure == Structure::none)
     return;

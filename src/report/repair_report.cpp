@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
+#include <coldchain/report/findings_report.hpp>
 #include <coldchain/report/repair_report.hpp>
 
 #include <fmt/format.h>
@@ -28,16 +29,6 @@ std::string action_line(const Action& action) {
   if (!action.detail.empty())
     line += ": " + to_terminal(action.detail);
   return line + "\n";
-}
-
-template <class Range>
-void write_range(JsonWriter& json, std::string_view name, const Range& range) {
-  if (!range.empty())
-    json.key(name)
-        .begin_object()
-        .member("offset", range.begin.value)
-        .member("length", range.size())
-        .end_object();
 }
 
 std::uint64_t decrease(std::uint64_t before, std::uint64_t after) {

@@ -25,7 +25,6 @@ class TableFinder {
   [[nodiscard]] std::uint64_t bytes() const { return bytes_; }
 
   // Of the cluster that was found last: its entries as 64-bit words.
-  [[nodiscard]] const std::vector<be64>& table() const { return table_; }
   // The host clusters that it names, in its order, also as an L1 table would name them.
   void for_each_named(const std::function<void(std::uint64_t cluster)>& visit) const;
 

@@ -64,14 +64,19 @@ class Transaction {
 
  private:
   using Sector = io::OverlayFile::Sector;
+  using Places = std::bitset<io::OverlayFile::sector_size>;  // of the bytes of a sector
   struct Patch {
     Sector bytes;
-    std::bitset<io::OverlayFile::sector_size> is_set;
+    Places is_set;
+
+    void apply_to(Sector& sector) const;
   };
   using Patches = std::map<std::uint64_t, Patch>;  // by sector
 
   // The sector as it is when the phases before `end` are done.
   [[nodiscard]] Result<Sector> sector_at(std::uint64_t index, std::size_t end) const;
+  // What the phases after `phase` set in a sector.
+  [[nodiscard]] Places set_after(std::size_t phase, std::uint64_t index) const;
 
   const io::File* image_;
   io::OverlayFile view_;

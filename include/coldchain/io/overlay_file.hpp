@@ -20,6 +20,8 @@ class OverlayFile final : public File {
 
   // Replaces sector `index`, whole.
   void put(std::uint64_t index, const Sector& sector) { sectors_[index] = sector; }
+  // That sector, if it was replaced.
+  [[nodiscard]] const Sector* find(std::uint64_t index) const;
   void resize(std::uint64_t size) { status_.size = size; }
 
   [[nodiscard]] const FileStatus& status() const override { return status_; }

@@ -18,6 +18,17 @@ namespace coldchain::report {
 void write_finding(JsonWriter& json, const finding::Finding& finding);
 void write_findings(JsonWriter& json, const finding::Findings& findings);
 
+// NAME: { "offset", "length" }, in bytes, of a host or guest range; nothing where it is empty.
+template <class Range>
+void write_range(JsonWriter& json, std::string_view name, const Range& range) {
+  if (!range.empty())
+    json.key(name)
+        .begin_object()
+        .member("offset", range.begin.value)
+        .member("length", range.size())
+        .end_object();
+}
+
 // One line: "fatal link-missing: No such file or directory. Put the file back, …"; a note needs no
 // advice.
 [[nodiscard]] std::string finding_line(const Style& style, const finding::Finding& finding);
