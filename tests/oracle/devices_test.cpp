@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Block devices and encrypted images, against qemu-img.
+#include "damage.hpp"
 #include "oracle.hpp"
 #include "temp_folder.hpp"
 
@@ -11,6 +12,7 @@
 
 using namespace coldchain;
 using testing::check_like_qemu_img;
+using testing::read_file;
 using testing::run_coldchain;
 using testing::run_in;
 using testing::TempFolder;
@@ -68,6 +70,80 @@ TEST_CASE("oracle: a block device is read as qemu-img reads it, raw or qcow2") {
   const auto check = nlohmann::json::parse(
       run_in("/", "qemu-img check --output=json -f qcow2 " + device.path()).out);
   CHECK(top["image-end"] == check["image-end-offset"]);
+}
+
+TEST_CASE("oracle: a damaged qcow2 on a block device is repaired in place, and an undo undoes it") {
+  if (!testing::have_oracles())
+    return;
+  const TempFolder folder;
+  // Its only refcount block is lost: a repair needs room for another, and finds it on the device.
+  const std::string damaged = to_string(testing::damage("refcount-block-missing").image());
+  testing::write_file(folder / "device", damaged + std::string((1 << 20) - damaged.size(), '\0'));
+  std::filesystem::create_directory(folder / "state");
+  const LoopDevice device(folder / "device");
+  if (device.path().empty()) {
+    MESSAGE("skipped: no loop device is to be had here");
+    return;
+  }
+  const std::string before = read_file(device.path());
+  const auto repair = [&](std::vector<std::string> more) {
+    std::vector<std::string> arguments = {"repair", "-q", "--free-orphans", "--state-dir",
+                                          folder / "state"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    arguments.push_back(device.path());
+    return run_coldchain(arguments);
+  };
+  CHECK(repair({"--dry-run"}).status == 0);
+  CHECK(read_file(device.path()) == before);
+  const testing::Ran repaired = repair({});
+  CHECK_MESSAGE(repaired.status == 0, repaired.err);
+  CHECK(run_in("/", "qemu-img check -f qcow2 " + device.path()).status == 0);
+  std::vector<std::string> kept;
+  for (const auto& file : std::filesystem::directory_iterator(folder / "state"))
+    kept.push_back(file.path());
+  REQUIRE(kept.size() == 1);
+  CHECK(run_coldchain({"undo", "--state-dir", folder / "state", kept[0], device.path()}).status ==
+        0);
+  CHECK(read_file(device.path()) == before);
+}
+
+TEST_CASE(
+    "oracle: a device too small for what a repair must add is refused, with the size needed") {
+  if (!testing::have_oracles())
+    return;
+  const TempFolder folder;
+  const std::string damaged = to_string(testing::damage("refcount-block-missing").image());
+  testing::write_file(folder / "device", damaged);
+  std::filesystem::create_directory(folder / "state");
+  const LoopDevice device(folder / "device");
+  if (device.path().empty())
+    return;
+  const std::string before = read_file(device.path());
+  const testing::Ran ran =
+      run_coldchain({"repair", "-q", "--state-dir", folder / "state", device.path()});
+  CHECK(ran.status == 1);
+  CHECK(ran.err.find("make the device larger") != std::string::npos);
+  CHECK(read_file(device.path()) == before);
+  CHECK(std::filesystem::is_empty(folder / "state"));
+}
+
+TEST_CASE("oracle: a mounted device is refused as in use") {
+  const TempFolder folder;
+  std::filesystem::create_directory(folder / "state");
+  std::filesystem::create_directory(folder / "mounted");
+  testing::write_file(folder / "device", std::string(1 << 20, '\0'));
+  const LoopDevice device(folder / "device");
+  if (device.path().empty() || run_in(folder.path(), "mke2fs -q " + device.path() + " && mount " +
+                                                         device.path() + " mounted")
+                                       .status != 0) {
+    MESSAGE("skipped: no loop device is to be had here, or none can be mounted");
+    return;
+  }
+  const testing::Ran ran =
+      run_coldchain({"resume", "--state-dir", folder / "state", device.path()});
+  REQUIRE(run_in(folder.path(), "umount mounted").status == 0);
+  CHECK(ran.status == 4);
+  CHECK(ran.err.find("mounted") != std::string::npos);
 }
 
 TEST_CASE("oracle: an overlay on a block device has its map") {
