@@ -27,7 +27,8 @@ void write_raw(const std::string& path, std::uint64_t size, std::uint64_t data) 
   std::filesystem::resize_file(path, size);
 }
 
-// A template, two machines on it, one with a checkpoint; and one whose base is gone.
+// A template, two machines on it, one with a checkpoint; one whose base is gone; and one that has
+// lost the entry of its only L2 table.
 void make_demo(const std::string& folder) {
   std::filesystem::create_directories(folder);
   const auto in = [&](const char* name) { return folder + "/" + name; };
@@ -65,6 +66,15 @@ void make_demo(const std::string& folder) {
   options.backing_file = "moved-away.qcow2";
   options.backing_format = "qcow2";
   ImageBuilder(options).data(3, 'o').build().write_to(in("orphan.qcow2"));
+
+  ImageOptions alone;
+  alone.size = 64 * mebibyte;
+  ImageBuilder mail(alone);
+  for (std::uint64_t cluster = 0; cluster < 4; ++cluster)
+    mail.data(cluster, 'm');
+  coldchain::testing::Patient patient(mail.build().flat());
+  patient.set(patient.l1_entry(0), 0);
+  coldchain::testing::write_file(in("damaged.qcow2"), patient.bytes());
 }
 
 struct ChainShape {
