@@ -216,7 +216,10 @@ class MappingWalk {
                          .index = reference.l1_index});
       return;
     }
-    scan_table(survey_, reference, table, scan);
+    scan.counts.is_empty =
+        std::all_of(table.begin(), table.end(), [](const be64& raw) { return raw.get() == 0; });
+    if (!scan.counts.is_empty)
+      scan_table(survey_, reference, table, scan);
   }
 
   void take(const Reference& reference, TableScan& scan) {
@@ -235,6 +238,8 @@ class MappingWalk {
       scan.claims = {};
       scan.compressed_entries = {};
       count(scan, reference);
+      if (scan.counts.is_empty)
+        tell_empty(reference);
       if (reference.times > 1)
         repeated_.emplace(reference.l2_table(), scan.counts);
       return;
@@ -251,6 +256,17 @@ class MappingWalk {
       survey_.result.findings.omit(known.corruptions);
       count(known, reference);
     }
+  }
+
+  // A write that was lost leaves such a table; so does a guest that discards all of its range.
+  void tell_empty(const Reference& reference) {
+    const std::uint64_t coverage = survey_.geometry.l2_coverage();
+    survey_.result.findings.add(
+        {.code = Code::l2_table_empty,
+         .structure = reference.l2_structure(),
+         .index = reference.l1_index,
+         .host = {{reference.l2_table()}, {reference.l2_table() + survey_.geometry.cluster_size()}},
+         .guest = {{reference.l1_index * coverage}, {(reference.l1_index + 1ULL) * coverage}}});
   }
 
   // Decompressing takes far longer than reading the tables: it is spread over all workers, whether

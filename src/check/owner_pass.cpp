@@ -126,7 +126,7 @@ void check_owners(Survey& survey, bool has_snapshots) {
 void find_orphan_tables(Survey& survey) {
   // So much is looked at: more would take as long as reading a disk.
   constexpr std::uint64_t most_bytes = 4ULL << 30;
-  TableFinder finder(survey.file, survey.geometry);
+  TableFinder finder(survey.image);
   for (const std::uint64_t cluster : survey.orphans) {
     if (finder.bytes() >= most_bytes)
       break;

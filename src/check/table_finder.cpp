@@ -15,11 +15,15 @@ constexpr std::size_t page_bytes = 4096;
 
 }  // namespace
 
-TableFinder::TableFinder(const io::File& file, const qcow2::Geometry& geometry)
-    : file_(file),
-      geometry_(geometry),
-      page_(std::min<std::size_t>(geometry.cluster_size(), page_bytes) / sizeof(be64)),
-      table_(geometry.cluster_size() / sizeof(be64)) {}
+TableFinder::TableFinder(const qcow2::Image& image)
+    : file_(image.file()),
+      has_data_file_(image.header().has_data_file()),
+      named_end_(image.data_file() != nullptr ? image.data_file()->size() : qcow2::offset_mask),
+      geometry_(image.header()),
+      page_(std::min<std::size_t>(geometry_.cluster_size(), page_bytes) / sizeof(be64)),
+      table_(geometry_.cluster_size() / sizeof(be64)) {
+  named_end_ = std::max(named_end_, file_.size());  // an L1 table names L2 tables
+}
 
 bool TableFinder::look_at(std::uint64_t cluster) {
   const HostOffset at{cluster << geometry_.cluster_bits()};
@@ -29,32 +33,31 @@ bool TableFinder::look_at(std::uint64_t cluster) {
   bytes_ += geometry_.cluster_size();
   if (!io::read_zero_extended(file_, at, writable_bytes_of(page_)))
     return false;
-  const bool is_zero =
-      std::all_of(page_.begin(), page_.end(), [](const be64& raw) { return raw.get() == 0; });
-  return (is_zero || could_be_table(page_)) &&
-         io::read_zero_extended(file_, at, writable_bytes_of(table_)) && could_be_table(table_);
+  // A page may have nothing but zeros of either kind; not all of a table that is of use.
+  return is_any(page_, [](const Tally& page) { return page.is_credible(); }) &&
+         io::read_zero_extended(file_, at, writable_bytes_of(table_)) &&
+         is_any(table_, [](const Tally& all) { return all.naming > 0 && all.is_credible(); });
 }
 
-bool TableFinder::could_be_table(const std::vector<be64>& words) const {
+// The entries of an L1 table are eight bytes wide whatever those of the L2 tables are.
+template <class Predicate>
+bool TableFinder::is_any(const std::vector<be64>& words, Predicate&& predicate) const {
   const std::size_t step = geometry_.l2_entry_bytes() / sizeof(be64);
-  // The entries of an L1 table are eight bytes wide whatever those of the L2 tables are.
-  return could_be_table(words, step) || (step > 1 && could_be_table(words, 1));
+  return predicate(tally(words, step)) || (step > 1 && predicate(tally(words, 1)));
 }
 
-bool TableFinder::could_be_table(const std::vector<be64>& words, std::size_t step) const {
-  std::size_t naming = 0;
-  std::size_t wrong = 0;
+TableFinder::Tally TableFinder::tally(const std::vector<be64>& words, std::size_t step) const {
+  Tally tally;
   for (std::size_t i = 0; i < words.size(); i += step) {
     const std::uint64_t raw = words[i].get();
     if (raw == 0)
       continue;
     if (!could_be_entry(raw))
-      ++wrong;
+      ++tally.wrong;
     else if (qcow2::L2Entry(raw).host_offset().value != 0)
-      ++naming;
+      ++tally.naming;
   }
-  // A table may be damaged itself.
-  return naming > 0 && wrong <= naming / 8;
+  return tally;
 }
 
 bool TableFinder::could_be_entry(std::uint64_t raw) const {
@@ -62,11 +65,11 @@ bool TableFinder::could_be_entry(std::uint64_t raw) const {
   const qcow2::L2Entry entry(raw);
   if (entry.is_compressed()) {
     const std::uint64_t begin = entry.compressed_extent(geometry_.cluster_bits()).begin.value;
-    return !entry.is_copied() && begin >= cluster_size && begin < file_.size();
+    return !has_data_file_ && !entry.is_copied() && begin >= cluster_size && begin < named_end_;
   }
   return (raw & qcow2::l2_reserved_mask) == 0 &&
          is_aligned(entry.host_offset().value, cluster_size) &&
-         entry.host_offset().value < file_.size();
+         entry.host_offset().value < named_end_;
 }
 
 void TableFinder::for_each_named(const std::function<void(std::uint64_t)>& visit) const {
@@ -79,7 +82,7 @@ void TableFinder::for_each_named(const std::function<void(std::uint64_t)>& visit
       begin = extent.begin;
       end = extent.begin + extent.max_bytes;
     }
-    if (begin.value == 0 || begin.value >= file_.size())
+    if (has_data_file_ || begin.value == 0 || begin.value >= file_.size())
       continue;
     const std::uint64_t last = (end.value - 1) >> geometry_.cluster_bits();
     for (std::uint64_t cluster = begin.value >> geometry_.cluster_bits(); cluster <= last;

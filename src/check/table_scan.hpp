@@ -50,6 +50,7 @@ struct TableCounts {
   std::uint64_t fragmented = 0;
   std::uint64_t compressed = 0;
   bool is_unreadable = false;
+  bool is_empty = false;  // zeros, all of it
 
   [[nodiscard]] bool is_damaged() const { return corruptions + copied != 0 || is_unreadable; }
 };

@@ -237,6 +237,9 @@ constexpr std::array rows = {
     Row{Code::shared_cluster_user, "shared-cluster-user", note,
         "This guest cluster uses a host cluster that something else uses, too.",
         "Compare what is there with what the guest should see; only one user is right."},
+    Row{Code::l2_table_empty, "l2-table-empty", note, "An L2 table names nothing at all.",
+        "Where clusters leak at the same time, it may have been lost: do not free them before you "
+        "have looked."},
     Row{Code::snapshot_table_too_large, "snapshot-table-too-large", corruption,
         "The snapshot table has more entries or longer ones than are allowed.",
         "Snapshots cannot be read; the active disk can.", Tier::all,

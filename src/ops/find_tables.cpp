@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Lost L2 tables: clusters that are counted but to which nothing refers, and that look like one. An
 // L2 table does not say which part of the disk it describes, and neither does its place in the
-// file. So one is linked only where there is one, and one L1 entry without a table; or where a
+// file. So one is linked only where there is one, all that it names is counted and used by nobody
+// else, and one L1 entry is without a table; or where a
 // person says which belongs where. The rest is told with what speaks for it. A guest's own data may
 // look like a table: then there are two, and nobody is believed.
 #include "mender.hpp"
@@ -27,6 +28,7 @@ struct Candidate {
   HostOffset at;
   std::uint64_t named = 0;      // clusters that it names
   std::uint64_t named_too = 0;  // of these, such as something else refers to
+  bool is_certain = false;      // names nothing but data clusters of which each is counted
 };
 
 class TableSearch {
@@ -39,7 +41,7 @@ class TableSearch {
     m_.proposals.clear();
     if (TRY(link_as_told()))
       return true;
-    if (candidates_.size() == 1 && slots_.size() == 1 && candidates_.front().named_too == 0) {
+    if (candidates_.size() == 1 && slots_.size() == 1 && candidates_.front().is_certain) {
       TRY(link(candidates_.front(), slots_.front(),
                "the only lost table and the only entry without one"));
       return true;
@@ -50,19 +52,32 @@ class TableSearch {
 
  private:
   void find_candidates() {
-    check::TableFinder finder(m_.view(), m_.geometry());
+    check::TableFinder finder(*m_.image);
     for (const Finding& finding : m_.checked->findings.runs()) {
       for (std::uint64_t i = 0; finding.code == Code::orphan_table && i < finding.count; ++i) {
         if (!finder.look_at(finding.index + i))
           continue;
-        Candidate candidate{m_.clusters(finding.index + i).begin};
+        Candidate candidate{.at = m_.clusters(finding.index + i).begin, .is_certain = true};
+        std::vector<std::uint64_t> named;
         finder.for_each_named([&](std::uint64_t cluster) {
           ++candidate.named;
           candidate.named_too += m_.references(cluster) != 0 ? 1 : 0;
+          candidate.is_certain = candidate.is_certain && is_counted(cluster);
+          if (named.size() < most_named)
+            named.push_back(cluster);
         });
+        // Of a snapshot that was being deleted, the L1 table names L2 tables.
+        candidate.is_certain = candidate.is_certain && candidate.named_too == 0 &&
+                               std::none_of(named.begin(), named.end(), [&](std::uint64_t cluster) {
+                                 return finder.look_at(cluster);
+                               });
         candidates_.push_back(candidate);
       }
     }
+  }
+
+  bool is_counted(std::uint64_t cluster) {
+    return m_.checked->stored.at(cluster, cursor_).value_or(0) != 0;
   }
 
   // L1 entries that are empty and describe a part of the disk.
@@ -129,7 +144,11 @@ class TableSearch {
     return fmt::format(" ({})", fmt::join(slots_, ", "));
   }
 
+  // An L1 table shows itself by the first tables that it names.
+  static constexpr std::size_t most_named = 1024;
+
   Mender& m_;
+  check::StoredRefcounts::Cursor cursor_;
   std::vector<Candidate> candidates_;
   std::vector<std::uint64_t> slots_;
 };

@@ -35,6 +35,8 @@ class TableMender {
   }
 
   Result<bool> mend() {
+    if (!m_.can_append())
+      return false;
     find_bad_blocks();
     const bool is_table_bad = table_is_bad();
     if (is_table_bad) {
@@ -201,7 +203,7 @@ class TableMender {
 // tables with the disk: what these name is its data, too.
 class LostClusters {
  public:
-  explicit LostClusters(Mender& mender) : m_(mender), finder_(mender.view(), mender.geometry()) {}
+  explicit LostClusters(Mender& mender) : m_(mender), finder_(*mender.image) {}
 
   void look_at(std::uint64_t cluster) {
     if (is_snapshot_table(cluster))

@@ -56,6 +56,10 @@ Result<bool> mend_snapshot_table(Mender& mender) {
       qcow2::read_snapshots(mender.view(), header, qcow2::SnapshotReading::salvaging);
   if (!snapshots)
     return false;  // needs a person
+  // Zeros are no snapshots that only lack a field.
+  std::erase_if(*snapshots, [](const qcow2::Snapshot& snapshot) {
+    return snapshot.l1_table_offset == 0 || snapshot.l1_size == 0;
+  });
   for (qcow2::Snapshot& snapshot : *snapshots) {
     if (snapshot.extra_data.size() >= required_extra_data)
       continue;
@@ -66,8 +70,13 @@ Result<bool> mend_snapshot_table(Mender& mender) {
     append(snapshot.extra_data, be64(disk_size));
   }
   const Bytes table = qcow2::encode_snapshots(*snapshots);
-  const HostOffset at = TRY(mender.append_clusters(divide_up(table.size(), mender.cluster_size())));
-  TRY(mender.transaction.stage(Phase::fresh, at, table));
+  HostOffset at;
+  if (!table.empty()) {
+    if (!mender.can_append())
+      return false;
+    at = TRY(mender.append_clusters(divide_up(table.size(), mender.cluster_size())));
+    TRY(mender.transaction.stage(Phase::fresh, at, table));
+  }
   Bytes fields;
   append(fields, be32(static_cast<std::uint32_t>(snapshots->size())));
   append(fields, be64(at.value));

@@ -75,6 +75,8 @@ class Mender {
   [[nodiscard]] Result<void> set_entry(edit::Phase phase, HostOffset offset, std::uint64_t entry) {
     return transaction.stage_entry(phase_at(offset, phase), offset, entry);
   }
+  // Whether append_clusters() may be called now; a later round may find that it can.
+  [[nodiscard]] bool can_append() const;
   // Clusters at the end of the file; on a block device behind all that is in use.
   [[nodiscard]] Result<HostOffset> append_clusters(std::uint64_t count);
   // The cluster that append_clusters() would return first.

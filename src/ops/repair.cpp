@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The order of the steps: what makes the rest unreadable, then the mapping, then the refcounts by
-// what the mapping names, then the copied flags by the refcounts, then the marks in the header.
+// The order of the steps: the mapping, then the tables that need room, then the refcounts by what
+// the mapping names, then the copied flags by the refcounts, then the marks in the header.
 #include "mender.hpp"
 
 #include <algorithm>
@@ -16,6 +16,7 @@ namespace {
 
 using finding::Code;
 using finding::Finding;
+using finding::Findings;
 using finding::Severity;
 using finding::Structure;
 
@@ -33,6 +34,9 @@ bool concerns_mapping(const Finding& finding) {
   if (finding.code == Code::cluster_used_twice || finding.code == Code::refcount_overflow ||
       (finding.code == Code::refcount_too_low && finding.expected > 1))
     return true;
+  // Without its pointer, nobody knows the clusters that the encryption header lies in.
+  if (finding.code == Code::encryption_header_bad)
+    return true;
   const auto family = static_cast<unsigned>(finding.code) / 100;
   const bool is_mapping = family == 32 || family == 33 || family == 34;
   const bool is_of_others = finding.structure == Structure::refcount_table ||
@@ -42,6 +46,30 @@ bool concerns_mapping(const Finding& finding) {
   return is_mapping && !is_of_others &&
          finding::row(finding.code).severity >= Severity::corruption &&
          finding.code != Code::l1_entry_copied_wrong && finding.code != Code::l2_entry_copied_wrong;
+}
+
+// Together with leaks: a reference that goes where nobody counted may be a wrong one, and a table
+// that names nothing may have been lost. After lazy refcounts, counts alone are wrong.
+bool concerns_leaks(const Finding& finding, const qcow2::Header& header) {
+  return finding.code == Code::l2_table_empty ||
+         (finding.code == Code::refcount_too_low &&
+          !header.has_incompatible(qcow2::incompatible::dirty));
+}
+
+// Whether clusters to which nothing refers may be what a damaged reference named.
+bool is_mapping_damaged(const check::CheckResult& checked, const qcow2::Header& header) {
+  const Findings& findings = checked.findings.runs();
+  // What was not kept may be anything.
+  if (checked.failure || checked.findings.omitted() != 0 ||
+      std::any_of(findings.begin(), findings.end(), concerns_mapping))
+    return true;
+  const bool has_hidden_encryption =
+      header.crypt_method != static_cast<std::uint32_t>(qcow2::CryptMethod::luks) &&
+      header.find_extension(qcow2::extension::encryption_header) != nullptr;
+  return has_hidden_encryption ||
+         (checked.counts.leaks != 0 &&
+          std::any_of(findings.begin(), findings.end(),
+                      [&](const Finding& finding) { return concerns_leaks(finding, header); }));
 }
 
 std::map<Code, std::uint64_t> corruptions_by_code(const Condition& result) {
@@ -98,7 +126,8 @@ Result<bool> take(Mender& mender, Step step) {
 
 Result<void> mend(Mender& mender) {
   if (mender.options.tier == RepairTier::all) {
-    std::vector<Step> steps = {mend_refcount_tables, mend_header_tables, mend_entries};
+    // Entries first: what is appended must not come to lie where one of them points.
+    std::vector<Step> steps = {mend_entries, mend_header_tables, mend_refcount_tables};
     if (mender.options.rebuild_mapping)
       steps.push_back(find_lost_tables);
     bool has_changed = true;
@@ -194,6 +223,16 @@ std::uint64_t Mender::data_end() const {
 
 std::uint64_t Mender::next_fresh_cluster() const {
   return next_fresh_ != 0 ? next_fresh_ : std::max(data_end(), checked->claims.end());
+}
+
+// A file that grows makes what lies behind its end a part of it: a reference to there would no
+// longer be known for wrong.
+bool Mender::can_append() const {
+  const Findings& findings = checked->findings.runs();
+  return std::none_of(findings.begin(), findings.end(), [](const Finding& finding) {
+    return finding.code == Code::reference_past_end &&
+           finding.structure != Structure::refcount_table;
+  });
 }
 
 Result<HostOffset> Mender::append_clusters(std::uint64_t count) {
@@ -316,9 +355,8 @@ Result<Repair> plan_repair(edit::Transaction& transaction, const io::File* data_
                            const RepairOptions& options) {
   Mender mender(transaction, data_file, options);
   TRY(mender.check_again());
-  const auto& findings = mender.checked->findings.runs();
-  mender.is_mapping_damaged = options.keep_unreferenced || mender.checked->failure.has_value() ||
-                              std::any_of(findings.begin(), findings.end(), concerns_mapping);
+  mender.is_mapping_damaged =
+      options.keep_unreferenced || is_mapping_damaged(*mender.checked, mender.header());
   Condition before = condition_of(*mender.checked);
   TRY(mend(mender));
   TRY(check_links(mender));

@@ -268,6 +268,19 @@ void add_mapping_damages(std::vector<Damage>& all, const Shape& shape) {
            p.set(table + at, 0x9e3779b97f4a7c15 * (at + 1));
        },
        {Code::l2_entry_reserved, Code::cluster_leaked});
+  harm("l2-table-lost",
+       [](Patient& p) {
+         const std::uint64_t table = p.at(p.l1_entry()) & qcow2::offset_mask;
+         for (std::uint64_t at = 0; at < p.cluster_size(); at += 8)
+           p.set(table + at, 0);
+       },
+       {Code::l2_table_empty, Code::cluster_leaked});
+  harm("l2-entry-names-a-free-cluster",
+       [](Patient& p) {
+         p.resize(p.bytes().size() + p.cluster_size());
+         p.set(p.l2_entry(4), (p.bytes().size() - p.cluster_size()) | copied_flag);
+       },
+       {Code::refcount_too_low, Code::cluster_leaked});
   harm("file-cut", [](Patient& p) { p.resize(p.bytes().size() / 2 / 4096 * 4096); },
        {Code::reference_past_end});
 }

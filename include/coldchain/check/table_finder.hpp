@@ -8,15 +8,14 @@
 #include <vector>
 
 #include <coldchain/base/endian.hpp>
-#include <coldchain/io/file.hpp>
-#include <coldchain/qcow2/geometry.hpp>
+#include <coldchain/qcow2/image.hpp>
 
 namespace coldchain::check {
 
 class TableFinder {
  public:
-  // `file` outlives the finder.
-  TableFinder(const io::File& file, const qcow2::Geometry& geometry);
+  // `image` outlives the finder.
+  explicit TableFinder(const qcow2::Image& image);
 
   // Whether the cluster looks like a table. What cannot be read, does not.
   [[nodiscard]] bool look_at(std::uint64_t cluster);
@@ -24,16 +23,25 @@ class TableFinder {
   // The bytes that were looked into, all clusters together; those in holes cost nothing.
   [[nodiscard]] std::uint64_t bytes() const { return bytes_; }
 
-  // Of the cluster that was found last: its entries as 64-bit words.
-  // The host clusters that it names, in its order, also as an L1 table would name them.
+  // The clusters of the image's file that the table found last names, in its order, also as an L1
+  // table would name them. With an external data file, guest data is not among them.
   void for_each_named(const std::function<void(std::uint64_t cluster)>& visit) const;
 
  private:
-  [[nodiscard]] bool could_be_table(const std::vector<be64>& words, std::size_t step) const;
-  [[nodiscard]] bool could_be_table(const std::vector<be64>& words) const;
+  struct Tally {
+    std::size_t naming = 0;
+    std::size_t wrong = 0;
+    // A table may be damaged itself.
+    [[nodiscard]] bool is_credible() const { return wrong <= naming / 8; }
+  };
+  [[nodiscard]] Tally tally(const std::vector<be64>& words, std::size_t step) const;
+  template <class Predicate>
+  [[nodiscard]] bool is_any(const std::vector<be64>& words, Predicate&& predicate) const;
   [[nodiscard]] bool could_be_entry(std::uint64_t raw) const;
 
   const io::File& file_;
+  bool has_data_file_;
+  std::uint64_t named_end_;  // behind all that an entry may name
   qcow2::Geometry geometry_;
   std::vector<be64> page_;
   std::vector<be64> table_;

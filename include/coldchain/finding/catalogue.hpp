@@ -87,6 +87,7 @@ enum class Code : std::uint16_t {
   cluster_used_twice = 3303,
   orphan_table = 3304,
   shared_cluster_user = 3305,
+  l2_table_empty = 3306,
   snapshot_table_too_large = 3401,
   snapshot_table_unaligned = 3402,
   snapshot_entry_incomplete = 3403,
