@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+#include <algorithm>
+
 #include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
 #include <coldchain/edit/commit.hpp>
@@ -10,28 +12,21 @@ namespace coldchain::edit {
 
 namespace {
 
-// What the marker of an undo under way says: the undo file itself may lie anywhere.
-constexpr std::string_view undo_verb = "undo ";
-
-std::string marker_verb(const std::string& undo_path) {
-  return (std::string(undo_verb) + undo_path).substr(0, ChangeFacts::most_verb_bytes);
-}
-
 // What a person can do about a side file that leads nowhere.
 Error stuck(Error error, const SideFiles& side_files) {
   error.message = fmt::format(
       "{}: {}. Nothing was written. 'coldchain check' says how the image is; if it is as it should "
-      "be, move that file away",
-      side_files.pending_path(), error.message);
+      "be, rename that file to {}",
+      side_files.pending_path(), error.message, side_files.given_up_path());
   return error;
 }
 
 // And about one that was carried out in part.
-Error unfinished(Error error, const SideFiles& side_files) {
-  error.message = fmt::format(
-      "{}. The change is not finished: {} keeps it; 'coldchain resume' goes on or, with --abandon, "
-      "goes back",
-      error.message, side_files.pending_path());
+Error unfinished(Error error, bool goes_back, const SideFiles& side_files) {
+  error.message =
+      fmt::format("{}. {} keeps what is left to do; 'coldchain resume' {}", error.message,
+                  side_files.pending_path(),
+                  goes_back ? "goes on going back" : "goes on or, with --abandon, goes back");
   return error;
 }
 
@@ -51,11 +46,15 @@ Result<std::optional<std::string>> finish(Journal& journal, const io::WritableFi
   return put_away(journal, side_files);
 }
 
-Result<void> check_identity(const JournalFacts& facts, const io::File& image) {
+bool is_of(const JournalFacts& facts, const io::File& image) {
   // The number of a file system may be another after a boot.
-  const io::FileIdentity& mine = image.status().identity;
+  const io::FileIdentity& mine = image.status().lasting_identity;
   const bool is_device = image.status().kind == io::FileKind::block_device;
-  if (facts.image.inode != mine.inode || (is_device && facts.image.device != mine.device))
+  return facts.image.inode == mine.inode && (!is_device || facts.image.device == mine.device);
+}
+
+Result<void> check_identity(const JournalFacts& facts, const io::File& image) {
+  if (!is_of(facts, image))
     return fail(ErrorCode::refused, "belongs to another image than this one");
   return {};
 }
@@ -101,16 +100,56 @@ Result<void> check_roll(const Journal& journal, const io::File& image, bool is_f
   return {};
 }
 
-bool marks_an_undo(const Journal& journal) {
-  return journal.change_count() == 0 && journal.facts().change.verb.starts_with(undo_verb);
+Result<void> mark_undo(const io::File& image, const SideFiles& side_files,
+                       const io::File& undo_file, const std::string& undo_path) {
+  const std::unique_ptr<io::WritableFile> file = TRY(side_files.create_pending());
+  const Result<Journal> journal =
+      Journal::create(*file, Transaction(image), image.status().lasting_identity,
+                      {.verb = "undo " + undo_path, .undoes = undo_file.status().identity.inode});
+  if (!journal) {
+    (void)side_files.remove_pending();
+    return fail(journal.error());
+  }
+  return {};
 }
 
-Result<void> mark_undo(const io::File& image, const SideFiles& side_files,
-                       const std::string& undo_path) {
-  const std::unique_ptr<io::WritableFile> file = TRY(side_files.create_pending());
-  TRY(Journal::create(*file, Transaction(image), image.status().identity,
-                      {.verb = marker_verb(undo_path)}));
-  return {};
+// An undo file whose undo was interrupted is known by the marker, whatever its name is by now.
+// Returns whether there is one.
+Result<bool> take_marker(const Journal& journal, const io::File& undo_file, const io::File& image,
+                         const SideFiles& side_files) {
+  if (!TRY(side_files.has_pending()))
+    return false;
+  const Pending pending = TRY(open_pending(side_files, image));
+  const bool is_begun = pending.journal.has_value();
+  if (is_begun && pending.journal->facts().change.undoes != undo_file.status().identity.inode)
+    return fail(
+        ErrorCode::refused,
+        fmt::format("another change is pending: '{}' ({}); 'coldchain resume' says how to "
+                    "go on",
+                    to_terminal(pending.journal->facts().change.verb), side_files.pending_path()));
+  // Where it is still done, the undo had not begun.
+  if (is_begun && journal.state() != JournalState::done)
+    return true;
+  TRY(side_files.remove_pending());
+  return false;
+}
+
+// From here on it only goes back, whoever is asked to go on.
+Result<void> go_back(Journal& journal, io::WritableFile& image) {
+  TRY(journal.set_state(JournalState::undoing, {}));
+  TRY(roll_back(journal, image));
+  return journal.set_state(JournalState::undone, {});
+}
+
+// Whether the clusters to which nothing refers in the image may be what this file knows of.
+bool may_tell_of_kept(const SideFiles::Found& found, const SideFiles& side_files,
+                      const io::File& image) {
+  const Result<std::unique_ptr<io::File>> file = side_files.read(found.name);
+  const Result<JournalHead> head = file ? Journal::read_head(**file) : fail(file.error());
+  if (!head)
+    return found.is_by_name;
+  return (found.is_by_name || is_of(head->facts, image)) && head->state != JournalState::undone &&
+         head->facts.change.kept_clusters != 0;
 }
 
 }  // namespace
@@ -123,7 +162,7 @@ Result<std::optional<std::string>> commit(const Transaction& transaction, io::Wr
                              "nothing was changed: the folder of the image must have room for a "
                              "side file, and be writable"));
   Result<Journal> journal =
-      Journal::create(**file, transaction, image.file->status().identity, change);
+      Journal::create(**file, transaction, image.file->status().lasting_identity, change);
   if (!journal) {
     (void)side_files.remove_pending();
     return fail(with_context(journal.error(), fmt::format("nothing was changed; the side file {}",
@@ -132,7 +171,7 @@ Result<std::optional<std::string>> commit(const Transaction& transaction, io::Wr
   if (const Result<void> done = roll_forward(*journal, *image.file); !done) {
     if (roll_back(*journal, *image.file) && side_files.remove_pending())
       return fail(with_context(done.error(), "the image was put back as it was"));
-    return fail(unfinished(done.error(), side_files));
+    return fail(unfinished(done.error(), false, side_files));
   }
   Result<std::optional<std::string>> kept = finish(*journal, *image.file, side_files);
   if (!kept)
@@ -144,21 +183,15 @@ Result<std::optional<std::string>> commit(const Transaction& transaction, io::Wr
 }
 
 Result<bool> has_kept_clusters(const io::File& image, const SideFiles& side_files) {
-  for (unsigned number = 1; TRY(side_files.has_kept(number)); ++number) {
-    const Result<std::unique_ptr<io::File>> file = side_files.read_kept(number);
-    if (!file && file.error().code == ErrorCode::permission_denied)
-      return true;
-    // What is no side file, or not one to be believed, says nothing.
-    const Result<JournalHead> head = file ? Journal::read_head(**file) : fail(file.error());
-    if (head && head->state == JournalState::done && head->facts.change.kept_clusters != 0 &&
-        check_identity(head->facts, image))
-      return true;
-  }
-  return false;
+  const std::vector<SideFiles::Found> found = TRY(side_files.find_all());
+  return std::any_of(found.begin(), found.end(), [&](const SideFiles::Found& file) {
+    return may_tell_of_kept(file, side_files, image);
+  });
 }
 
 Result<ResumeOutcome> resume(io::WritableTarget& image, const SideFiles& side_files, bool abandon,
                              const CountCorruptions& count) {
+  TRY(side_files.finish_keeping());
   if (!TRY(side_files.has_pending()))
     return ResumeOutcome{};
   Result<Pending> pending = open_pending(side_files, *image.file);
@@ -170,20 +203,25 @@ Result<ResumeOutcome> resume(io::WritableTarget& image, const SideFiles& side_fi
   }
   Journal& journal = *pending->journal;
   const std::string verb = to_terminal(journal.facts().change.verb);
-  if (marks_an_undo(journal))
+  if (journal.facts().change.undoes != 0)
     return fail(ErrorCode::refused,
-                fmt::format("an undo was interrupted: run 'coldchain {} IMAGE' again ({} says so)",
+                fmt::format("an undo was interrupted: run 'coldchain {} IMAGE' again, wherever "
+                            "that file is by now ({} says so)",
                             verb, side_files.pending_path()));
+  const bool goes_back = abandon || journal.state() == JournalState::undoing ||
+                         journal.state() == JournalState::undone;
   // Of what is done only the name is missing, whatever was written since.
-  if (journal.state() == JournalState::done && !abandon)
+  if (journal.state() == JournalState::done && !goes_back)
     return ResumeOutcome{Resumed::finished, verb, TRY(put_away(journal, side_files))};
-  if (const Result<void> sound = check_roll(journal, *image.file, !abandon, count); !sound)
-    return fail(stuck(sound.error(), side_files));
-  if (const Result<void> done =
-          abandon ? roll_back(journal, *image.file) : roll_forward(journal, *image.file);
-      !done)
-    return fail(unfinished(done.error(), side_files));
-  if (!abandon)
+  if (journal.state() != JournalState::undone) {
+    if (const Result<void> sound = check_roll(journal, *image.file, !goes_back, count); !sound)
+      return fail(stuck(sound.error(), side_files));
+    if (const Result<void> done =
+            goes_back ? go_back(journal, *image.file) : roll_forward(journal, *image.file);
+        !done)
+      return fail(unfinished(done.error(), goes_back, side_files));
+  }
+  if (!goes_back)
     return ResumeOutcome{Resumed::finished, verb, TRY(finish(journal, *image.file, side_files))};
   TRY(side_files.remove_pending());
   return ResumeOutcome{Resumed::abandoned, verb};
@@ -197,19 +235,7 @@ Result<void> undo(io::WritableFile& undo_file, const std::string& undo_path,
   if (journal.state() == JournalState::applying)
     return fail(ErrorCode::refused,
                 "is of a change that is not finished; 'coldchain resume' goes on or goes back");
-  bool is_marked = false;
-  if (TRY(side_files.has_pending())) {
-    const Pending pending = TRY(open_pending(side_files, *image.file));
-    if (pending.journal && pending.journal->facts().change.verb != marker_verb(undo_path))
-      return fail(ErrorCode::refused,
-                  fmt::format("another change is pending: '{}' ({}); 'coldchain resume' goes on or "
-                              "goes back",
-                              to_terminal(pending.journal->facts().change.verb),
-                              side_files.pending_path()));
-    is_marked = pending.journal.has_value();
-    if (!is_marked)
-      TRY(side_files.remove_pending());
-  }
+  const bool is_marked = TRY(take_marker(journal, undo_file, *image.file, side_files));
   if (journal.state() == JournalState::undone) {
     if (is_marked)
       return side_files.remove_pending();
@@ -217,11 +243,9 @@ Result<void> undo(io::WritableFile& undo_file, const std::string& undo_path,
   }
   TRY(check_roll(journal, *image.file, false, count));
   if (!is_marked)
-    TRY(mark_undo(*image.file, side_files, undo_path));
-  TRY(journal.set_state(JournalState::undoing, {}));
-  if (const Result<void> done = roll_back(journal, *image.file); !done)
+    TRY(mark_undo(*image.file, side_files, undo_file, undo_path));
+  if (const Result<void> done = go_back(journal, *image.file); !done)
     return fail(with_context(done.error(), "is not undone yet; the same command goes on"));
-  TRY(journal.set_state(JournalState::undone, {}));
   return side_files.remove_pending();
 }
 

@@ -49,6 +49,7 @@ wire::SideHeader encode(const JournalFacts& facts, std::uint64_t count, std::uin
   header.corruptions_before = facts.change.corruptions_before;
   header.corruptions_after = facts.change.corruptions_after;
   header.keeps_undo = facts.change.keeps_undo ? 1U : 0U;
+  header.undoes = facts.change.undoes;
   header.phase_count = static_cast<std::uint32_t>(phase_count);
   static_assert(sizeof header.verb == ChangeFacts::most_verb_bytes);
   const std::size_t size = std::min(facts.change.verb.size(), sizeof header.verb);
@@ -161,6 +162,7 @@ Result<JournalHead> Journal::read_head(const io::File& file) {
   change.corruptions_before = header.corruptions_before.get();
   change.corruptions_after = header.corruptions_after.get();
   change.keeps_undo = header.keeps_undo.get() != 0;
+  change.undoes = header.undoes.get();
   head.state = static_cast<JournalState>(state.state.get());
   head.image_modified = {static_cast<std::int64_t>(state.modified_seconds.get()),
                          state.modified_nanoseconds.get()};

@@ -6,6 +6,13 @@
 
 namespace coldchain::edit {
 
+namespace {
+
+// In the name of every side file.
+constexpr const char* side_file_mark = ".coldchain-";
+
+}  // namespace
+
 Result<SideFiles> SideFiles::of(const io::FileStatus& status, const io::Location& location,
                                 const SideFolders& folders) {
   SideFiles side_files =
@@ -40,7 +47,7 @@ Result<SideFiles> SideFiles::of_device(const io::FileStatus& status,
                 fmt::format("{} is kept in memory: a side file there would not outlast a boot; "
                             "give another --state-dir",
                             state_folder));
-  return SideFiles(std::move(*folder), fmt::format("device-{:x}", status.identity.inode),
+  return SideFiles(std::move(*folder), fmt::format("device-{:x}", status.lasting_identity.inode),
                    status.owner);
 }
 
@@ -49,7 +56,7 @@ Result<std::unique_ptr<io::WritableFile>> SideFiles::open_pending() const {
 }
 
 std::string SideFiles::kept_name(unsigned number) const {
-  return name_ + ".coldchain-undo" + (number == 1 ? "" : fmt::format("-{}", number));
+  return name_ + side_file_mark + "undo" + (number == 1 ? "" : fmt::format("-{}", number));
 }
 
 Result<std::unique_ptr<io::WritableFile>> SideFiles::create_pending() const {
@@ -73,10 +80,30 @@ Result<std::string> SideFiles::keep_pending(bool stays) const {
     if (TRY(folder.has(name)))
       continue;
     TRY(folder_.move(pending_name(), folder, name));
-    TRY(folder.sync());
-    TRY(folder_.sync());
+    // With either name the file leads to the same end: where this fails, nothing is lost.
+    (void)folder.sync();
+    (void)folder_.sync();
     return folder.path_of(name);
   }
+}
+
+Result<void> SideFiles::finish_keeping() const {
+  for (const io::Folder* folder : {&folder_, undo_folder_ ? &*undo_folder_ : &folder_}) {
+    for (unsigned number = 1; TRY(folder->has(kept_name(number))); ++number) {
+      if (folder_.is_also(pending_name(), *folder, kept_name(number)))
+        return remove_pending();
+    }
+  }
+  return {};
+}
+
+Result<std::vector<SideFiles::Found>> SideFiles::find_all() const {
+  std::vector<Found> found;
+  for (const std::string& name : TRY(folder_.names())) {
+    if (name.find(side_file_mark) != std::string::npos)
+      found.push_back({name, name.starts_with(name_ + side_file_mark)});
+  }
+  return found;
 }
 
 }  // namespace coldchain::edit

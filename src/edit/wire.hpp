@@ -25,10 +25,11 @@ struct SideHeader {
   be32 verb_size;
   be32 keeps_undo;  // 0 or 1
   be32 reserved;
+  be64 undoes;
   std::byte verb[256];
 };
-static_assert(sizeof(SideHeader) == 360);
-static_assert(offsetof(SideHeader, image_device) == 16 && offsetof(SideHeader, verb) == 104);
+static_assert(sizeof(SideHeader) == 368);
+static_assert(offsetof(SideHeader, image_device) == 16 && offsetof(SideHeader, verb) == 112);
 
 struct SideState {
   be32 state;

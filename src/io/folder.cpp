@@ -3,11 +3,13 @@
 
 #include <cerrno>
 #include <cstdio>
+#include <memory>
 #include <utility>
 
 #include <coldchain/base/try.hpp>
 #include <coldchain/io/folder.hpp>
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <sys/stat.h>
@@ -25,24 +27,23 @@ Error named_error(int error, const std::string& path) {
   return result;
 }
 
-Result<Descriptor> open_if_trusted(int folder, const std::string& name, const std::string& path,
-                                   std::uint32_t owner, int access) {
+struct Opened {
+  Descriptor descriptor;
+  struct stat facts;
+};
+
+Result<Opened> open_regular(int folder, const std::string& name, const std::string& path,
+                            int access) {
   const int fd = ::openat(folder, name.c_str(), access | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
   if (fd < 0)
     return fail(errno == ELOOP ? Error{ErrorCode::refused, path + " is a symbolic link", 0}
                                : named_error(errno, path));
-  Descriptor descriptor(fd);
-  struct stat facts = {};
-  if (::fstat(fd, &facts) != 0)
+  Opened opened{Descriptor(fd), {}};
+  if (::fstat(fd, &opened.facts) != 0)
     return fail(system_error(errno, path));
-  const bool is_ours = facts.st_uid == 0 || facts.st_uid == ::geteuid() || facts.st_uid == owner;
-  if (!S_ISREG(facts.st_mode) || facts.st_nlink != 1 || !is_ours ||
-      (facts.st_mode & (S_IWGRP | S_IWOTH)) != 0)
-    return fail(ErrorCode::refused,
-                path +
-                    " cannot be trusted: it must be a regular file with one name, owned by "
-                    "root, by you or by the image's owner, that nobody else may write to");
-  return descriptor;
+  if (!S_ISREG(opened.facts.st_mode))
+    return fail(ErrorCode::refused, path + " is not a regular file");
+  return opened;
 }
 
 }  // namespace
@@ -80,17 +81,44 @@ Result<bool> Folder::is_volatile() const {
 }
 
 Result<bool> Folder::has(const std::string& name) const {
-  if (::faccessat(fd_, name.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+  struct stat facts = {};
+  if (::fstatat(fd_, name.c_str(), &facts, AT_SYMLINK_NOFOLLOW) == 0)
     return true;
   if (errno == ENOENT)
     return false;
   return fail(system_error(errno, path_of(name)));
 }
 
+Result<std::vector<std::string>> Folder::names() const {
+  // A description of its own: where it is in the folder is nobody else's business.
+  const int fd = ::openat(fd_, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  const std::unique_ptr<DIR, int (*)(DIR*)> stream(fd < 0 ? nullptr : ::fdopendir(fd), ::closedir);
+  if (!stream) {
+    const int error = errno;
+    if (fd >= 0)
+      ::close(fd);
+    return fail(system_error(error, path_));
+  }
+  std::vector<std::string> names;
+  errno = 0;
+  while (const dirent* entry = ::readdir(stream.get()))
+    names.emplace_back(entry->d_name);
+  if (errno != 0)
+    return fail(system_error(errno, path_));
+  return names;
+}
+
 bool Folder::has_file(const std::string& name, const FileIdentity& identity) const {
   struct stat facts = {};
   return ::fstatat(fd_, name.c_str(), &facts, AT_SYMLINK_NOFOLLOW) == 0 &&
          FileIdentity{facts.st_dev, facts.st_ino} == identity;
+}
+
+bool Folder::is_also(const std::string& name, const Folder& other,
+                     const std::string& other_name) const {
+  struct stat facts = {};
+  return ::fstatat(other.fd_, other_name.c_str(), &facts, AT_SYMLINK_NOFOLLOW) == 0 &&
+         has_file(name, {facts.st_dev, facts.st_ino});
 }
 
 Result<bool> Folder::is_on_file_system_of(const Folder& other) const {
@@ -111,12 +139,21 @@ Result<std::unique_ptr<WritableFile>> Folder::create(const std::string& name) co
 
 Result<std::unique_ptr<WritableFile>> Folder::open_trusted(const std::string& name,
                                                            std::uint32_t owner) const {
-  return adopt_for_writing(TRY(open_if_trusted(fd_, name, path_of(name), owner, O_RDWR)));
+  const std::string path = path_of(name);
+  Opened opened = TRY(open_regular(fd_, name, path, O_RDWR));
+  const struct stat& facts = opened.facts;
+  const bool is_ours = facts.st_uid == 0 || facts.st_uid == ::geteuid() || facts.st_uid == owner;
+  if (facts.st_nlink != 1 || !is_ours || (facts.st_mode & (S_IWGRP | S_IWOTH)) != 0)
+    return fail(ErrorCode::refused,
+                path +
+                    " cannot be trusted: it must be a regular file with one name, owned by "
+                    "root, by you or by the image's owner, that nobody else may write to");
+  return adopt_for_writing(std::move(opened.descriptor));
 }
 
-Result<std::unique_ptr<File>> Folder::read_trusted(const std::string& name,
-                                                   std::uint32_t owner) const {
-  return adopt(TRY(open_if_trusted(fd_, name, path_of(name), owner, O_RDONLY)));
+Result<std::unique_ptr<File>> Folder::read(const std::string& name) const {
+  Opened opened = TRY(open_regular(fd_, name, path_of(name), O_RDONLY));
+  return adopt(std::move(opened.descriptor));
 }
 
 Result<void> Folder::move(const std::string& from, const Folder& to_folder,

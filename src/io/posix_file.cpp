@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <filesystem>
+#include <fstream>
 #include <limits>
 #include <utility>
 
@@ -192,6 +194,45 @@ Result<bool> check_kind(int fd) {
   return S_ISBLK(facts.st_mode);
 }
 
+std::string first_line_of(const std::string& path) {
+  std::ifstream file(path);
+  std::string line;
+  std::getline(file, line);
+  return line;
+}
+
+// Of a volume its UUID, of a disk its WWID or serial number, of a loop device its file; of a
+// partition that of its disk, and which it is.
+std::string lasting_name(const std::string& device) {
+  if (const std::string partition = first_line_of(device + "/partition"); !partition.empty()) {
+    const std::string disk = lasting_name(device + "/..");
+    return disk.empty() ? "" : disk + " partition " + partition;
+  }
+  for (const char* name : {"/dm/uuid", "/md/uuid", "/wwid", "/device/wwid", "/serial",
+                           "/device/serial", "/loop/backing_file"}) {
+    if (std::string line = first_line_of(device + name); !line.empty())
+      return line;
+  }
+  return "";
+}
+
+// FNV-1a.
+std::uint64_t digest(const std::string& text) {
+  std::uint64_t hash = 0xcbf29ce484222325;
+  for (const char c : text)
+    hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
+  return hash;
+}
+
+FileIdentity lasting_identity_of_device(std::uint32_t major_number, std::uint32_t minor_number) {
+  // /sys/dev/block/M:N is a symbolic link, which ".." must not undo.
+  std::error_code error;
+  const std::filesystem::path device = std::filesystem::canonical(
+      fmt::format("/sys/dev/block/{}:{}", major_number, minor_number), error);
+  const std::string name = error ? "" : lasting_name(device);
+  return {~0ULL, name.empty() ? makedev(major_number, minor_number) : digest(name)};
+}
+
 Result<FileStatus> status_of(int fd) {
   struct statx facts = {};
   if (::statx(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_BTIME, &facts) != 0)
@@ -201,9 +242,12 @@ Result<FileStatus> status_of(int fd) {
   status.size = facts.stx_size;
   status.allocated = facts.stx_blocks * 512;
   status.identity = {makedev(facts.stx_dev_major, facts.stx_dev_minor), facts.stx_ino};
+  status.lasting_identity = status.identity;
   if (status.kind == FileKind::block_device) {
     // Two nodes of one device are one device.
     status.identity = {~0ULL, makedev(facts.stx_rdev_major, facts.stx_rdev_minor)};
+    status.lasting_identity =
+        lasting_identity_of_device(facts.stx_rdev_major, facts.stx_rdev_minor);
     TRY(read_device_facts(fd, status));
   }
   status.links = facts.stx_nlink;

@@ -288,7 +288,7 @@ TEST_CASE("resume: that fails half way says that it has written, and goes on whe
     target.file = std::make_unique<FaultyFile>(std::move(target.file), 3, never);
     const auto outcome = edit::resume(target, change.side_files(target).value(), false, count);
     REQUIRE_FALSE(outcome.has_value());
-    CHECK(outcome.error().message.find("is not finished") != std::string::npos);
+    CHECK(outcome.error().message.find("keeps what is left to do") != std::string::npos);
     CHECK(outcome.error().message.find("Nothing was written") == std::string::npos);
   }
   CHECK(change.resume(false)->resumed == Resumed::finished);
@@ -381,4 +381,156 @@ TEST_CASE("undo: an undo file of another image is refused") {
   const Result<void> done = other.undo();
   REQUIRE_FALSE(done.has_value());
   CHECK(done.error().message.find("another image") != std::string::npos);
+}
+
+TEST_CASE("resume: what has begun to go back is never taken for done or to be finished") {
+  // Interrupted between `done` and its name, then abandoned, and stopped at each call of that.
+  for (int call = 1; call < 6; ++call) {
+    CAPTURE(call);
+    const Scene change;
+    {
+      io::WritableTarget target = change.open();
+      REQUIRE(change.commit(target, {.verb = "test"}).has_value());
+    }
+    REQUIRE(::rename(change.undo_file().c_str(), change.pending().c_str()) == 0);
+    {
+      io::WritableTarget target = change.open();
+      auto faulty = std::make_unique<FaultyFile>(std::move(target.file), call, never);
+      const FaultyFile& file = *faulty;
+      target.file = std::move(faulty);
+      const auto done = edit::resume(target, change.side_files(target).value(), true, count);
+      if (!file.has_failed()) {
+        CHECK(done->resumed == Resumed::abandoned);
+        CHECK(call > 2);
+        break;
+      }
+      REQUIRE_FALSE(done.has_value());
+      CHECK(done.error().message.find("goes on going back") != std::string::npos);
+    }
+    const auto again = change.resume(false);
+    REQUIRE_MESSAGE(again.has_value(), again.error().message);
+    CHECK(again->resumed == Resumed::abandoned);
+    CHECK((read_file(change.path()) == old_content));
+    CHECK_FALSE(exists(change.pending()));
+    CHECK_FALSE(exists(change.undo_file()));
+  }
+}
+
+TEST_CASE("resume: a rename that was stopped between two names is finished") {
+  const Scene change;
+  {
+    io::WritableTarget target = change.open();
+    REQUIRE(change.commit(target, {.verb = "test"}).has_value());
+  }
+  REQUIRE(::link(change.undo_file().c_str(), change.pending().c_str()) == 0);
+  CHECK(change.resume(false)->resumed == Resumed::nothing_pending);
+  CHECK_FALSE(exists(change.pending()));
+  CHECK(change.undo().has_value());
+}
+
+namespace {
+
+// Stops an undo on the way, after the marker and the state.
+void interrupt_undo(const Scene& change, int fails_from) {
+  io::WritableTarget target = change.open();
+  target.file = std::make_unique<FaultyFile>(std::move(target.file), fails_from, never);
+  const io::Folder folder = io::Folder::open(change.folder().path()).value();
+  const auto file = folder.open_trusted("image.coldchain-undo", ::geteuid()).value();
+  REQUIRE_FALSE(
+      edit::undo(*file, change.undo_file(), target, change.side_files(target).value(), count)
+          .has_value());
+  REQUIRE(exists(change.pending()));
+}
+
+}  // namespace
+
+TEST_CASE("undo: one that was interrupted goes on wherever its file is moved to") {
+  const Scene change;
+  {
+    io::WritableTarget target = change.open();
+    REQUIRE(change.commit(target, {.verb = "test"}).has_value());
+  }
+  interrupt_undo(change, 1);
+  CHECK(change.resume(false).error().message.find("run 'coldchain undo") != std::string::npos);
+  const std::string elsewhere = change.folder() / "elsewhere";
+  REQUIRE(::rename(change.undo_file().c_str(), elsewhere.c_str()) == 0);
+  io::WritableTarget target = change.open();
+  const auto file =
+      io::Folder::open(change.folder().path())->open_trusted("elsewhere", ::geteuid()).value();
+  CHECK(edit::undo(*file, elsewhere, target, change.side_files(target).value(), count).has_value());
+  CHECK((read_file(change.path()) == old_content));
+  CHECK_FALSE(exists(change.pending()));
+}
+
+TEST_CASE("undo: of an older change does not take the marker of one under way") {
+  const Scene change;
+  {
+    io::WritableTarget target = change.open();
+    REQUIRE(change.commit(target, {.verb = "test"}).has_value());
+  }
+  REQUIRE(change.undo().has_value());
+  const std::string older = change.folder() / "older";
+  REQUIRE(::rename(change.undo_file().c_str(), older.c_str()) == 0);
+  {
+    io::WritableTarget target = change.open();
+    REQUIRE(change.commit(target, {.verb = "test"}).has_value());
+  }
+  interrupt_undo(change, 1);
+  io::WritableTarget target = change.open();
+  const auto file =
+      io::Folder::open(change.folder().path())->open_trusted("older", ::geteuid()).value();
+  CHECK_FALSE(
+      edit::undo(*file, older, target, change.side_files(target).value(), count).has_value());
+  CHECK(exists(change.pending()));
+}
+
+TEST_CASE("commit: clusters that were kept are remembered, whatever becomes of names and owners") {
+  const auto with_kept = [](Scene& change) {
+    io::WritableTarget target = change.open();
+    REQUIRE(change.commit(target, {.verb = "test", .kept_clusters = 1}).has_value());
+  };
+  const auto remembers = [](const Scene& change) {
+    const io::WritableTarget target = change.open();
+    return has_kept_clusters(*target.file, change.side_files(target).value()).value();
+  };
+  {
+    Scene gap;  // the first of two is removed
+    testing::write_file(gap.undo_file(), std::string("x"));
+    with_kept(gap);
+    REQUIRE(::unlink(gap.undo_file().c_str()) == 0);
+    CHECK(remembers(gap));
+  }
+  {
+    Scene copied;  // another file of that name
+    with_kept(copied);
+    const std::string copy = copied.folder() / "copy";
+    testing::write_file(copy, read_file(copied.path()));
+    REQUIRE(::rename(copy.c_str(), copied.path().c_str()) == 0);
+    CHECK(remembers(copied));
+  }
+  {
+    Scene moved;  // another name of that file
+    with_kept(moved);
+    const std::string other = moved.folder() / "other.coldchain-undo";
+    REQUIRE(::rename(moved.undo_file().c_str(), other.c_str()) == 0);
+    CHECK(remembers(moved));
+  }
+  {
+    Scene shared;  // that others could have written
+    with_kept(shared);
+    REQUIRE(::chmod(shared.undo_file().c_str(), 0666) == 0);
+    CHECK(remembers(shared));
+  }
+  {
+    Scene damaged;
+    with_kept(damaged);
+    testing::write_file(damaged.undo_file(), std::string(8192, 'x'));
+    CHECK(remembers(damaged));
+  }
+  {
+    Scene undone;
+    with_kept(undone);
+    REQUIRE(undone.undo().has_value());
+    CHECK_FALSE(remembers(undone));
+  }
 }

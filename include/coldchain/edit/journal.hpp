@@ -16,7 +16,7 @@ namespace coldchain::edit {
 enum class JournalState : std::uint32_t {
   applying = 1,  // the image may hold any part of the change
   done = 2,      // the image holds all of it
-  undoing = 3,   // the same as applying, on the way back
+  undoing = 3,   // the image may hold any part of it, and goes back
   undone = 4,    // the image is as it was before
 };
 
@@ -33,6 +33,8 @@ struct ChangeFacts {
   // Whether the side file is kept for an undo. Where clusters were kept it is, and stays beside the
   // image: later changes know of them by it.
   bool keeps_undo = true;
+  // In the marker of an undo under way: the undo file's inode, whatever its name is by now.
+  std::uint64_t undoes = 0;
 };
 
 struct JournalFacts {

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include <coldchain/io/folder.hpp>
 #include <coldchain/io/open.hpp>
@@ -38,13 +39,22 @@ class SideFiles {
   // Gives the pending file a name under which it is kept for an undo, and returns its path.
   // `stays` leaves it beside the pending one, whatever the folder for kept files is.
   [[nodiscard]] Result<std::string> keep_pending(bool stays) const;
+  // Where that was stopped between the new name and the old: ends it.
+  [[nodiscard]] Result<void> finish_keeping() const;
 
-  // The kept files beside the pending one, numbered from 1 on.
-  [[nodiscard]] Result<bool> has_kept(unsigned number) const {
-    return folder_.has(kept_name(number));
+  // A side file in the same folder, of whatever image and whoever made it.
+  struct Found {
+    std::string name;
+    bool is_by_name = false;  // it has the name of one of this image
+  };
+  [[nodiscard]] Result<std::vector<Found>> find_all() const;
+  [[nodiscard]] Result<std::unique_ptr<io::File>> read(const std::string& name) const {
+    return folder_.read(name);
   }
-  [[nodiscard]] Result<std::unique_ptr<io::File>> read_kept(unsigned number) const {
-    return folder_.read_trusted(kept_name(number), owner_);
+
+  // Where a person may move a pending file that leads nowhere, and it is not forgotten.
+  [[nodiscard]] std::string given_up_path() const {
+    return folder_.path_of(name_ + ".coldchain-given-up");
   }
 
  private:

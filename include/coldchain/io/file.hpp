@@ -36,6 +36,9 @@ struct FileStatus {
   std::uint64_t allocated = 0;  // bytes of storage: st_blocks * 512; 0 for a block device
   std::uint32_t sector_size = 512;
   FileIdentity identity;
+  // The same, and the same after the next boot. Of a block device made of the name that the system
+  // or its maker gave it; of its number, where it has none.
+  FileIdentity lasting_identity;
   std::uint32_t links = 1;  // names of a regular file
   std::uint32_t mode = 0;   // permission bits
   std::uint32_t owner = 0;

@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include <coldchain/io/file.hpp>
 
@@ -26,6 +27,10 @@ class Folder {
   [[nodiscard]] Result<bool> is_volatile() const;
 
   [[nodiscard]] Result<bool> has(const std::string& name) const;
+  [[nodiscard]] Result<std::vector<std::string>> names() const;
+  // Whether two names are of one file; not, where one of them is missing.
+  [[nodiscard]] bool is_also(const std::string& name, const Folder& other,
+                             const std::string& other_name) const;
   [[nodiscard]] bool has_file(const std::string& name, const FileIdentity& identity) const;
   [[nodiscard]] Result<bool> is_on_file_system_of(const Folder& other) const;
 
@@ -36,9 +41,8 @@ class Folder {
   // link, of `owner`, root or the caller, which others may not write to; else `refused`.
   [[nodiscard]] Result<std::unique_ptr<WritableFile>> open_trusted(const std::string& name,
                                                                    std::uint32_t owner) const;
-  // The same for those who only look.
-  [[nodiscard]] Result<std::unique_ptr<File>> read_trusted(const std::string& name,
-                                                           std::uint32_t owner) const;
+  // A regular file that anybody may have put here, for those who only look.
+  [[nodiscard]] Result<std::unique_ptr<File>> read(const std::string& name) const;
 
   // Never replaces a file: `refused` if there is one named `to`. Both lie on one file system.
   [[nodiscard]] Result<void> move(const std::string& from, const Folder& to_folder,
