@@ -107,6 +107,33 @@ TEST_CASE("oracle: a damaged qcow2 on a block device is repaired in place, and a
   CHECK(read_file(device.path()) == before);
 }
 
+TEST_CASE("oracle: what a repair of a device has kept is known under another number, too") {
+  if (!testing::have_oracles())
+    return;
+  const TempFolder folder;
+  const std::string damaged = to_string(testing::damage("l2-entry-past-end").image());
+  testing::write_file(folder / "device", damaged);
+  testing::write_file(folder / "other", std::string(1 << 20, '\0'));
+  std::filesystem::create_directory(folder / "state");
+  std::string first;
+  {
+    const LoopDevice device(folder / "device");
+    if (device.path().empty()) {
+      MESSAGE("skipped: no loop device is to be had here");
+      return;
+    }
+    first = device.path();
+    CHECK(run_coldchain({"repair", "-q", "--state-dir", folder / "state", first}).status == 3);
+  }
+  const LoopDevice other(folder / "other");
+  const LoopDevice again(folder / "device");
+  if (again.path() == first)
+    return;  // somebody else took a device meanwhile
+  CHECK(
+      run_coldchain({"repair", "-r", "leaks", "-q", "--state-dir", folder / "state", again.path()})
+          .status == 3);
+}
+
 TEST_CASE(
     "oracle: a device too small for what a repair must add is refused, with the size needed") {
   if (!testing::have_oracles())
