@@ -144,6 +144,29 @@ std::string to_terminal_lines(std::string_view text) {
   }
 }
 
+std::string to_shell_word(std::string_view bytes) {
+  constexpr std::string_view harmless = "+,-./:=@_%^";
+  const auto is_harmless = [&](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+           harmless.find(c) != std::string_view::npos;
+  };
+  if (!bytes.empty() && std::all_of(bytes.begin(), bytes.end(), is_harmless))
+    return std::string(bytes);
+  const bool is_plain = to_terminal(bytes) == bytes;
+  std::string word = is_plain ? "'" : "$'";
+  for (const char c : bytes) {
+    if (is_plain)
+      word += c == '\'' ? std::string("'\\''") : std::string(1, c);
+    else if (c == '\'' || c == '\\')
+      word += {'\\', c};
+    else if (c >= ' ' && c <= '~')
+      word += c;
+    else
+      word += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+  }
+  return word + "'";
+}
+
 bool is_valid_utf8(std::string_view bytes) {
   while (!bytes.empty()) {
     const Decoded decoded = decode_one(bytes);

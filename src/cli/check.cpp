@@ -325,7 +325,7 @@ Result<ExitStatus> run_verb(const CheckVerbOptions& options, World& world) {
   const bool is_one = options.images.size() == 1 && names == options.images;
   if (!is_one)
     return run_many(options, names, checker, worst, world);
-  warn_of_pending(names.front(), world);
+  warn_of_pending(options.common, names.front(), world);
   const std::vector<CheckedImage> layers = checker.look_at(names.front(), world.workers());
   if (options.common.output == "sarif" || options.common.output == "junit") {
     TRY(tell_for_ci(options, layers, world));

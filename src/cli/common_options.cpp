@@ -81,11 +81,19 @@ Result<OpenedTree> open_tree(const CommonOptions& options, const std::string& im
   return tree;
 }
 
-void warn_of_pending(const std::string& image, World& world) {
-  if (world.exists(image + edit::pending_suffix))
+void warn_of_pending(const CommonOptions& options, const std::string& image, World& world) {
+  const auto has_pending = [&]() -> Result<bool> {
+    const auto files = TRY(world.files(policy_of(options)));
+    const auto file = TRY(files->open(image));
+    const io::Location location = TRY(files->locate(image));
+    const auto side_files = TRY(edit::SideFiles::of(file->status(), location, {}));
+    return side_files.has_pending();
+  };
+  // Who only looks is not stopped by what cannot be looked at.
+  if (has_pending().value_or(false))
     world.complain({ErrorCode::refused,
                     fmt::format("a change of {} was interrupted; 'coldchain resume {}' finishes it",
-                                to_terminal(image), to_terminal(image)),
+                                to_terminal(image), to_shell_word(image)),
                     0});
 }
 

@@ -50,6 +50,6 @@ struct OpenedTree {
                                            bool for_check = false);
 
 // Tells that a change of the image was interrupted: what is looked at is neither old nor new.
-void warn_of_pending(const std::string& image, World& world);
+void warn_of_pending(const CommonOptions& options, const std::string& image, World& world);
 
 }  // namespace coldchain::cli

@@ -130,9 +130,10 @@ class RepairRun {
     const edit::SideFiles side_files =
         TRY(edit::SideFiles::of(image.status(), location, request_.folders));
     if (TRY(side_files.has_pending()))
-      return fail(ErrorCode::refused,
-                  fmt::format("a change is pending ({}): 'coldchain resume {}' first",
-                              to_terminal(side_files.pending_path()), to_terminal(request_.image)));
+      return fail(
+          ErrorCode::refused,
+          fmt::format("a change is pending ({}): 'coldchain resume {}' first",
+                      to_terminal(side_files.pending_path()), to_shell_word(request_.image)));
     edit::Transaction transaction(image);
     const ops::Repair repair = TRY(make_plan(transaction, tree, side_files, image));
     const report::RepairFacts facts = facts_of(repair, transaction);
@@ -181,7 +182,7 @@ class RepairRun {
       world_.err(
           fmt::format("coldchain: the former bytes are kept; to put them back: coldchain "
                       "undo {} {}\n",
-                      to_terminal(facts.undo_file), to_terminal(request_.image)));
+                      to_shell_word(facts.undo_file), to_shell_word(request_.image)));
     return status;
   }
 

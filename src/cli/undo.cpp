@@ -37,9 +37,9 @@ Result<std::unique_ptr<io::WritableFile>> open_undo_file(const std::string& path
 Result<ExitStatus> undo(const UndoOptions& options, ChangeTarget& target, World& world) {
   const std::unique_ptr<io::WritableFile> file =
       TRY(open_undo_file(options.undo_file, target.image.file->status().owner));
-  // The marker of an undo under way must mean the same file from wherever it is run again.
+  // It is told to people, wherever they are by then.
   std::error_code ignored;
-  const std::string path = std::filesystem::absolute(options.undo_file, ignored).lexically_normal();
+  const std::string path = std::filesystem::absolute(options.undo_file, ignored);
   if (const Result<void> done =
           edit::undo(*file, path, target.image, target.side_files, count_corruptions);
       !done)

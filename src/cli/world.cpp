@@ -49,10 +49,6 @@ class RealWorld final : public World {
     std::error_code ignored;
     return std::filesystem::is_directory(path, ignored);
   }
-  [[nodiscard]] bool exists(const std::string& path) const override {
-    std::error_code ignored;
-    return std::filesystem::exists(path, ignored);
-  }
   [[nodiscard]] Result<std::unique_ptr<io::FileSource>> files(
       const io::OpenPolicy& policy) const override {
     return io::system_files(policy);

@@ -26,7 +26,6 @@ class World {
   [[nodiscard]] virtual bool out_is_terminal() const = 0;
   [[nodiscard]] virtual std::string environment(const std::string& name) const = 0;
   [[nodiscard]] virtual bool is_directory(const std::string& path) const = 0;
-  [[nodiscard]] virtual bool exists(const std::string& path) const = 0;
   [[nodiscard]] virtual Result<std::unique_ptr<io::FileSource>> files(
       const io::OpenPolicy& policy) const = 0;
   [[nodiscard]] virtual unsigned workers() const = 0;

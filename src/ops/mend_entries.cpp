@@ -156,17 +156,21 @@ class EntryMender {
     if (!m_.header().has_extended_l2())
       return set(entry, has_zeros ? qcow2::zero_flag : 0, Mending::read_as_zeros, entry.guest);
     TRY(set(entry, 0, Mending::read_as_zeros, entry.guest));
-    return set_bitmap(entry, all_subclusters << 32, entry.guest);
+    return set_bitmap(entry, all_subclusters << 32, Mending::read_as_zeros,
+                      entry.raw == 0 ? entry.guest : GuestRange{});
   }
 
-  Result<void> set_bitmap(const Entry& entry, std::uint64_t bitmap, GuestRange lost) {
+  Result<void> set_bitmap(const Entry& entry, std::uint64_t bitmap, Mending mending,
+                          GuestRange lost) {
     Entry second = entry;
     second.at = entry.at + sizeof(be64);
     second.raw = TRY(m_.entry_at(second.at));
-    return set(second, bitmap, Mending::clear_subcluster_bits, lost);
+    return set(second, bitmap, mending, lost);
   }
 
-  Result<void> clear_subclusters(const Entry& entry) { return set_bitmap(entry, 0, {}); }
+  Result<void> clear_subclusters(const Entry& entry) {
+    return set_bitmap(entry, 0, Mending::clear_subcluster_bits, {});
+  }
 
   // With a cluster behind it, data is kept rather than zeros; without one there is no data.
   Result<void> mend_subclusters(const Entry& entry) {
@@ -174,7 +178,8 @@ class EntryMender {
     const bool has_cluster = (entry.raw & qcow2::offset_mask) != 0;
     const std::uint64_t allocated = has_cluster ? bitmap.allocated() : 0;
     const std::uint64_t zero = bitmap.zero() & ~allocated;
-    return set_bitmap(entry, zero << 32 | allocated, entry.guest);
+    return set_bitmap(entry, zero << 32 | allocated, Mending::clear_subcluster_bits,
+                      has_cluster ? GuestRange{} : entry.guest);
   }
 
   // Where these lie, the header says itself.

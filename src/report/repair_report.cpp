@@ -31,6 +31,33 @@ std::string action_line(const Action& action) {
   return line + "\n";
 }
 
+// What the actions of a plan do not say by themselves.
+std::string consequences(const ops::Repair& repair) {
+  constexpr std::size_t most_ranges = 1000;
+  std::string out;
+  std::size_t ranges = 0;
+  for (const Action& action : repair.actions) {
+    if (action.lost.empty() || ++ranges > most_ranges)
+      continue;
+    out += fmt::format("lost for good: guest {:#x}-{:#x} ({}, {} {})\n", action.lost.begin.value,
+                       action.lost.end.value, to_string(action.mending),
+                       to_string(action.structure), action.index);
+  }
+  if (ranges > most_ranges)
+    out += fmt::format("lost for good: {} more ranges; the plan of --dry-run has them all\n",
+                       ranges - most_ranges);
+  if (repair.kept_clusters != 0)
+    out += fmt::format("{} clusters keep their refcount: {}\n", repair.kept_clusters,
+                       repair.after.failure
+                           ? "not every reference could be counted"
+                           : "they may hold lost data. 'coldchain repair --rebuild-mapping "
+                             "--dry-run' looks for the tables that describe them; "
+                             "'--free-orphans' gives them up");
+  for (const std::string& proposal : repair.proposals)
+    out += fmt::format("a lost table that cannot be placed: {}\n", proposal);
+  return out;
+}
+
 std::uint64_t decrease(std::uint64_t before, std::uint64_t after) {
   return before > after ? before - after : 0;
 }
@@ -71,7 +98,7 @@ std::string repair_text(const CheckedImage& after) {
 Result<void> write_repair_plan(const RepairFacts& facts, const Sink& sink) {
   const ops::Repair& repair = *facts.repair;
   if (repair.actions.empty())
-    return sink("Nothing would be changed.\n" + repair_warnings(repair));
+    return sink("Nothing would be changed.\n" + consequences(repair));
   std::string out;
   for (const Action& action : repair.actions) {
     out += action_line(action);
@@ -80,7 +107,7 @@ Result<void> write_repair_plan(const RepairFacts& facts, const Sink& sink) {
   }
   if (repair.omitted_actions != 0)
     out += fmt::format("{} more changes are counted, but not told\n", repair.omitted_actions);
-  out += repair_warnings(repair);
+  out += consequences(repair);
   out += fmt::format("\n{} bytes would be changed", facts.changed_bytes);
   if (facts.size_after != facts.size_before)
     out += fmt::format(", and the file would grow from {} to {} bytes", facts.size_before,
@@ -90,27 +117,16 @@ Result<void> write_repair_plan(const RepairFacts& facts, const Sink& sink) {
 }
 
 std::string repair_warnings(const ops::Repair& repair) {
-  constexpr std::size_t most_ranges = 1000;
   std::string out;
-  std::size_t ranges = 0;
   for (const Action& action : repair.actions) {
-    if (action.lost.empty() || ++ranges > most_ranges)
-      continue;
-    out += fmt::format("lost for good: guest {:#x}-{:#x} ({}, {} {})\n", action.lost.begin.value,
-                       action.lost.end.value, to_string(action.mending),
-                       to_string(action.structure), action.index);
+    const bool is_notable =
+        action.mending == Mending::link_l2_table || action.mending == Mending::give_up_bitmaps ||
+        action.mending == Mending::mark_bitmap_dirty ||
+        (action.mending == Mending::write_snapshot_table && !action.detail.empty());
+    if (is_notable)
+      out += action_line(action);
   }
-  if (ranges > most_ranges)
-    out += fmt::format("lost for good: {} more ranges; the plan of --dry-run has them all\n",
-                       ranges - most_ranges);
-  if (repair.kept_clusters != 0)
-    out += fmt::format(
-        "{} clusters keep their refcount: they may hold lost data. '--rebuild-mapping' looks for "
-        "the tables that describe them; '--free-orphans' gives them up\n",
-        repair.kept_clusters);
-  for (const std::string& proposal : repair.proposals)
-    out += fmt::format("a lost table that cannot be placed: {}\n", proposal);
-  return out;
+  return out + consequences(repair);
 }
 
 void write_repair_member(JsonWriter& json, const RepairFacts& facts) {

@@ -32,6 +32,15 @@ TEST_CASE("to_terminal: no control character and no bad byte reaches the termina
   CHECK(to_terminal("\xe2\x80\xae") == "\\xe2\\x80\\xae");
 }
 
+TEST_CASE("to_shell_word: what is pasted names the same bytes") {
+  CHECK(to_shell_word("/a/disk.qcow2") == "/a/disk.qcow2");
+  CHECK(to_shell_word("").size() == 2);
+  CHECK(to_shell_word("a b") == "'a b'");
+  CHECK(to_shell_word("it's") == "'it'\\''s'");
+  CHECK(to_shell_word("\xc3\xa9") == "'\xc3\xa9'");
+  CHECK(to_shell_word("a\x1b'\\\xff") == "$'a\\x1b\\'\\\\\\xff'");
+}
+
 TEST_CASE("is_valid_utf8: refuses overlong forms, surrogates and cut sequences") {
   CHECK(is_valid_utf8("plain \xe2\x94\x94"));
   CHECK_FALSE(is_valid_utf8("\xc0\x80"));

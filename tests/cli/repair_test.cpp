@@ -200,6 +200,8 @@ TEST_CASE(
     const Ran ran = scene.run({verb, "a"});
     CHECK(ran.err.find("coldchain resume a") != std::string::npos);
   }
+  std::filesystem::create_symlink("a", scene.folder() / "link");
+  CHECK(scene.run({"check", "link"}).err.find("coldchain resume link") != std::string::npos);
   CHECK(scene.run({"check", "-r", "all", "--dry-run", "a"}).status == 1);
   CHECK(scene.run({"check", "-r", "all", "a"}).status == 0);
   CHECK_FALSE(scene.has("a.coldchain-pending"));
@@ -233,6 +235,28 @@ TEST_CASE("repair: --link links a lost L2 table where it is told to, and nothing
   CHECK(repair({"--link", std::to_string(first) + "=0", "--link", std::to_string(second) + "=1"})
             .status == 0);
   CHECK((read_file(folder / "a") == to_string(sound)));
+}
+
+TEST_CASE("repair: what was linked or given up is told, however quiet") {
+  const TempFolder folder;
+  testing::ImageOptions options;
+  options.size = 1 << 20;
+  testing::Patient patient(testing::ImageBuilder(options).data(0, 'a').build().flat());
+  patient.set(patient.l1_entry(), 0);
+  testing::write_file(folder / "a", patient.bytes());
+  const Ran linked = run_coldchain_in(folder.path(), {"repair", "-q", "--rebuild-mapping", "a"});
+  CHECK(linked.status == 0);
+  CHECK(linked.err.find("link L2 table: L1 table 0") != std::string::npos);
+  const Scene bitmaps("bitmap-directory-behind-every-offset");
+  CHECK(bitmaps.run({"repair", "-q", "a"}).err.find("give up bitmaps") != std::string::npos);
+}
+
+TEST_CASE("repair: the command that undoes it can be pasted") {
+  const Scene scene("refcount-zero");
+  std::filesystem::rename(scene.path(), scene.folder() / "a b");
+  const Ran ran = scene.run({"repair", "a b"});
+  CHECK(ran.err.find("coldchain undo '" + scene.path() + " b.coldchain-undo' 'a b'\n") !=
+        std::string::npos);
 }
 
 TEST_CASE("repair: side files lie beside the file that symbolic links lead to") {

@@ -39,10 +39,6 @@ class FakeWorld final : public cli::World {
     std::error_code ignored;
     return std::filesystem::is_directory(path, ignored);
   }
-  [[nodiscard]] bool exists(const std::string& path) const override {
-    std::error_code ignored;
-    return std::filesystem::exists(path, ignored);
-  }
   [[nodiscard]] Result<std::unique_ptr<io::FileSource>> files(
       const io::OpenPolicy& policy) const override {
     if (!memory.empty())

@@ -19,6 +19,9 @@ namespace coldchain {
 // The same, but lines stay lines.
 [[nodiscard]] std::string to_terminal_lines(std::string_view text);
 
+// One word of a command that a person can paste into a shell, and that a terminal may be given.
+[[nodiscard]] std::string to_shell_word(std::string_view bytes);
+
 [[nodiscard]] bool is_valid_utf8(std::string_view bytes);
 
 [[nodiscard]] std::string to_hex(std::string_view bytes);

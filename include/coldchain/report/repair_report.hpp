@@ -32,7 +32,8 @@ struct RepairFacts {
 // The plan: every action, what is lost, what is kept.
 [[nodiscard]] Result<void> write_repair_plan(const RepairFacts& facts, const Sink& sink);
 
-// What an owner must know, however little else is told: lost ranges, kept clusters, proposals.
+// What an owner must know, however little else is told: lost ranges, what was given up or
+// linked, kept clusters, proposals.
 [[nodiscard]] std::string repair_warnings(const ops::Repair& repair);
 
 // The member "repair" of the JSON.
