@@ -87,6 +87,16 @@ bool is_valid(const wire::SideState& state) {
          state.state.get() <= static_cast<std::uint32_t>(JournalState::undone);
 }
 
+// Hostile ones cost no more than what they take on the storage; compressed storage is a little
+// more.
+Result<void> check_is_written(const io::File& file) {
+  constexpr std::uint64_t always = 64ULL << 20;
+  const io::FileStatus& status = file.status();
+  if (status.kind == io::FileKind::regular && status.size > std::max(always, 16 * status.allocated))
+    return fail(ErrorCode::corrupt, "is a damaged side file: nearly all of it is a hole");
+  return {};
+}
+
 }  // namespace
 
 Result<Journal> Journal::create(io::WritableFile& file, const Transaction& transaction,
@@ -170,6 +180,7 @@ Result<JournalHead> Journal::read_head(const io::File& file) {
 }
 
 Result<Journal> Journal::open(io::WritableFile& file) {
+  TRY(check_is_written(file));
   Journal journal(file);
   journal.head_ = TRY(read_head(file));
   const wire::SideHeader header = TRY(read_header(file));

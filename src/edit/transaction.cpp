@@ -71,6 +71,13 @@ Result<void> Transaction::stage(Phase phase, HostOffset offset, ByteView bytes) 
     const Places set_later = set_after(static_cast<std::size_t>(phase), index);
     const Sector* former = view_.find(index);
     Sector result = former != nullptr ? *former : TRY(sector_at(index, 0));
+    // What nobody has changed and does not change needs no memory.
+    if (former == nullptr && std::equal(bytes.begin() + static_cast<std::ptrdiff_t>(done),
+                                        bytes.begin() + static_cast<std::ptrdiff_t>(done + count),
+                                        result.begin() + static_cast<std::ptrdiff_t>(in_sector))) {
+      done += count;
+      continue;
+    }
     Patch& patch = patches[index];
     for (std::size_t i = in_sector; i < in_sector + count; ++i) {
       patch.bytes[i] = bytes[done + i - in_sector];

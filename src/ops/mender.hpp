@@ -4,6 +4,8 @@
 // image is checked again, so that each step sees what the former ones have left.
 #pragma once
 
+#include "occupancy.hpp"
+
 #include <optional>
 #include <unordered_set>
 
@@ -86,15 +88,15 @@ class Mender {
 
  private:
   [[nodiscard]] Result<std::uint64_t> find_room(std::uint64_t first, std::uint64_t count) const;
-  template <class Visit>
-  void for_each_owner(std::uint64_t cluster, Visit&& visit) const;
+  // Whether nothing but the structures there refers to the cluster.
+  [[nodiscard]] bool holds_metadata_alone(std::uint64_t cluster) const;
 
-  // For each owner of the last check, how far those up to it reach.
-  std::vector<std::uint64_t> reach_;
+  Occupancy occupancy_;  // as of the last check
   // Clusters with more references than their refcounts can count.
   std::unordered_set<std::uint64_t> overflown_;
   std::uint64_t fresh_from_ = ~std::uint64_t{0};
   std::uint64_t next_fresh_ = 0;
+  std::uint64_t appended_bytes_ = 0;
 };
 
 // The steps, in the order in which they are repeated until nothing is left to do.

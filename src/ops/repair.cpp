@@ -194,10 +194,7 @@ Result<void> Mender::check_again() {
   if (data_file != nullptr)
     image->attach_data_file(*data_file);
   checked.emplace(TRY(check::check(*image, {.deep = false, .workers = options.workers})));
-  std::uint64_t reach = 0;
-  reach_.clear();
-  for (const check::Owner& owner : checked->owners)
-    reach_.push_back(reach = std::max(reach, owner.first + owner.count));
+  occupancy_ = Occupancy(checked->owners);
   overflown_.clear();
   for (const Finding& finding : checked->findings.runs()) {
     if (finding.code == Code::refcount_overflow)
@@ -236,6 +233,16 @@ bool Mender::can_append() const {
 }
 
 Result<HostOffset> Mender::append_clusters(std::uint64_t count) {
+  // No sound image needs many times the metadata that its storage has room for.
+  constexpr std::uint64_t always = 64ULL << 20;
+  const io::FileStatus& status = view().status();
+  appended_bytes_ += count * cluster_size();
+  if (status.kind == io::FileKind::regular && status.allocated != 0 &&
+      appended_bytes_ > std::max(always, 16 * status.allocated))
+    return fail(ErrorCode::refused,
+                fmt::format("the repair would add more than {} bytes of metadata to a file that "
+                            "uses {}: no sound image has so much; restore it from a copy",
+                            appended_bytes_, status.allocated));
   const std::uint64_t first = TRY(find_room(next_fresh_cluster(), count));
   const auto end = checked_mul(first + count, cluster_size());
   if (!end || *end >= 1ULL << 56)
@@ -287,59 +294,32 @@ void Mender::add(Action action) {
   }
 }
 
-template <class Visit>
-void Mender::for_each_owner(std::uint64_t cluster, Visit&& visit) const {
-  const std::vector<check::Owner>& owners = checked->owners;  // by their first cluster
-  auto owner = std::upper_bound(
-      owners.begin(), owners.end(), cluster,
-      [](std::uint64_t value, const check::Owner& other) { return value < other.first; });
-  while (owner != owners.begin() &&
-         reach_[static_cast<std::size_t>(owner - owners.begin()) - 1] > cluster) {
-    --owner;
-    if (cluster - owner->first < owner->count)
-      visit(*owner);
-  }
-}
-
 bool Mender::is_other_metadata(std::uint64_t cluster, Structure beside) const {
-  bool is_other = false;
-  for_each_owner(cluster, [&](const check::Owner& owner) {
-    is_other = is_other || (owner.structure != beside && owner.structure != Structure::l2_table &&
-                            owner.structure != Structure::snapshot_l2_table);
-  });
-  return is_other;
+  Occupants others = occupancy_.at(cluster);
+  for (const Structure structure : {beside, Structure::l2_table, Structure::snapshot_l2_table})
+    others.structures.reset(static_cast<std::size_t>(structure));
+  return others.structures.any();
 }
 
 bool Mender::is_l2_table(std::uint64_t cluster) const {
-  bool is_table = false;
-  for_each_owner(cluster, [&](const check::Owner& owner) {
-    is_table = is_table || owner.structure == Structure::l2_table ||
-               owner.structure == Structure::snapshot_l2_table;
-  });
-  return is_table;
+  const Occupants& there = occupancy_.at(cluster);
+  return there.has(Structure::l2_table) || there.has(Structure::snapshot_l2_table);
+}
+
+bool Mender::holds_metadata_alone(std::uint64_t cluster) const {
+  return references(cluster) == occupancy_.at(cluster).times && !overflown_.contains(cluster);
 }
 
 bool Mender::is_of_one(std::uint64_t cluster) const {
-  std::uint64_t owners = 0;
-  std::uint64_t times = 0;
-  for_each_owner(cluster, [&](const check::Owner& owner) {
-    ++owners;
-    times += owner.times;
-  });
-  return owners == 1 && references(cluster) == times && !overflown_.contains(cluster);
+  return occupancy_.at(cluster).owners == 1 && holds_metadata_alone(cluster);
 }
 
 bool Mender::is_of_mappings(std::uint64_t cluster) const {
-  std::uint64_t times = 0;
-  bool is_mapping = true;
-  for_each_owner(cluster, [&](const check::Owner& owner) {
-    times += owner.times;
-    is_mapping = is_mapping && (owner.structure == Structure::l1_table ||
-                                owner.structure == Structure::l2_table ||
-                                owner.structure == Structure::snapshot_l1_table ||
-                                owner.structure == Structure::snapshot_l2_table);
-  });
-  return is_mapping && references(cluster) == times && !overflown_.contains(cluster);
+  Occupants others = occupancy_.at(cluster);
+  for (const Structure structure : {Structure::l1_table, Structure::l2_table,
+                                    Structure::snapshot_l1_table, Structure::snapshot_l2_table})
+    others.structures.reset(static_cast<std::size_t>(structure));
+  return others.structures.none() && holds_metadata_alone(cluster);
 }
 
 Result<Condition> condition_of(const io::File& file) {

@@ -5,6 +5,7 @@
 #include "guest_reads.hpp"
 #include "temp_folder.hpp"
 
+#include <filesystem>
 #include <set>
 
 #include <coldchain/edit/journal.hpp>
@@ -401,6 +402,24 @@ TEST_CASE("repair: findings that are too many to be kept free nothing") {
   CHECK(repair.before.findings.omitted() > 0);
   CHECK(count(repair, Mending::free_cluster) == 0);
   CHECK(transaction.is_empty());
+}
+
+TEST_CASE("repair: a small file that asks for much metadata is refused, not obeyed") {
+  // 8,192 clusters, each in the range of another refcount block: 512 MiB of blocks.
+  ImageOptions options;
+  options.refcount_order = 6;
+  options.size = 8192ULL << 16;
+  ImageBuilder builder(options);
+  for (std::uint64_t i = 0; i < 8192; ++i)
+    builder.raw_entry(i, (i + 1) << 29 | qcow2::copied_flag);
+  const testing::TempFolder folder;
+  builder.build().write_to(folder / "a");
+  std::filesystem::resize_file(folder / "a", 8194ULL << 29);
+  const auto file = io::system_files({}).value()->open(folder / "a").value();
+  edit::Transaction transaction(*file);
+  const Result<Repair> repair = plan_repair(transaction, nullptr, {.tier = RepairTier::all});
+  REQUIRE_FALSE(repair.has_value());
+  CHECK(repair.error().message.find("no sound image has so much") != std::string::npos);
 }
 
 TEST_CASE("repair: what is appended never comes to lie where a reference points") {
