@@ -233,7 +233,7 @@ class MappingWalk {
       }
       for (; told < scan.findings.runs().size(); ++told)
         survey_.result.findings.add(scan.findings.runs()[told]);
-      survey_.result.findings.omit(scan.findings.omitted());
+      survey_.result.findings.omit_all(scan.findings);
       decompress(scan.compressed_entries, reference);
       scan.claims = {};
       scan.compressed_entries = {};

@@ -54,8 +54,9 @@ TableFinder::Tally TableFinder::tally(const std::vector<be64>& words, std::size_
       continue;
     if (!could_be_entry(raw))
       ++tally.wrong;
-    else if (qcow2::L2Entry(raw).host_offset().value != 0)
-      ++tally.naming;
+    else if (qcow2::L2Entry(raw).host_offset().value != 0 ||
+             (has_data_file_ && qcow2::L2Entry(raw).is_copied()))
+      ++tally.naming;  // the first cluster of a data file lies at 0
   }
   return tally;
 }

@@ -89,6 +89,7 @@ void FindingList::add(Finding finding) {
     return;
   }
   worst_ = std::max(worst_, row(finding.code).severity);
+  codes_.set(static_cast<std::size_t>(finding.code));
   if (runs_.size() < most_runs_)
     runs_.push_back(std::move(finding));
   else
@@ -98,8 +99,13 @@ void FindingList::add(Finding finding) {
 void FindingList::add_all(const FindingList& other) {
   for (const Finding& finding : other.runs_)
     add(finding);
+  omit_all(other);
+}
+
+void FindingList::omit_all(const FindingList& other) {
   omitted_ += other.omitted_;
   worst_ = std::max(worst_, other.worst_);
+  codes_ |= other.codes_;
 }
 
 }  // namespace coldchain::finding

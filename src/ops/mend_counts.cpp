@@ -34,62 +34,41 @@ class TableMender {
     table_.resize(mender.header().refcount_table_clusters * mender.cluster_size() / sizeof(be64));
   }
 
-  Result<bool> mend() {
-    if (!m_.can_append())
-      return false;
-    find_bad_blocks();
-    const bool is_table_bad = table_is_bad();
-    if (is_table_bad) {
-      // Nothing that it says can be believed.
-      std::fill(table_.begin(), table_.end(), 0);
-      bad_.clear();
+  // References that cannot be right go; nothing takes their place yet.
+  Result<bool> drop_bad() {
+    bool has_changed = false;
+    for (std::uint64_t i = 0; !m_.table_is_bad() && i < table_.size(); ++i) {
+      if (table_[i] == 0 || m_.is_sound_block(table_[i]))
+        continue;
+      m_.dropped_blocks.insert(i);
+      has_changed = true;
+      TRY(m_.set_entry(Phase::link, entry_at(i), 0));
     }
-    for (const std::uint64_t index : bad_)
-      table_[index] = 0;
+    return has_changed;
+  }
+
+  Result<bool> mend() {
+    const bool is_table_bad = m_.table_is_bad();
+    // Nothing that it says can be believed.
+    if (is_table_bad)
+      std::fill(table_.begin(), table_.end(), 0);
     find_missing_blocks();
-    if (!is_table_bad && missing_.empty() && bad_.empty())
+    if (!is_table_bad && missing_.empty())
       return false;
-    if (is_table_bad || (!missing_.empty() && *missing_.rbegin() >= table_.size()))
+    const bool needs_table =
+        is_table_bad || (!missing_.empty() && *missing_.rbegin() >= table_.size());
+    if (!m_.can_append(missing_.size() + (needs_table ? table_clusters() : 0)))
+      return false;
+    if (needs_table)
       TRY(new_table());
     for (const std::uint64_t index : missing_)
       TRY(new_block(index));
-    // What counts nothing needs no block: the reference goes.
-    for (const std::uint64_t index : bad_) {
-      if (!missing_.contains(index))
-        TRY(m_.set_entry(Phase::link, entry_at(index), 0));
-    }
     return true;
   }
 
  private:
   [[nodiscard]] HostOffset entry_at(std::uint64_t index) const {
     return table_at_ + index * sizeof(be64);
-  }
-
-  [[nodiscard]] bool is_in_file(std::uint64_t offset) const { return offset < m_.view().size(); }
-
-  void find_bad_blocks() {
-    for (std::uint64_t i = 0; i < table_.size(); ++i) {
-      const std::uint64_t raw = table_[i];
-      const std::uint64_t offset = raw & refcount_block_mask;
-      if (raw == 0)
-        continue;
-      if (raw != offset || !is_aligned(offset, m_.cluster_size()) || !is_in_file(offset) ||
-          !m_.is_of_one(m_.cluster_of(offset)))
-        bad_.insert(i);
-    }
-  }
-
-  [[nodiscard]] bool table_is_bad() const {
-    const qcow2::Header& header = m_.header();
-    const std::uint64_t first = m_.cluster_of(header.refcount_table_offset);
-    if (header.refcount_table_clusters == 0 || header.refcount_table_offset == 0)
-      return true;
-    for (std::uint64_t i = 0; i < header.refcount_table_clusters; ++i) {
-      if (!is_in_file((first + i) * m_.cluster_size()) || !m_.is_of_one(first + i))
-        return true;
-    }
-    return false;
   }
 
   // Each cluster that is referred to needs a block, and so do the clusters of new blocks.
@@ -103,7 +82,7 @@ class TableMender {
       cluster = claims.next_used((index + 1) * per_block);
     }
     // Where a block is lost, unreferenced data is to keep its count until it is judged.
-    for (const std::uint64_t index : bad_) {
+    for (const std::uint64_t index : m_.dropped_blocks) {
       if (m_.checked->file_clusters > index * per_block)
         need(index);
     }
@@ -124,26 +103,30 @@ class TableMender {
       missing_.insert(index);
   }
 
-  Result<void> new_table() {
-    const std::uint64_t old_clusters = m_.header().refcount_table_clusters;
+  // Room for all that is there, and for the table and the new blocks themselves.
+  [[nodiscard]] std::uint64_t table_clusters() const {
     const std::uint64_t first = m_.next_fresh_cluster();
-    const std::uint64_t per_block = m_.clusters_per_block();
-    // Room for all that is there, and for the table and the new blocks themselves.
     std::uint64_t clusters = 1;
     const auto needed_clusters = [&] {
       const std::uint64_t end = first + clusters + missing_.size() + 2;
       const std::uint64_t entries =
-          std::max<std::uint64_t>(divide_up(end, per_block) + 1, table_.size());
+          std::max<std::uint64_t>(divide_up(end, m_.clusters_per_block()) + 1, table_.size());
       return divide_up(entries * sizeof(be64), m_.cluster_size());
     };
     while (clusters < needed_clusters())
       clusters *= 2;
+    return clusters;
+  }
+
+  Result<void> new_table() {
+    const std::uint64_t old_clusters = m_.header().refcount_table_clusters;
+    const std::uint64_t clusters = table_clusters();
     const std::uint64_t bytes = clusters * m_.cluster_size();
     if (bytes > qcow2::limits::max_refcount_table_bytes)
       return fail(ErrorCode::refused,
                   fmt::format("a refcount table for {} clusters is too large: cut the file to what "
                               "is used",
-                              first));
+                              m_.next_fresh_cluster()));
     const HostOffset at = TRY(m_.append_clusters(clusters));
     Bytes content;
     content.reserve(bytes);
@@ -195,7 +178,6 @@ class TableMender {
   Mender& m_;
   std::vector<std::uint64_t> table_;
   HostOffset table_at_{m_.header().refcount_table_offset};
-  std::set<std::uint64_t> bad_;
   std::set<std::uint64_t> missing_;
 };
 
@@ -261,13 +243,6 @@ class CountMender {
   }
 
  private:
-  // Whether the block can be written to: where it cannot, it stays as it is.
-  [[nodiscard]] bool is_sound(std::uint64_t raw) const {
-    const std::uint64_t offset = raw & refcount_block_mask;
-    return raw != 0 && raw == offset && is_aligned(offset, m_.cluster_size()) &&
-           offset < m_.view().size() && m_.is_of_one(m_.cluster_of(offset));
-  }
-
   // 64 clusters from `first` on: those whose stored refcount may not be what was counted.
   [[nodiscard]] std::uint64_t differing_bits(std::uint64_t first) const {
     const check::StoredRefcounts::Word stored = m_.checked->stored.word(first);
@@ -300,7 +275,7 @@ class CountMender {
     const std::uint64_t raw = m_.checked->stored.table()[index];
     const std::uint64_t per_block = m_.clusters_per_block();
     const std::uint64_t first = index * per_block;
-    if (!is_sound(raw) || !may_differ(first, first + per_block))
+    if (!m_.is_sound_block(raw) || !may_differ(first, first + per_block))
       return {};
     const HostOffset at{raw & refcount_block_mask};
     Bytes stored(m_.cluster_size());
@@ -378,6 +353,10 @@ class CountMender {
 };
 
 }  // namespace
+
+Result<bool> drop_bad_blocks(Mender& mender) {
+  return TableMender(mender).drop_bad();
+}
 
 Result<bool> mend_refcount_tables(Mender& mender) {
   return TableMender(mender).mend();

@@ -72,9 +72,10 @@ Result<bool> mend_snapshot_table(Mender& mender) {
   const Bytes table = qcow2::encode_snapshots(*snapshots);
   HostOffset at;
   if (!table.empty()) {
-    if (!mender.can_append())
+    const std::uint64_t clusters = divide_up(table.size(), mender.cluster_size());
+    if (!mender.can_append(clusters))
       return false;
-    at = TRY(mender.append_clusters(divide_up(table.size(), mender.cluster_size())));
+    at = TRY(mender.append_clusters(clusters));
     TRY(mender.transaction.stage(Phase::fresh, at, table));
   }
   Bytes fields;

@@ -7,6 +7,7 @@
 #include "occupancy.hpp"
 
 #include <optional>
+#include <set>
 #include <unordered_set>
 
 #include <coldchain/base/checked.hpp>
@@ -34,7 +35,9 @@ class Mender {
   bool is_mapping_damaged = false;  // before anything was mended
   std::uint64_t kept_clusters = 0;
   std::vector<std::string> proposals;
-  check::Claims lowered{1};  // clusters that keep one reference
+  std::optional<std::string> obstacle;     // why nothing could be appended
+  std::set<std::uint64_t> dropped_blocks;  // refcount blocks that could not be right
+  check::Claims lowered{1};                // clusters that keep one reference
 
   [[nodiscard]] Result<void> check_again();
 
@@ -49,7 +52,7 @@ class Mender {
     return {{first << header().cluster_bits}, {(first + count) << header().cluster_bits}};
   }
   [[nodiscard]] std::uint64_t references(std::uint64_t cluster) const {
-    return checked->claims.at(cluster);
+    return checked->claims.at(cluster) - bogus_.at(cluster);
   }
   [[nodiscard]] std::uint64_t clusters_per_block() const {
     return checked->stored.clusters_per_block();
@@ -58,6 +61,9 @@ class Mender {
   // Behind the clusters that may hold data: the end of a file; of a device, of which nobody knows
   // the holes, the end of what is referred to or counted.
   [[nodiscard]] std::uint64_t data_end() const;
+
+  // Whether a refcount table entry names a block that can be written to.
+  [[nodiscard]] bool is_sound_block(std::uint64_t raw) const;
 
   // Whether a structure other than L2 tables, and than `beside`, lies in the cluster.
   [[nodiscard]] bool is_other_metadata(
@@ -77,8 +83,10 @@ class Mender {
   [[nodiscard]] Result<void> set_entry(edit::Phase phase, HostOffset offset, std::uint64_t entry) {
     return transaction.stage_entry(phase_at(offset, phase), offset, entry);
   }
-  // Whether append_clusters() may be called now; a later round may find that it can.
-  [[nodiscard]] bool can_append() const;
+  // Whether append_clusters(count) may be called now; a later round may find that it can.
+  [[nodiscard]] bool can_append(std::uint64_t count);
+  // Whether the refcount table cannot be right.
+  [[nodiscard]] bool table_is_bad() const { return table_is_bad_; }
   // Clusters at the end of the file; on a block device behind all that is in use.
   [[nodiscard]] Result<HostOffset> append_clusters(std::uint64_t count);
   // The cluster that append_clusters() would return first.
@@ -91,7 +99,13 @@ class Mender {
   // Whether nothing but the structures there refers to the cluster.
   [[nodiscard]] bool holds_metadata_alone(std::uint64_t cluster) const;
 
-  Occupancy occupancy_;  // as of the last check
+  [[nodiscard]] std::vector<check::Owner> believable_owners();
+  [[nodiscard]] bool find_whether_table_is_bad() const;
+
+  // As of the last check.
+  Occupancy occupancy_;
+  check::Claims bogus_{1};  // of structures that own nothing
+  bool table_is_bad_ = false;
   // Clusters with more references than their refcounts can count.
   std::unordered_set<std::uint64_t> overflown_;
   std::uint64_t fresh_from_ = ~std::uint64_t{0};
@@ -100,9 +114,10 @@ class Mender {
 };
 
 // The steps, in the order in which they are repeated until nothing is left to do.
-[[nodiscard]] Result<bool> mend_refcount_tables(Mender& mender);
-[[nodiscard]] Result<bool> mend_header_tables(Mender& mender);
+[[nodiscard]] Result<bool> drop_bad_blocks(Mender& mender);
 [[nodiscard]] Result<bool> mend_entries(Mender& mender);
+[[nodiscard]] Result<bool> mend_header_tables(Mender& mender);
+[[nodiscard]] Result<bool> mend_refcount_tables(Mender& mender);
 [[nodiscard]] Result<bool> find_lost_tables(Mender& mender);
 // Then, each once or as long as it helps:
 [[nodiscard]] Result<bool> mend_refcounts(Mender& mender);

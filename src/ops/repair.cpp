@@ -48,28 +48,31 @@ bool concerns_mapping(const Finding& finding) {
          finding.code != Code::l1_entry_copied_wrong && finding.code != Code::l2_entry_copied_wrong;
 }
 
-// Together with leaks: a reference that goes where nobody counted may be a wrong one, and a table
-// that names nothing may have been lost. After lazy refcounts, counts alone are wrong.
-bool concerns_leaks(const Finding& finding, const qcow2::Header& header) {
-  return finding.code == Code::l2_table_empty ||
-         (finding.code == Code::refcount_too_low &&
-          !header.has_incompatible(qcow2::incompatible::dirty));
+// The same of a finding that was not kept, of which only the code is known.
+bool may_concern_mapping(const check::CheckResult& checked) {
+  return std::any_of(
+      finding::catalogue().begin(), finding::catalogue().end(), [&](const finding::Row& row) {
+        return checked.findings.has(row.code) &&
+               (row.code == Code::refcount_too_low || concerns_mapping({.code = row.code}));
+      });
 }
 
 // Whether clusters to which nothing refers may be what a damaged reference named.
 bool is_mapping_damaged(const check::CheckResult& checked, const qcow2::Header& header) {
   const Findings& findings = checked.findings.runs();
-  // What was not kept may be anything.
-  if (checked.failure || checked.findings.omitted() != 0 ||
-      std::any_of(findings.begin(), findings.end(), concerns_mapping))
+  if (checked.failure || std::any_of(findings.begin(), findings.end(), concerns_mapping) ||
+      (checked.findings.omitted() != 0 && may_concern_mapping(checked)))
     return true;
+  // A table that names nothing may have been lost, whatever is known of leaks.
   const bool has_hidden_encryption =
       header.crypt_method != static_cast<std::uint32_t>(qcow2::CryptMethod::luks) &&
       header.find_extension(qcow2::extension::encryption_header) != nullptr;
-  return has_hidden_encryption ||
-         (checked.counts.leaks != 0 &&
-          std::any_of(findings.begin(), findings.end(),
-                      [&](const Finding& finding) { return concerns_leaks(finding, header); }));
+  if (has_hidden_encryption || checked.findings.has(Code::l2_table_empty))
+    return true;
+  // Together with leaks, a reference that goes where nobody counted may be a wrong one. After lazy
+  // refcounts, counts alone are wrong.
+  return checked.counts.leaks != 0 && checked.findings.has(Code::refcount_too_low) &&
+         !header.has_incompatible(qcow2::incompatible::dirty);
 }
 
 std::map<Code, std::uint64_t> corruptions_by_code(const Condition& result) {
@@ -126,17 +129,23 @@ Result<bool> take(Mender& mender, Step step) {
 
 Result<void> mend(Mender& mender) {
   if (mender.options.tier == RepairTier::all) {
-    // Entries first: what is appended must not come to lie where one of them points.
-    std::vector<Step> steps = {mend_entries, mend_header_tables, mend_refcount_tables};
+    // Refcount blocks that cannot be right go first: what they seem to occupy is not theirs. Then
+    // entries: what is appended must not come to lie where one of them points.
+    std::vector<Step> steps = {drop_bad_blocks, mend_entries, mend_header_tables,
+                               mend_refcount_tables};
     if (mender.options.rebuild_mapping)
       steps.push_back(find_lost_tables);
     bool has_changed = true;
     for (int round = 0; has_changed && round < most_rounds; ++round) {
       has_changed = false;
+      mender.obstacle.reset();  // of the last round, it stands
       for (const Step step : steps)
         has_changed = TRY(take(mender, step)) || has_changed;
     }
   }
+  // What had no refcounts until now may leak, too.
+  mender.is_mapping_damaged =
+      mender.is_mapping_damaged || is_mapping_damaged(*mender.checked, mender.header());
   TRY(take(mender, mend_refcounts));
   for (int round = 0; TRY(take(mender, mend_copied_flags)) && round < most_rounds; ++round) {
   }
@@ -194,12 +203,12 @@ Result<void> Mender::check_again() {
   if (data_file != nullptr)
     image->attach_data_file(*data_file);
   checked.emplace(TRY(check::check(*image, {.deep = false, .workers = options.workers})));
-  occupancy_ = Occupancy(checked->owners);
   overflown_.clear();
   for (const Finding& finding : checked->findings.runs()) {
     if (finding.code == Code::refcount_overflow)
       overflown_.insert(cluster_of(finding.host.begin.value));
   }
+  occupancy_ = Occupancy(believable_owners());
   if (checked->is_partial)
     return fail(ErrorCode::refused,
                 "some tables could not be looked at: nothing may be repaired by what is left");
@@ -224,12 +233,26 @@ std::uint64_t Mender::next_fresh_cluster() const {
 
 // A file that grows makes what lies behind its end a part of it: a reference to there would no
 // longer be known for wrong.
-bool Mender::can_append() const {
+bool Mender::can_append(std::uint64_t count) {
+  if (view().status().kind == io::FileKind::block_device)
+    return true;
+  const std::uint64_t end = (next_fresh_cluster() + count) * cluster_size();
   const Findings& findings = checked->findings.runs();
-  return std::none_of(findings.begin(), findings.end(), [](const Finding& finding) {
-    return finding.code == Code::reference_past_end &&
-           finding.structure != Structure::refcount_table;
-  });
+  const auto in_the_way =
+      std::find_if(findings.begin(), findings.end(), [&](const Finding& finding) {
+        return finding.code == Code::reference_past_end &&
+               finding.structure != Structure::refcount_table && finding.entry < end;
+      });
+  const bool may_be_omitted =
+      checked->findings.omitted() != 0 && checked->findings.has(Code::reference_past_end);
+  if (in_the_way == findings.end() && !may_be_omitted)
+    return true;
+  obstacle =
+      in_the_way == findings.end()
+          ? std::string("too many references past the end of the file")
+          : fmt::format("the reference of {} {} to {:#x}, past the end of the file",
+                        to_string(in_the_way->structure), in_the_way->index, in_the_way->entry);
+  return false;
 }
 
 Result<HostOffset> Mender::append_clusters(std::uint64_t count) {
@@ -294,11 +317,51 @@ void Mender::add(Action action) {
   }
 }
 
+// Where the refcount table cannot be right, neither it nor the blocks that it names own anything.
+std::vector<check::Owner> Mender::believable_owners() {
+  bogus_ = check::Claims(~std::uint64_t{0});
+  table_is_bad_ = find_whether_table_is_bad();
+  if (!table_is_bad_)
+    return checked->owners;
+  std::vector<check::Owner> owners;
+  for (const check::Owner& owner : checked->owners) {
+    if (owner.structure == Structure::refcount_table ||
+        owner.structure == Structure::refcount_block)
+      bogus_.add(owner.first, owner.count, owner.times);
+    else
+      owners.push_back(owner);
+  }
+  return owners;
+}
+
+bool Mender::find_whether_table_is_bad() const {
+  const std::uint64_t first = cluster_of(header().refcount_table_offset);
+  const std::uint64_t count = header().refcount_table_clusters;
+  if (count == 0 || header().refcount_table_offset == 0)
+    return true;
+  const Occupancy occupancy(checked->owners);
+  for (std::uint64_t i = 0; i < count; ++i) {
+    const std::uint64_t cluster = first + i;
+    const Occupants& there = occupancy.at(cluster);
+    if (cluster * cluster_size() >= view().size() || there.owners != 1 ||
+        checked->claims.at(cluster) != there.times || overflown_.contains(cluster))
+      return true;
+  }
+  return false;
+}
+
 bool Mender::is_other_metadata(std::uint64_t cluster, Structure beside) const {
   Occupants others = occupancy_.at(cluster);
   for (const Structure structure : {beside, Structure::l2_table, Structure::snapshot_l2_table})
     others.structures.reset(static_cast<std::size_t>(structure));
   return others.structures.any();
+}
+
+bool Mender::is_sound_block(std::uint64_t raw) const {
+  const std::uint64_t offset = raw & qcow2::refcount_block_mask;
+  return raw != 0 && raw == offset && is_aligned(offset, cluster_size()) &&
+         offset < view().size() && is_of_one(cluster_of(offset)) &&
+         occupancy_.at(cluster_of(offset)).has(Structure::refcount_block);
 }
 
 bool Mender::is_l2_table(std::uint64_t cluster) const {
@@ -346,8 +409,9 @@ Result<Repair> plan_repair(edit::Transaction& transaction, const io::File* data_
                 fmt::format("the repair would leave what was not there before: {}. Nothing is "
                             "changed; 'coldchain check --list' tells what there is",
                             *worse));
-  return Repair{std::move(before),      std::move(after),     std::move(mender.actions),
-                mender.omitted_actions, mender.kept_clusters, std::move(mender.proposals)};
+  return Repair{std::move(before),         std::move(after),     std::move(mender.actions),
+                mender.omitted_actions,    mender.kept_clusters, std::move(mender.proposals),
+                std::move(mender.obstacle)};
 }
 
 }  // namespace coldchain::ops

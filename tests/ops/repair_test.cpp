@@ -327,6 +327,10 @@ TEST_CASE("repair: a lost table is known whatever its first page has, in images 
     CHECK(count(result.repair, Mending::free_cluster) == 0);
     CHECK(result.repair.kept_clusters >= (options.data_file.empty() ? 21 : 1));
   }
+  // In a data file, the first cluster lies at offset 0.
+  testing::Patient patient(ImageBuilder(external).data(0, 'd').build().flat());
+  patient.set(patient.l1_entry(), 0);
+  CHECK(repaired(patient.bytes(), {.tier = RepairTier::leaks}).repair.kept_clusters == 1);
 }
 
 TEST_CASE("repair: where the encryption header cannot be found, its clusters are kept") {
@@ -402,6 +406,66 @@ TEST_CASE("repair: findings that are too many to be kept free nothing") {
   CHECK(repair.before.findings.omitted() > 0);
   CHECK(count(repair, Mending::free_cluster) == 0);
   CHECK(transaction.is_empty());
+}
+
+TEST_CASE("repair: what a wrong refcount block or table seems to own is not taken from its owner") {
+  const testing::Patient sound(testing::damage("l1-entry-zeroed").sound.build().flat());
+  const std::uint64_t size = sound.cluster_size();
+  const std::uint64_t table = sound.at(sound.l1_entry()) & qcow2::offset_mask;
+  testing::Patient over_data(sound.bytes());
+  over_data.set(over_data.refcount_table_entry(1), over_data.host_cluster(7) * size);
+  over_data.set(over_data.l2_entry(7), over_data.at(over_data.l2_entry(7)) | 1ULL << 56);
+  testing::Patient over_table(sound.bytes());
+  over_table.set(over_table.refcount_table_entry(1), table);
+  over_table.set(over_table.l1_entry(), over_table.at(over_table.l1_entry()) | 1ULL << 57);
+  testing::Patient over_table_and_past_end(sound.bytes());
+  over_table_and_past_end.set(over_table_and_past_end.refcount_table_entry(1), table);
+  over_table_and_past_end.set(over_table_and_past_end.l2_entry(40),
+                              (1ULL << 40) | qcow2::copied_flag);
+  testing::Patient table_over_table(sound.bytes());
+  table_over_table.set(table_over_table.l2_entry(7),
+                       table_over_table.at(table_over_table.l2_entry(7)) | 1ULL << 56);
+  table_over_table.set_header([&](qcow2::Header& header) { header.refcount_table_offset = table; });
+  for (const testing::Patient* patient :
+       {&over_data, &over_table, &over_table_and_past_end, &table_over_table}) {
+    const Repaired result = repaired(patient->bytes());
+    CHECK(is_clean(result.repair.after));
+    CHECK(count(result.repair, Mending::drop_l2_table) == 0);
+    CHECK(count(result.repair, Mending::read_as_zeros) ==
+          (patient == &over_table_and_past_end ? 1 : 0));
+    const testing::Patient after(result.bytes);
+    for (std::uint64_t cluster = 0; cluster < 12; ++cluster)
+      CHECK((after.at(after.l2_entry(cluster)) & qcow2::offset_mask) ==
+            (sound.at(sound.l2_entry(cluster)) & qcow2::offset_mask));
+    CHECK(std::equal(result.bytes.begin() + sound.host_cluster(0) * size,
+                     result.bytes.begin() + (sound.host_cluster(11) + 1) * size,
+                     sound.bytes().begin() + sound.host_cluster(0) * size));
+  }
+}
+
+TEST_CASE("repair: where refcounts are lost, too, a lost table frees nothing") {
+  testing::Patient patient(testing::damage("l2-table-lost").image());
+  patient.set(patient.refcount_table_entry(), 0);
+  const Repaired result = repaired(patient.bytes(), {.tier = RepairTier::all});
+  CHECK(count(result.repair, Mending::new_refcount_block) == 1);
+  CHECK(count(result.repair, Mending::free_cluster) == 0);
+  CHECK(result.repair.kept_clusters >= 12);
+}
+
+TEST_CASE("repair: what lies far behind the end of the file is not in the way of new refcounts") {
+  const auto with_snapshot_at = [](std::uint64_t behind) {
+    testing::Patient patient(testing::damage("snapshot-forgotten").sound.build().flat());
+    patient.set(patient.snapshot_entry(), patient.bytes().size() + behind);
+    patient.set_header([](qcow2::Header& header) { header.refcount_table_offset = 1ULL << 40; });
+    return patient.bytes();
+  };
+  const Repaired far = repaired(with_snapshot_at(1 << 20));
+  CHECK(count(far.repair, Mending::new_refcount_table) == 1);
+  CHECK_FALSE(far.repair.obstacle.has_value());
+  // Where the new table and its block would come to lie there, they are left, and it is said why.
+  const Repaired near = repaired(with_snapshot_at(4096));
+  CHECK(count(near.repair, Mending::new_refcount_table) == 0);
+  CHECK(near.repair.obstacle.value_or("").find("snapshot") != std::string::npos);
 }
 
 TEST_CASE("repair: a small file that asks for much metadata is refused, not obeyed") {

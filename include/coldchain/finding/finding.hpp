@@ -3,6 +3,7 @@
 // add findings and go on; wording for people is made in `report`, repairs elsewhere.
 #pragma once
 
+#include <bitset>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -64,23 +65,31 @@ using Findings = std::vector<Finding>;
 // run, so that millions of them need little memory; what exceeds the bound is counted.
 class FindingList {
  public:
+  static constexpr std::size_t most_code = 4096;
+
   FindingList() = default;
   explicit FindingList(std::size_t most_runs) : most_runs_(most_runs) {}
 
   void add(Finding finding);
   void add_all(const FindingList& other);
+  // More of what has been found already.
   void omit(std::uint64_t count) { omitted_ += count; }
+  // What the other list did not keep.
+  void omit_all(const FindingList& other);
 
   [[nodiscard]] const Findings& runs() const { return runs_; }
   // Findings that were not kept, and the worst of all, kept or not.
   [[nodiscard]] std::uint64_t omitted() const { return omitted_; }
   [[nodiscard]] Severity worst() const { return worst_; }
+  // Whether there is one of that code, kept or not.
+  [[nodiscard]] bool has(Code code) const { return codes_[static_cast<std::size_t>(code)]; }
 
  private:
   std::size_t most_runs_ = std::size_t{1} << 18;
   Findings runs_;
   std::uint64_t omitted_ = 0;
   Severity worst_ = Severity::note;
+  std::bitset<most_code> codes_;
 };
 
 }  // namespace coldchain::finding

@@ -91,6 +91,8 @@ struct Repair {
   std::uint64_t kept_clusters = 0;
   // Tables that may be lost parts of the mapping, but nobody can tell which.
   std::vector<std::string> proposals;
+  // What stands in the way of tables that had to be written anew.
+  std::optional<std::string> obstacle{};
 };
 
 // `transaction` is empty and gets the changes. `data_file` may be null. Errors: `refused` where the
