@@ -35,6 +35,7 @@ Result<std::unique_ptr<io::WritableFile>> open_undo_file(const std::string& path
 }
 
 Result<ExitStatus> undo(const UndoOptions& options, ChangeTarget& target, World& world) {
+  TRY(target.side_files.finish_keeping());  // the file may have two names
   const std::unique_ptr<io::WritableFile> file =
       TRY(open_undo_file(options.undo_file, target.image.file->status().owner));
   // It is told to people, wherever they are by then.

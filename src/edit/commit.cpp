@@ -12,13 +12,32 @@ namespace coldchain::edit {
 
 namespace {
 
+constexpr std::string_view undo_verb = "undo ";
+
 // What a person can do about a side file that leads nowhere.
+std::string way_out(const SideFiles& side_files) {
+  return fmt::format(
+      "'coldchain check' says how the image is; if it is as it should be, rename {} to {}",
+      to_shell_word(side_files.pending_path()), to_shell_word(side_files.given_up_path()));
+}
+
 Error stuck(Error error, const SideFiles& side_files) {
-  error.message = fmt::format(
-      "{}: {}. Nothing was written. 'coldchain check' says how the image is; if it is as it should "
-      "be, rename that file to {}",
-      side_files.pending_path(), error.message, side_files.given_up_path());
+  error.message = fmt::format("{}: {}. Nothing was written. {}", side_files.pending_path(),
+                              error.message, way_out(side_files));
   return error;
+}
+
+// Of the marker of an undo: it can be ended by its undo file alone.
+Error undo_pending(const JournalFacts& facts, const SideFiles& side_files) {
+  const std::string& verb = facts.change.verb;
+  const bool is_cut = verb.size() == ChangeFacts::most_verb_bytes;
+  const std::string path =
+      verb.starts_with(undo_verb) ? verb.substr(undo_verb.size()) : std::string("its file");
+  return {ErrorCode::refused,
+          fmt::format("an undo was interrupted: run it again, of the file that was {}{}. Without "
+                      "that file: {}",
+                      to_shell_word(path), is_cut ? "…" : "", way_out(side_files)),
+          0};
 }
 
 // And about one that was carried out in part.
@@ -100,12 +119,12 @@ Result<void> check_roll(const Journal& journal, const io::File& image, bool is_f
   return {};
 }
 
-Result<void> mark_undo(const io::File& image, const SideFiles& side_files,
-                       const io::File& undo_file, const std::string& undo_path) {
+Result<void> mark_undo(const io::File& image, const SideFiles& side_files, std::uint64_t nonce,
+                       const std::string& undo_path) {
   const std::unique_ptr<io::WritableFile> file = TRY(side_files.create_pending());
   const Result<Journal> journal =
       Journal::create(*file, Transaction(image), image.status().lasting_identity,
-                      {.verb = "undo " + undo_path, .undoes = undo_file.status().identity.inode});
+                      {.verb = std::string(undo_verb) + undo_path, .undoes = nonce});
   if (!journal) {
     (void)side_files.remove_pending();
     return fail(journal.error());
@@ -115,18 +134,21 @@ Result<void> mark_undo(const io::File& image, const SideFiles& side_files,
 
 // An undo file whose undo was interrupted is known by the marker, whatever its name is by now.
 // Returns whether there is one.
-Result<bool> take_marker(const Journal& journal, const io::File& undo_file, const io::File& image,
+Result<bool> take_marker(const Journal& journal, const io::File& image,
                          const SideFiles& side_files) {
   if (!TRY(side_files.has_pending()))
     return false;
-  const Pending pending = TRY(open_pending(side_files, image));
-  const bool is_begun = pending.journal.has_value();
-  if (is_begun && pending.journal->facts().change.undoes != undo_file.status().identity.inode)
+  const Result<Pending> pending = open_pending(side_files, image);
+  if (!pending)
+    return fail(stuck(pending.error(), side_files));
+  const bool is_begun = pending->journal.has_value();
+  if (is_begun && pending->journal->facts().change.undoes == 0)
     return fail(
         ErrorCode::refused,
-        fmt::format("another change is pending: '{}' ({}); 'coldchain resume' says how to "
-                    "go on",
-                    to_terminal(pending.journal->facts().change.verb), side_files.pending_path()));
+        fmt::format("another change is pending: '{}'; 'coldchain resume' goes on or goes back",
+                    to_terminal(pending->journal->facts().change.verb)));
+  if (is_begun && pending->journal->facts().change.undoes != journal.facts().nonce)
+    return fail(undo_pending(pending->journal->facts(), side_files));
   // Where it is still done, the undo had not begun.
   if (is_begun && journal.state() != JournalState::done)
     return true;
@@ -147,7 +169,8 @@ bool may_tell_of_kept(const SideFiles::Found& found, const SideFiles& side_files
   const Result<std::unique_ptr<io::File>> file = side_files.read(found.name);
   const Result<JournalHead> head = file ? Journal::read_head(**file) : fail(file.error());
   if (!head)
-    return found.is_by_name;
+    return found.is_by_name || head.error().code == ErrorCode::permission_denied ||
+           head.error().code == ErrorCode::io_error;
   return (found.is_by_name || is_of(head->facts, image)) && head->state != JournalState::undone &&
          head->facts.change.kept_clusters != 0;
 }
@@ -204,17 +227,20 @@ Result<ResumeOutcome> resume(io::WritableTarget& image, const SideFiles& side_fi
   Journal& journal = *pending->journal;
   const std::string verb = to_terminal(journal.facts().change.verb);
   if (journal.facts().change.undoes != 0)
-    return fail(ErrorCode::refused,
-                fmt::format("an undo was interrupted: run 'coldchain {} IMAGE' again, wherever "
-                            "that file is by now ({} says so)",
-                            verb, side_files.pending_path()));
+    return fail(undo_pending(journal.facts(), side_files));
   const bool goes_back = abandon || journal.state() == JournalState::undoing ||
                          journal.state() == JournalState::undone;
   // Of what is done only the name is missing, whatever was written since.
   if (journal.state() == JournalState::done && !goes_back)
     return ResumeOutcome{Resumed::finished, verb, TRY(put_away(journal, side_files))};
   if (journal.state() != JournalState::undone) {
-    if (const Result<void> sound = check_roll(journal, *image.file, !goes_back, count); !sound)
+    const Result<void> sound = check_roll(journal, *image.file, !goes_back, count);
+    if (!sound && journal.state() == JournalState::done)
+      return fail(with_context(sound.error(),
+                               fmt::format("'{}' is done, and cannot be taken back any more; "
+                                           "without --abandon, 'coldchain resume' ends it",
+                                           verb)));
+    if (!sound)
       return fail(stuck(sound.error(), side_files));
     if (const Result<void> done =
             goes_back ? go_back(journal, *image.file) : roll_forward(journal, *image.file);
@@ -235,15 +261,16 @@ Result<void> undo(io::WritableFile& undo_file, const std::string& undo_path,
   if (journal.state() == JournalState::applying)
     return fail(ErrorCode::refused,
                 "is of a change that is not finished; 'coldchain resume' goes on or goes back");
-  const bool is_marked = TRY(take_marker(journal, undo_file, *image.file, side_files));
+  const bool is_marked = TRY(take_marker(journal, *image.file, side_files));
   if (journal.state() == JournalState::undone) {
     if (is_marked)
       return side_files.remove_pending();
     return fail(ErrorCode::refused, "has been undone already");
   }
-  TRY(check_roll(journal, *image.file, false, count));
+  if (const Result<void> sound = check_roll(journal, *image.file, false, count); !sound)
+    return fail(is_marked ? stuck(sound.error(), side_files) : sound.error());
   if (!is_marked)
-    TRY(mark_undo(*image.file, side_files, undo_file, undo_path));
+    TRY(mark_undo(*image.file, side_files, journal.facts().nonce, undo_path));
   if (const Result<void> done = go_back(journal, *image.file); !done)
     return fail(with_context(done.error(), "is not undone yet; the same command goes on"));
   return side_files.remove_pending();

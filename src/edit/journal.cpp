@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <random>
 
 #include <coldchain/base/checked.hpp>
 #include <coldchain/base/try.hpp>
@@ -24,6 +25,11 @@ constexpr HostOffset header_at{0};
 constexpr HostOffset state_at{4096};
 constexpr std::uint64_t records_at = 8192;
 constexpr std::uint64_t sector_size = io::OverlayFile::sector_size;
+
+std::uint64_t draw_nonce() {
+  std::random_device device;
+  return (std::uint64_t{device()} << 32 | device()) | 1;
+}
 
 template <class Wire>
 std::uint32_t checksum_of(Wire wire) {
@@ -50,6 +56,7 @@ wire::SideHeader encode(const JournalFacts& facts, std::uint64_t count, std::uin
   header.corruptions_after = facts.change.corruptions_after;
   header.keeps_undo = facts.change.keeps_undo ? 1U : 0U;
   header.undoes = facts.change.undoes;
+  header.nonce = facts.nonce;
   header.phase_count = static_cast<std::uint32_t>(phase_count);
   static_assert(sizeof header.verb == ChangeFacts::most_verb_bytes);
   const std::size_t size = std::min(facts.change.verb.size(), sizeof header.verb);
@@ -87,12 +94,14 @@ bool is_valid(const wire::SideState& state) {
          state.state.get() <= static_cast<std::uint32_t>(JournalState::undone);
 }
 
-// Hostile ones cost no more than what they take on the storage; compressed storage is a little
-// more.
+// Hostile ones are not much larger than what they take on the storage.
 Result<void> check_is_written(const io::File& file) {
-  constexpr std::uint64_t always = 64ULL << 20;
+  constexpr std::uint64_t always = 1ULL << 30;
+  constexpr std::uint64_t most_compression = 4096;
   const io::FileStatus& status = file.status();
-  if (status.kind == io::FileKind::regular && status.size > std::max(always, 16 * status.allocated))
+  // Some file systems do not say yet what they have taken.
+  if (status.kind == io::FileKind::regular && status.allocated != 0 && status.size > always &&
+      status.size / most_compression > status.allocated)
     return fail(ErrorCode::corrupt, "is a damaged side file: nearly all of it is a hole");
   return {};
 }
@@ -102,7 +111,8 @@ Result<void> check_is_written(const io::File& file) {
 Result<Journal> Journal::create(io::WritableFile& file, const Transaction& transaction,
                                 const io::FileIdentity& image, const ChangeFacts& change) {
   Journal journal(file);
-  journal.head_.facts = {image, transaction.size_before(), transaction.size_after(), change};
+  journal.head_.facts = {image, transaction.size_before(), transaction.size_after(), draw_nonce(),
+                         change};
   TRY(journal.write_records(transaction));
   TRY(journal.set_state(JournalState::applying, {}));
   return journal;
@@ -173,6 +183,7 @@ Result<JournalHead> Journal::read_head(const io::File& file) {
   change.corruptions_after = header.corruptions_after.get();
   change.keeps_undo = header.keeps_undo.get() != 0;
   change.undoes = header.undoes.get();
+  head.facts.nonce = header.nonce.get();
   head.state = static_cast<JournalState>(state.state.get());
   head.image_modified = {static_cast<std::int64_t>(state.modified_seconds.get()),
                          state.modified_nanoseconds.get()};

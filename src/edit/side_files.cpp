@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
+#include <algorithm>
+
 #include <coldchain/base/try.hpp>
+#include <coldchain/edit/journal.hpp>
 #include <coldchain/edit/side_files.hpp>
 
 #include <fmt/format.h>
@@ -87,14 +90,33 @@ Result<std::string> SideFiles::keep_pending(bool stays) const {
   }
 }
 
+// Only of what is done is the name changed.
 Result<void> SideFiles::finish_keeping() const {
+  const Result<std::unique_ptr<io::File>> pending = folder_.read(pending_name());
+  const Result<JournalHead> head = pending ? Journal::read_head(**pending) : fail(pending.error());
+  if (!head || head->state != JournalState::done)
+    return {};
   for (const io::Folder* folder : {&folder_, undo_folder_ ? &*undo_folder_ : &folder_}) {
-    for (unsigned number = 1; TRY(folder->has(kept_name(number))); ++number) {
-      if (folder_.is_also(pending_name(), *folder, kept_name(number)))
-        return remove_pending();
-    }
+    const std::vector<std::string> names = TRY(folder->names());
+    const bool has_other_name =
+        std::any_of(names.begin(), names.end(), [&](const std::string& name) {
+          return name.find(side_file_mark) != std::string::npos &&
+                 (folder != &folder_ || name != pending_name()) &&
+                 folder_.is_also(pending_name(), *folder, name);
+        });
+    if (has_other_name)
+      return remove_pending();
   }
   return {};
+}
+
+std::string SideFiles::given_up_path() const {
+  for (unsigned number = 1;; ++number) {
+    const std::string name =
+        name_ + side_file_mark + "given-up" + (number == 1 ? "" : fmt::format("-{}", number));
+    if (!folder_.has(name).value_or(false))
+      return folder_.path_of(name);
+  }
 }
 
 Result<std::vector<SideFiles::Found>> SideFiles::find_all() const {

@@ -26,10 +26,11 @@ struct SideHeader {
   be32 keeps_undo;  // 0 or 1
   be32 reserved;
   be64 undoes;
+  be64 nonce;
   std::byte verb[256];
 };
-static_assert(sizeof(SideHeader) == 368);
-static_assert(offsetof(SideHeader, image_device) == 16 && offsetof(SideHeader, verb) == 112);
+static_assert(sizeof(SideHeader) == 376);
+static_assert(offsetof(SideHeader, image_device) == 16 && offsetof(SideHeader, verb) == 120);
 
 struct SideState {
   be32 state;

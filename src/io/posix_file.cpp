@@ -6,7 +6,9 @@
 #include <filesystem>
 #include <fstream>
 #include <limits>
+#include <span>
 #include <utility>
+#include <vector>
 
 #include <coldchain/base/try.hpp>
 
@@ -208,10 +210,22 @@ std::string lasting_name(const std::string& device) {
     const std::string disk = lasting_name(device + "/..");
     return disk.empty() ? "" : disk + " partition " + partition;
   }
-  for (const char* name : {"/dm/uuid", "/md/uuid", "/wwid", "/device/wwid", "/serial",
-                           "/device/serial", "/loop/backing_file"}) {
-    if (std::string line = first_line_of(device + name); !line.empty())
-      return line;
+  // What one file says may not tell apart two devices: with it come others that do not change.
+  const std::initializer_list<std::vector<const char*>> kinds = {
+      {"/dm/uuid"},
+      {"/md/uuid"},
+      {"/loop/backing_file", "/loop/offset", "/loop/sizelimit"},
+      {"/wwid", "/size"},
+      {"/device/wwid", "/size"},
+      {"/serial", "/size"},
+      {"/device/serial", "/size"}};
+  for (const std::vector<const char*>& files : kinds) {
+    std::string name = first_line_of(device + files.front());
+    if (name.empty())
+      continue;
+    for (const char* file : std::span(files).subspan(1))
+      name += " " + first_line_of(device + file);
+    return name;
   }
   return "";
 }

@@ -422,8 +422,12 @@ TEST_CASE("resume: a rename that was stopped between two names is finished") {
     io::WritableTarget target = change.open();
     REQUIRE(change.commit(target, {.verb = "test"}).has_value());
   }
-  REQUIRE(::link(change.undo_file().c_str(), change.pending().c_str()) == 0);
+  // The second of them, and the first has gone.
+  const std::string second_name = change.undo_file() + "-2";
+  REQUIRE(::rename(change.undo_file().c_str(), second_name.c_str()) == 0);
+  REQUIRE(::link(second_name.c_str(), change.pending().c_str()) == 0);
   CHECK(change.resume(false)->resumed == Resumed::nothing_pending);
+  REQUIRE(::rename(second_name.c_str(), change.undo_file().c_str()) == 0);
   CHECK_FALSE(exists(change.pending()));
   CHECK(change.undo().has_value());
 }
@@ -451,7 +455,8 @@ TEST_CASE("undo: one that was interrupted goes on wherever its file is moved to"
     REQUIRE(change.commit(target, {.verb = "test"}).has_value());
   }
   interrupt_undo(change, 1);
-  CHECK(change.resume(false).error().message.find("run 'coldchain undo") != std::string::npos);
+  CHECK(change.resume(false).error().message.find("run it again, of the file that was") !=
+        std::string::npos);
   const std::string elsewhere = change.folder() / "elsewhere";
   REQUIRE(::rename(change.undo_file().c_str(), elsewhere.c_str()) == 0);
   io::WritableTarget target = change.open();
@@ -460,6 +465,39 @@ TEST_CASE("undo: one that was interrupted goes on wherever its file is moved to"
   CHECK(edit::undo(*file, elsewhere, target, change.side_files(target).value(), count).has_value());
   CHECK((read_file(change.path()) == old_content));
   CHECK_FALSE(exists(change.pending()));
+}
+
+TEST_CASE(
+    "undo: one that was interrupted goes on with a copy of its file, and else says the way out") {
+  const Scene change;
+  {
+    io::WritableTarget target = change.open();
+    REQUIRE(change.commit(target, {.verb = "test"}).has_value());
+  }
+  interrupt_undo(change, 1);
+  const std::string bytes = read_file(change.undo_file());
+  REQUIRE(::unlink(change.undo_file().c_str()) == 0);
+  for (const bool abandon : {false, true}) {
+    const std::string told = change.resume(abandon).error().message;
+    CHECK(told.find("rename " + change.pending() + " to " + change.path() +
+                    ".coldchain-given-up") != std::string::npos);
+  }
+  testing::write_file(change.undo_file(), bytes);
+  REQUIRE(::chmod(change.undo_file().c_str(), 0600) == 0);
+  CHECK(change.undo().has_value());
+  CHECK((read_file(change.path()) == old_content));
+}
+
+TEST_CASE("resume: what is done and was written to since cannot be taken back, but ended") {
+  const Scene change;
+  {
+    io::WritableTarget target = change.open();
+    REQUIRE(change.commit(target, {.verb = "test"}).has_value());
+  }
+  REQUIRE(::rename(change.undo_file().c_str(), change.pending().c_str()) == 0);
+  testing::write_file(change.path(), std::string(8192, 'l'));
+  CHECK(change.resume(true).error().message.find("without --abandon") != std::string::npos);
+  CHECK(change.resume(false)->resumed == Resumed::finished);
 }
 
 TEST_CASE("undo: of an older change does not take the marker of one under way") {

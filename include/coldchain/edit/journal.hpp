@@ -33,7 +33,7 @@ struct ChangeFacts {
   // Whether the side file is kept for an undo. Where clusters were kept it is, and stays beside the
   // image: later changes know of them by it.
   bool keeps_undo = true;
-  // In the marker of an undo under way: the undo file's inode, whatever its name is by now.
+  // In the marker of an undo under way: the nonce of the undo file; 0 in all others.
   std::uint64_t undoes = 0;
 };
 
@@ -41,6 +41,7 @@ struct JournalFacts {
   io::FileIdentity image;
   std::uint64_t size_before = 0;  // of the image, in bytes
   std::uint64_t size_after = 0;
+  std::uint64_t nonce = 0;  // drawn when it was made: it and its copies alone have it; never 0
   ChangeFacts change;
 };
 

@@ -52,10 +52,9 @@ class SideFiles {
     return folder_.read(name);
   }
 
-  // Where a person may move a pending file that leads nowhere, and it is not forgotten.
-  [[nodiscard]] std::string given_up_path() const {
-    return folder_.path_of(name_ + ".coldchain-given-up");
-  }
+  // Where a person may move a pending file that leads nowhere, and it is not forgotten: nothing is
+  // there yet.
+  [[nodiscard]] std::string given_up_path() const;
 
  private:
   SideFiles(io::Folder folder, std::string name, std::uint32_t owner)
