@@ -208,7 +208,7 @@ std::string first_line_of(const std::string& path) {
 std::string lasting_name(const std::string& device) {
   if (const std::string partition = first_line_of(device + "/partition"); !partition.empty()) {
     const std::string disk = lasting_name(device + "/..");
-    return disk.empty() ? "" : disk + " partition " + partition;
+    return disk.empty() ? "" : fmt::format("{} partition {}", disk, partition);
   }
   // What one file says may not tell apart two devices: with it come others that do not change.
   const std::initializer_list<std::vector<const char*>> kinds = {
@@ -224,7 +224,7 @@ std::string lasting_name(const std::string& device) {
     if (name.empty())
       continue;
     for (const char* file : std::span(files).subspan(1))
-      name += " " + first_line_of(device + file);
+      name.append(" ").append(first_line_of(device + file));
     return name;
   }
   return "";

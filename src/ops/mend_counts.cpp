@@ -42,6 +42,10 @@ class TableMender {
         continue;
       m_.dropped_blocks.insert(i);
       has_changed = true;
+      m_.add({.mending = Mending::drop_refcount_block,
+              .structure = Structure::refcount_table,
+              .index = i,
+              .host = {entry_at(i), entry_at(i) + sizeof(be64)}});
       TRY(m_.set_entry(Phase::link, entry_at(i), 0));
     }
     return has_changed;

@@ -167,6 +167,8 @@ std::string_view to_string(Mending mending) {
       return "new refcount table";
     case Mending::new_refcount_block:
       return "new refcount block";
+    case Mending::drop_refcount_block:
+      return "drop refcount block";
     case Mending::set_copied_flag:
       return "set copied flag";
     case Mending::clear_copied_flag:

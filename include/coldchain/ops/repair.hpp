@@ -44,6 +44,7 @@ enum class Mending : std::uint8_t {
   free_cluster,
   new_refcount_table,
   new_refcount_block,
+  drop_refcount_block,  // the reference to it
   set_copied_flag,
   clear_copied_flag,
   clear_reserved_bits,
