@@ -75,6 +75,8 @@ class Mender {
   // The same for copied flags, which mean the same in every L1 and L2 table that lies there.
   [[nodiscard]] bool is_of_mappings(std::uint64_t cluster) const;
 
+  // Where what was appended begins; behind everything, if nothing was.
+  [[nodiscard]] HostOffset fresh_from() const { return {fresh_from_}; }
   // Clusters that were not in the file before are written in another phase.
   [[nodiscard]] edit::Phase phase_at(HostOffset offset, edit::Phase otherwise) const {
     return offset.value >= fresh_from_ ? edit::Phase::fresh : otherwise;

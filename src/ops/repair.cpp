@@ -57,8 +57,10 @@ bool may_concern_mapping(const check::CheckResult& checked) {
       });
 }
 
-// Whether clusters to which nothing refers may be what a damaged reference named.
-bool is_mapping_damaged(const check::CheckResult& checked, const qcow2::Header& header) {
+// Whether clusters to which nothing refers may be what a damaged reference named. What was
+// appended, from `fresh_from` on, is not counted yet.
+bool is_mapping_damaged(const check::CheckResult& checked, const qcow2::Header& header,
+                        HostOffset fresh_from) {
   const Findings& findings = checked.findings.runs();
   if (checked.failure || std::any_of(findings.begin(), findings.end(), concerns_mapping) ||
       (checked.findings.omitted() != 0 && may_concern_mapping(checked)))
@@ -71,8 +73,10 @@ bool is_mapping_damaged(const check::CheckResult& checked, const qcow2::Header& 
     return true;
   // Together with leaks, a reference that goes where nobody counted may be a wrong one. After lazy
   // refcounts, counts alone are wrong.
-  return checked.counts.leaks != 0 && checked.findings.has(Code::refcount_too_low) &&
-         !header.has_incompatible(qcow2::incompatible::dirty);
+  return checked.counts.leaks != 0 && !header.has_incompatible(qcow2::incompatible::dirty) &&
+         std::any_of(findings.begin(), findings.end(), [&](const Finding& finding) {
+           return finding.code == Code::refcount_too_low && finding.host.begin < fresh_from;
+         });
 }
 
 std::map<Code, std::uint64_t> corruptions_by_code(const Condition& result) {
@@ -145,7 +149,8 @@ Result<void> mend(Mender& mender) {
   }
   // What had no refcounts until now may leak, too.
   mender.is_mapping_damaged =
-      mender.is_mapping_damaged || is_mapping_damaged(*mender.checked, mender.header());
+      mender.is_mapping_damaged ||
+      is_mapping_damaged(*mender.checked, mender.header(), mender.fresh_from());
   TRY(take(mender, mend_refcounts));
   for (int round = 0; TRY(take(mender, mend_copied_flags)) && round < most_rounds; ++round) {
   }
@@ -401,7 +406,8 @@ Result<Repair> plan_repair(edit::Transaction& transaction, const io::File* data_
   Mender mender(transaction, data_file, options);
   TRY(mender.check_again());
   mender.is_mapping_damaged =
-      options.keep_unreferenced || is_mapping_damaged(*mender.checked, mender.header());
+      options.keep_unreferenced ||
+      is_mapping_damaged(*mender.checked, mender.header(), mender.fresh_from());
   Condition before = condition_of(*mender.checked);
   TRY(mend(mender));
   TRY(check_links(mender));

@@ -444,6 +444,15 @@ TEST_CASE("repair: what a wrong refcount block or table seems to own is not take
   }
 }
 
+TEST_CASE("repair: where refcounts alone are lost, the image is clean afterwards") {
+  for (const char* name : {"refcount-block-missing", "all-refcounts-zero"}) {
+    CAPTURE(name);
+    const Repaired result = repaired(testing::damage(name).image(), {.tier = RepairTier::all});
+    CHECK(result.repair.after.findings.worst() < finding::Severity::leak);
+    CHECK(result.repair.kept_clusters == 0);
+  }
+}
+
 TEST_CASE("repair: where refcounts are lost, too, a lost table frees nothing") {
   testing::Patient patient(testing::damage("l2-table-lost").image());
   patient.set(patient.refcount_table_entry(), 0);
