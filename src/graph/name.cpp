@@ -113,7 +113,8 @@ Result<std::unique_ptr<NameSpec>> interpret_child(const json& options, std::stri
   return std::make_unique<NameSpec>(TRY(interpret(options, depth + 1)));
 }
 
-// {"driver": "file", "filename": path}, the driver optional.
+// {"driver": "file", "filename": path}, the driver optional. As with QEMU, an option's path has no
+// protocol in it: "nbd:x" is a file of that name.
 Result<NameSpec> interpret_file(const json& options) {
   NameSpec spec;
   spec.from_options = true;
@@ -130,11 +131,6 @@ Result<NameSpec> interpret_file(const json& options) {
   // An explicit driver means the file's bytes as they are, unless a format is laid over it.
   if (options.contains("driver"))
     spec.format = options["driver"].get<std::string>();
-  // Without a driver, QEMU reads a protocol out of the file name.
-  if (!options.contains("driver") && has_protocol(spec.path)) {
-    spec.protocol = spec.path.substr(0, spec.path.find(':'));
-    spec.path.clear();
-  }
   return spec;
 }
 

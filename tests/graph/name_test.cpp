@@ -2,6 +2,7 @@
 #include <coldchain/graph/name.hpp>
 
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 
 using namespace coldchain;
 using namespace coldchain::graph;
@@ -71,7 +72,14 @@ TEST_CASE("parse_name: json: network drivers are nodes that are not opened") {
   CHECK(parsed(R"(json:{"driver":"nbd","host":"h","port":"1"})").protocol == "nbd");
   CHECK(parsed(R"(json:{"driver":"raw","file":{"driver":"http","url":"http://h/x"}})").protocol ==
         "http");
-  CHECK(parsed(R"(json:{"file.filename":"nbd://h/x"})").protocol == "nbd");
+}
+
+TEST_CASE("parse_name: json: a colon in a file name is part of the name") {
+  for (const char* path : {"nbd:x", "file:x", ":x", ":"}) {
+    const NameSpec spec = parsed(fmt::format(R"(json:{{"file.filename":"{}"}})", path));
+    CHECK(spec.path == path);
+    CHECK(spec.protocol.empty());
+  }
 }
 
 TEST_CASE("parse_name: json: what is not understood is refused") {

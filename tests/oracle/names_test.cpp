@@ -72,6 +72,20 @@ TEST_CASE(
   check_like_qemu_img(folder.path(), {"map", "--output=json", "file:top.qcow2"});
 }
 
+TEST_CASE("oracle: a file whose name has a colon in it is reached by options, as with qemu-img") {
+  if (!testing::have_oracles())
+    return;
+  const TempFolder folder;
+  for (const std::string path : {"nbd:x", "file:x", ":x", ":"}) {
+    REQUIRE(run_in(folder.path(), "truncate -s 1M ./" + path).status == 0);
+    for (const std::string options : {R"("driver":"raw","file.filename":)", R"("file.filename":)",
+                                      R"("driver":"raw","file.driver":"file","file.filename":)"})
+      check_like_qemu_img(folder.path(),
+                          {"map", "--output=json", "json:{" + options + "\"" + path + "\"}"});
+    check_like_qemu_img(folder.path(), {"info", "--image-opts", "file.filename=" + path});
+  }
+}
+
 TEST_CASE("oracle: an image that another process writes to is refused, unless -U") {
   if (!testing::have_oracles())
     return;
