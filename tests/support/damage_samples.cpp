@@ -3,6 +3,17 @@
 
 namespace coldchain::testing {
 
+namespace {
+
+// Guest clusters 0 and `second` have data.
+ImageBuilder two_clusters(const ImageOptions& options, std::uint64_t second) {
+  ImageBuilder builder(options);
+  builder.data(0, 'a').data(second, 'b');
+  return builder;
+}
+
+}  // namespace
+
 ImageOptions small_clusters() {
   ImageOptions options;
   options.cluster_bits = 12;
@@ -46,17 +57,13 @@ ImageBuilder with_subclusters() {
 ImageBuilder with_data_file() {
   ImageOptions options = small_clusters();
   options.data_file = "data";
-  ImageBuilder builder(options);
-  builder.data(0, 'a').data(3, 'b');
-  return builder;
+  return two_clusters(options, 3);
 }
 
 ImageBuilder version2() {
   ImageOptions options = small_clusters();
   options.version = 2;
-  ImageBuilder builder(options);
-  builder.data(0, 'a').data(1, 'b');
-  return builder;
+  return two_clusters(options, 1);
 }
 
 ImageBuilder narrow() {
