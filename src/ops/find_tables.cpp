@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 // Lost L2 tables: clusters that are counted but to which nothing refers, and that look like one. An
 // L2 table does not say which part of the disk it describes, and neither does its place in the
-// file. So one is linked only where there is one, all that it names is counted and used by nobody
-// else, and one L1 entry is without a table; or where a
-// person says which belongs where. The rest is told with what speaks for it. A guest's own data may
-// look like a table: then there are two, and nobody is believed.
+// file. So one is linked only where there is one, it names clusters, each counted and used by
+// nobody else, and one L1 entry is without a table; or where a person says which belongs where. The
+// rest is told with what speaks for it. A guest's own data may look like a table: then there are
+// two, and nobody is believed. The clusters of a data file are not counted: there, nobody is
+// certain.
 #include "mender.hpp"
 
 #include <algorithm>
@@ -67,10 +68,10 @@ class TableSearch {
             named.push_back(cluster);
         });
         // Of a snapshot that was being deleted, the L1 table names L2 tables.
-        candidate.is_certain = candidate.is_certain && candidate.named_too == 0 &&
-                               std::none_of(named.begin(), named.end(), [&](std::uint64_t cluster) {
-                                 return finder.look_at(cluster);
-                               });
+        candidate.is_certain =
+            candidate.is_certain && candidate.named != 0 && candidate.named_too == 0 &&
+            std::none_of(named.begin(), named.end(),
+                         [&](std::uint64_t cluster) { return finder.look_at(cluster); });
         candidates_.push_back(candidate);
       }
     }

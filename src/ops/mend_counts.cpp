@@ -26,6 +26,12 @@ using edit::Phase;
 using finding::Structure;
 using qcow2::refcount_block_mask;
 
+// What the refcount of a cluster should be; as much as it can hold, where there are more
+// references.
+std::uint64_t right_refcount(const Mender& mender, std::uint64_t cluster) {
+  return std::min(mender.references(cluster), qcow2::max_refcount(mender.header().refcount_order));
+}
+
 // The blocks and the table.
 class TableMender {
  public:
@@ -167,8 +173,8 @@ class TableMender {
          TRY(io::data_ranges(m_.view(), {covered.begin, std::min(covered.end, end)})))
       count_once(m_.cluster_of(data.begin.value), divide_up(data.end.value, m_.cluster_size()));
     for (std::uint64_t cluster = first; cluster < first + per_block; ++cluster) {
-      if (const std::uint64_t references = m_.references(cluster); references != 0)
-        qcow2::set_refcount_at(block, m_.header().refcount_order, cluster - first, references);
+      if (const std::uint64_t refcount = right_refcount(m_, cluster); refcount != 0)
+        qcow2::set_refcount_at(block, m_.header().refcount_order, cluster - first, refcount);
     }
     TRY(m_.transaction.stage(Phase::fresh, at, block));
     TRY(m_.set_entry(Phase::link, entry_at(index), at.value));
@@ -295,14 +301,14 @@ class CountMender {
         for (std::uint64_t bits = differing_bits(word); bits != 0; bits &= bits - 1) {
           const std::uint64_t cluster = word + static_cast<std::uint64_t>(std::countr_zero(bits));
           const std::uint64_t was = qcow2::refcount_at(stored, order, cluster - first);
-          const std::uint64_t references = m_.references(cluster);
-          if (is_raising && was < references && m_.options.tier == RepairTier::all) {
-            qcow2::set_refcount_at(raised, order, cluster - first, references);
+          const std::uint64_t right = right_refcount(m_, cluster);
+          if (is_raising && was < right && m_.options.tier == RepairTier::all) {
+            qcow2::set_refcount_at(raised, order, cluster - first, right);
             note(Mending::raise_refcount, cluster);
-          } else if (!is_raising && was > references && may_lower(cluster)) {
-            qcow2::set_refcount_at(lowered, order, cluster - first, references);
-            note(references == 0 ? Mending::free_cluster : Mending::lower_refcount, cluster);
-            if (references == 1)
+          } else if (!is_raising && was > right && may_lower(cluster)) {
+            qcow2::set_refcount_at(lowered, order, cluster - first, right);
+            note(right == 0 ? Mending::free_cluster : Mending::lower_refcount, cluster);
+            if (right == 1)
               m_.lowered.add(cluster, 1);
           }
         }

@@ -8,7 +8,7 @@
 
 #include <optional>
 #include <set>
-#include <unordered_set>
+#include <unordered_map>
 
 #include <coldchain/base/checked.hpp>
 #include <coldchain/ops/repair.hpp>
@@ -32,7 +32,7 @@ class Mender {
   std::optional<check::CheckResult> checked;
   std::vector<Action> actions;
   std::uint64_t omitted_actions = 0;
-  bool is_mapping_damaged = false;  // before anything was mended
+  bool is_mapping_damaged = false;  // before the first step, or when refcounts are mended
   std::uint64_t kept_clusters = 0;
   std::vector<std::string> proposals;
   std::optional<std::string> obstacle;     // why nothing could be appended
@@ -51,9 +51,8 @@ class Mender {
   [[nodiscard]] HostRange clusters(std::uint64_t first, std::uint64_t count = 1) const {
     return {{first << header().cluster_bits}, {(first + count) << header().cluster_bits}};
   }
-  [[nodiscard]] std::uint64_t references(std::uint64_t cluster) const {
-    return checked->claims.at(cluster) - bogus_.at(cluster);
-  }
+  // But for those of structures that own nothing. May be more than a refcount can hold.
+  [[nodiscard]] std::uint64_t references(std::uint64_t cluster) const;
   [[nodiscard]] std::uint64_t clusters_per_block() const {
     return checked->stored.clusters_per_block();
   }
@@ -108,8 +107,8 @@ class Mender {
   Occupancy occupancy_;
   check::Claims bogus_{1};  // of structures that own nothing
   bool table_is_bad_ = false;
-  // Clusters with more references than their refcounts can count.
-  std::unordered_set<std::uint64_t> overflown_;
+  // References to a cluster beyond what its refcount can hold: claims do not count these.
+  std::unordered_map<std::uint64_t, std::uint64_t> overflows_;
   std::uint64_t fresh_from_ = ~std::uint64_t{0};
   std::uint64_t next_fresh_ = 0;
   std::uint64_t appended_bytes_ = 0;

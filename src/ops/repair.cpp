@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// The order of the steps: the mapping, then the tables that need room, then the refcounts by what
-// the mapping names, then the copied flags by the refcounts, then the marks in the header.
+// The order of the steps: refcount blocks that cannot be right, the mapping, then the tables that
+// need room, then the refcounts by what the mapping names, then the copied flags by the refcounts,
+// then the marks in the header.
 #include "mender.hpp"
 
 #include <algorithm>
@@ -210,10 +211,16 @@ Result<void> Mender::check_again() {
   if (data_file != nullptr)
     image->attach_data_file(*data_file);
   checked.emplace(TRY(check::check(*image, {.deep = false, .workers = options.workers})));
-  overflown_.clear();
+  overflows_.clear();
   for (const Finding& finding : checked->findings.runs()) {
-    if (finding.code == Code::refcount_overflow)
-      overflown_.insert(cluster_of(finding.host.begin.value));
+    if (finding.code != Code::refcount_overflow)
+      continue;
+    // Of a run of clusters, each has one reference too many; the last may have more.
+    const std::uint64_t first = cluster_of(finding.host.begin.value);
+    const std::uint64_t last = cluster_of(finding.host.end.value - 1);
+    for (std::uint64_t cluster = first; cluster <= last; ++cluster)
+      ++overflows_[cluster];
+    overflows_[last] += finding.count - (last - first + 1);
   }
   occupancy_ = Occupancy(believable_owners());
   if (checked->is_partial)
@@ -226,6 +233,17 @@ Result<std::uint64_t> Mender::entry_at(HostOffset offset) const {
   be64 entry;
   TRY(io::read_zero_extended(view(), offset, std::as_writable_bytes(std::span(&entry, 1))));
   return entry.get();
+}
+
+std::uint64_t Mender::references(std::uint64_t cluster) const {
+  const auto overflow = overflows_.find(cluster);
+  const std::uint64_t all =
+      checked->claims.at(cluster) + (overflow == overflows_.end() ? 0 : overflow->second);
+  const std::uint64_t bogus = bogus_.at(cluster);
+  if (all > bogus)
+    return all - bogus;
+  // An overflow that was not kept is missing in the sum.
+  return bogus != 0 && checked->findings.omitted() != 0 ? 1 : 0;
 }
 
 std::uint64_t Mender::data_end() const {
@@ -351,7 +369,7 @@ bool Mender::find_whether_table_is_bad() const {
     const std::uint64_t cluster = first + i;
     const Occupants& there = occupancy.at(cluster);
     if (cluster * cluster_size() >= view().size() || there.owners != 1 ||
-        checked->claims.at(cluster) != there.times || overflown_.contains(cluster))
+        checked->claims.at(cluster) != there.times || overflows_.contains(cluster))
       return true;
   }
   return false;
@@ -377,7 +395,7 @@ bool Mender::is_l2_table(std::uint64_t cluster) const {
 }
 
 bool Mender::holds_metadata_alone(std::uint64_t cluster) const {
-  return references(cluster) == occupancy_.at(cluster).times && !overflown_.contains(cluster);
+  return references(cluster) == occupancy_.at(cluster).times;
 }
 
 bool Mender::is_of_one(std::uint64_t cluster) const {
@@ -414,9 +432,9 @@ Result<Repair> plan_repair(edit::Transaction& transaction, const io::File* data_
   Condition after = condition_of(*mender.checked);
   if (const std::optional<std::string> worse = what_is_worse(before, after))
     return fail(ErrorCode::refused,
-                fmt::format("the repair would leave what was not there before: {}. Nothing is "
+                fmt::format("the repair would leave what was not there before: {}{}. Nothing is "
                             "changed; 'coldchain check --list' tells what there is",
-                            *worse));
+                            *worse, mender.obstacle ? "; in its way: " + *mender.obstacle : ""));
   return Repair{std::move(before),         std::move(after),     std::move(mender.actions),
                 mender.omitted_actions,    mender.kept_clusters, std::move(mender.proposals),
                 std::move(mender.obstacle)};
