@@ -103,10 +103,9 @@ Result<void> check_unmodified(const Journal& journal, const io::File& image) {
   return {};
 }
 
-// Whether nobody has written since, and a roll leaves what the change says that it leaves.
+// Whether a roll leaves what the change says that it leaves: nobody has written since.
 Result<void> check_roll(const Journal& journal, const io::File& image, bool is_forward,
                         const CountCorruptions& count) {
-  TRY(check_unmodified(journal, image));
   const auto result = TRY(result_of_roll(journal, image, is_forward));
   const ChangeFacts& change = journal.facts().change;
   const std::uint64_t expected = is_forward ? change.corruptions_after : change.corruptions_before;
@@ -149,8 +148,8 @@ Result<bool> take_marker(const Journal& journal, const io::File& image,
                     to_terminal(pending->journal->facts().change.verb)));
   if (is_begun && pending->journal->facts().change.undoes != journal.facts().nonce)
     return fail(undo_pending(pending->journal->facts(), side_files));
-  // Where it is still done, the undo had not begun.
-  if (is_begun && journal.state() != JournalState::done)
+  // A copy of the undo file may say that it is done: the image is what tells how far it came.
+  if (is_begun)
     return true;
   TRY(side_files.remove_pending());
   return false;
@@ -234,7 +233,9 @@ Result<ResumeOutcome> resume(io::WritableTarget& image, const SideFiles& side_fi
   if (journal.state() == JournalState::done && !goes_back)
     return ResumeOutcome{Resumed::finished, verb, TRY(put_away(journal, side_files))};
   if (journal.state() != JournalState::undone) {
-    const Result<void> sound = check_roll(journal, *image.file, !goes_back, count);
+    Result<void> sound = check_unmodified(journal, *image.file);
+    if (sound)
+      sound = check_roll(journal, *image.file, !goes_back, count);
     if (!sound && journal.state() == JournalState::done)
       return fail(with_context(sound.error(),
                                fmt::format("'{}' is done, and cannot be taken back any more; "
@@ -267,6 +268,13 @@ Result<void> undo(io::WritableFile& undo_file, const std::string& undo_path,
       return side_files.remove_pending();
     return fail(ErrorCode::refused, "has been undone already");
   }
+  if (!is_marked && journal.state() == JournalState::undoing)
+    return fail(ErrorCode::refused,
+                "its undo was interrupted, and has been given up since: what was written then "
+                "would be damaged");
+  // What an undo has begun to write changes that time, too.
+  if (!is_marked)
+    TRY(check_unmodified(journal, *image.file));
   if (const Result<void> sound = check_roll(journal, *image.file, false, count); !sound)
     return fail(is_marked ? stuck(sound.error(), side_files) : sound.error());
   if (!is_marked)

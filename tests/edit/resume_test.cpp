@@ -240,6 +240,31 @@ TEST_CASE(
   CHECK((read_file(change.path()) == old_content));
 }
 
+TEST_CASE("undo: one that was interrupted goes on with a copy from before it began") {
+  const Scene change;
+  {
+    io::WritableTarget target = change.open();
+    REQUIRE(change.commit(target, {.verb = "test"}).has_value());
+  }
+  const std::string bytes = read_file(change.undo_file());
+  interrupt_undo(change, 2);
+  testing::write_file(change.undo_file(), bytes);
+  CHECK(change.undo().has_value());
+  CHECK((read_file(change.path()) == old_content));
+  CHECK_FALSE(exists(change.pending()));
+}
+
+TEST_CASE("undo: one that was interrupted and given up is not taken up again") {
+  const Scene change;
+  {
+    io::WritableTarget target = change.open();
+    REQUIRE(change.commit(target, {.verb = "test"}).has_value());
+  }
+  interrupt_undo(change, 2);
+  REQUIRE(::unlink(change.pending().c_str()) == 0);
+  CHECK(change.undo().error().message.find("given up") != std::string::npos);
+}
+
 TEST_CASE("resume: what is done and was written to since cannot be taken back, but ended") {
   const Scene change;
   {
