@@ -20,12 +20,13 @@ enum class Phase : std::uint8_t {
   announce,  // header marks that stop being true by what follows
   fresh,     // appended clusters: nobody refers to them yet
   secure,    // refcounts up, references away, copied flags away
+  extend,    // references to fresh refcount blocks and tables, whose clusters are counted by now
   link,      // references to fresh clusters, and to such as are counted by now
   release,   // refcounts down, of clusters that nothing refers to any more
   settle,    // copied flags, now that the refcounts are right
   conclude,  // header marks that become true by what came before
 };
-constexpr std::size_t phase_count = 7;
+constexpr std::size_t phase_count = 8;
 
 // Whole sectors that change together: what they held, and what they will hold. Where a sector
 // changes in several phases, `before` is what the phase before left.
@@ -54,6 +55,12 @@ class Transaction {
   // The bytes at `offset`, which lie below size_after(), as they will be from `phase` on.
   [[nodiscard]] Result<void> stage(Phase phase, HostOffset offset, ByteView bytes);
   [[nodiscard]] Result<void> stage_entry(Phase phase, HostOffset offset, std::uint64_t entry);
+
+  // Forgets all that was staged.
+  void discard() {
+    phases_ = {};
+    view_.reset();
+  }
 
   // Makes the file longer, up to `size`.
   void grow(std::uint64_t size) { view_.resize(std::max(size, size_after())); }

@@ -23,6 +23,11 @@ class OverlayFile final : public File {
   // That sector, if it was replaced.
   [[nodiscard]] const Sector* find(std::uint64_t index) const;
   void resize(std::uint64_t size) { status_.size = size; }
+  // As if nothing had been changed.
+  void reset() {
+    sectors_.clear();
+    status_ = base_->status();
+  }
 
   [[nodiscard]] const FileStatus& status() const override { return status_; }
   [[nodiscard]] Result<std::size_t> read_at(HostOffset offset, ByteSpan buffer) const override;
