@@ -112,12 +112,14 @@ bool Survey::claim(std::uint64_t offset, std::uint64_t size, Structure structure
 
 void Survey::claim_clusters(std::uint64_t first, std::uint64_t count, Structure structure,
                             std::uint64_t index, std::uint64_t times) {
-  for (const Claims::Overflow& overflow : result.claims.add(first, count, times))
+  for (const Claims::Overflow& overflow : result.claims.add(first, count, times)) {
+    result.overflows.add(overflow.cluster, 1, overflow.times);
     corruption({.code = Code::refcount_overflow,
                 .structure = structure,
                 .index = index,
                 .count = overflow.times,
                 .host = range_of(overflow.cluster)});
+  }
 }
 
 }  // namespace coldchain::check

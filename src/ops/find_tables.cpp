@@ -60,10 +60,13 @@ class TableSearch {
           continue;
         Candidate candidate{.at = m_.clusters(finding.index + i).begin, .is_certain = true};
         std::vector<std::uint64_t> named;
+        check::Claims seen(1);
         finder.for_each_named([&](std::uint64_t cluster) {
           ++candidate.named;
           candidate.named_too += m_.references(cluster) != 0 ? 1 : 0;
-          candidate.is_certain = candidate.is_certain && is_counted(cluster);
+          // Only compressed data share a cluster, and are counted as often.
+          const bool is_shared = !seen.add(cluster, 1).empty();
+          candidate.is_certain = candidate.is_certain && is_counted(cluster, is_shared ? 2 : 1);
           if (named.size() < most_named)
             named.push_back(cluster);
         });
@@ -77,8 +80,8 @@ class TableSearch {
     }
   }
 
-  bool is_counted(std::uint64_t cluster) {
-    return m_.checked->stored.at(cluster, cursor_).value_or(0) != 0;
+  bool is_counted(std::uint64_t cluster, std::uint64_t times) {
+    return m_.checked->stored.at(cluster, cursor_).value_or(0) >= times;
   }
 
   // L1 entries that are empty and describe a part of the disk.

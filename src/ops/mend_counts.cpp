@@ -52,23 +52,26 @@ class TableMender {
               .structure = Structure::refcount_table,
               .index = i,
               .host = {entry_at(i), entry_at(i) + sizeof(be64)}});
-      TRY(m_.set_entry(Phase::link, entry_at(i), 0));
+      TRY(m_.set_entry(Phase::extend, entry_at(i), 0));
     }
     return has_changed;
   }
 
   Result<bool> mend() {
     const bool is_table_bad = m_.table_is_bad();
+    m_.has_left_tables = false;
     // Nothing that it says can be believed.
     if (is_table_bad)
       std::fill(table_.begin(), table_.end(), 0);
-    find_missing_blocks();
+    TRY(find_missing_blocks());
     if (!is_table_bad && missing_.empty())
       return false;
     const bool needs_table =
         is_table_bad || (!missing_.empty() && *missing_.rbegin() >= table_.size());
-    if (!m_.can_append(missing_.size() + (needs_table ? table_clusters() : 0)))
+    if (!m_.can_append(missing_.size() + (needs_table ? table_clusters() : 0))) {
+      m_.has_left_tables = true;
       return false;
+    }
     if (needs_table)
       TRY(new_table());
     for (const std::uint64_t index : missing_)
@@ -82,7 +85,7 @@ class TableMender {
   }
 
   // Each cluster that is referred to needs a block, and so do the clusters of new blocks.
-  void find_missing_blocks() {
+  Result<void> find_missing_blocks() {
     const check::Claims& claims = m_.checked->claims;
     const std::uint64_t per_block = m_.clusters_per_block();
     for (std::uint64_t cluster = claims.next_used(0); cluster < claims.end();) {
@@ -96,6 +99,19 @@ class TableMender {
       if (m_.checked->file_clusters > index * per_block)
         need(index);
     }
+    return m_.table_was_bad() ? need_all_with_data() : Result<void>{};
+  }
+
+  // Where the table is lost, so may be any block.
+  Result<void> need_all_with_data() {
+    const HostOffset end{m_.data_end() * m_.cluster_size()};
+    for (const HostRange& data : TRY(io::data_ranges(m_.view(), {{0}, end}))) {
+      const std::uint64_t last = m_.cluster_of(data.end.value - 1) / m_.clusters_per_block();
+      for (std::uint64_t i = m_.cluster_of(data.begin.value) / m_.clusters_per_block(); i <= last;
+           ++i)
+        need(i);
+    }
+    return {};
   }
 
   // next_used() may be early.
@@ -148,7 +164,7 @@ class TableMender {
     append(fields, be64(at.value));
     append(fields, be32(static_cast<std::uint32_t>(clusters)));
     const HostOffset field{offsetof(qcow2::wire::Header, refcount_table_offset)};
-    TRY(m_.transaction.stage(Phase::link, field, fields));
+    TRY(m_.transaction.stage(Phase::extend, field, fields));
     m_.add({.mending = Mending::new_refcount_table,
             .structure = Structure::refcount_table,
             .host = {at, at + bytes},
@@ -177,7 +193,7 @@ class TableMender {
         qcow2::set_refcount_at(block, m_.header().refcount_order, cluster - first, refcount);
     }
     TRY(m_.transaction.stage(Phase::fresh, at, block));
-    TRY(m_.set_entry(Phase::link, entry_at(index), at.value));
+    TRY(m_.set_entry(Phase::extend, entry_at(index), at.value));
     m_.add({.mending = Mending::new_refcount_block,
             .structure = Structure::refcount_block,
             .index = index,
@@ -245,6 +261,8 @@ class CountMender {
 
   Result<bool> mend() {
     const auto& table = m_.checked->stored.table();
+    if (m_.leaves_tables && m_.table_is_bad())
+      return false;
     if (!m_.options.free_orphans && !m_.is_mapping_damaged && has_leaks())
       TRY(find_lost());
     for (std::uint64_t index = 0; index < table.size(); ++index)
@@ -308,6 +326,8 @@ class CountMender {
           } else if (!is_raising && was > right && may_lower(cluster)) {
             qcow2::set_refcount_at(lowered, order, cluster - first, right);
             note(right == 0 ? Mending::free_cluster : Mending::lower_refcount, cluster);
+            if (right == 0)
+              m_.freed.add(cluster, 1);
             if (right == 1)
               m_.lowered.add(cluster, 1);
           }
@@ -329,7 +349,11 @@ class CountMender {
 
   // Where not every reference could be counted, no count is too high for certain.
   bool may_lower(std::uint64_t cluster) {
-    // Behind the end of the file there is no data.
+    // Behind the end of the file there is no data; but the flag of a reference that leads there
+    // says what the count does, and stays where leaks alone are mended.
+    if (cluster >= m_.checked->file_clusters && m_.options.tier == RepairTier::leaks &&
+        m_.checked->findings.has(finding::Code::reference_past_end))
+      return false;
     const bool may_be_lost = m_.is_mapping_damaged || lost_.has(cluster);
     const bool is_kept = m_.checked->failure || (cluster < m_.checked->file_clusters &&
                                                  !m_.options.free_orphans && may_be_lost);

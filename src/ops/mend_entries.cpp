@@ -100,8 +100,8 @@ class EntryMender {
     const std::uint64_t cluster = m_.cluster_of(entry.at.value);
     const bool may_write = entry.structure == Structure::l1_table
                                ? !m_.is_other_metadata(cluster, Structure::l1_table)
-                               : m_.is_of_one(cluster);
-    if (raw == entry.raw || !may_write)
+                               : m_.is_alone(cluster, entry.structure);
+    if (raw == entry.raw || !may_write || !m_.has_entry(entry.at))
       return {};
     has_changed_ = true;
     m_.add({.mending = mending,
@@ -216,6 +216,19 @@ Result<bool> mend_entries(Mender& mender) {
   return EntryMender(mender).mend();
 }
 
+namespace {
+
+// A refcount of 1 is no proof where it cannot count more, or where it may lie somewhere wrong.
+bool may_be_written_to(const Mender& mender, Structure structure, std::uint64_t cluster) {
+  const bool is_l1 = structure == Structure::l1_table || structure == Structure::snapshot_l1_table;
+  if (!is_l1 && mender.header().has_data_file())
+    return true;  // the clusters of a data file are never shared
+  return mender.references(cluster) == 1 && !mender.table_is_bad() &&
+         !mender.is_other_metadata(cluster);
+}
+
+}  // namespace
+
 Result<bool> mend_copied_flags(Mender& mender) {
   bool has_changed = false;
   for (const Finding& finding : mender.checked->findings.runs()) {
@@ -227,8 +240,10 @@ Result<bool> mend_copied_flags(Mender& mender) {
       const HostOffset at = finding.host.begin + i * step;
       const std::uint64_t raw = TRY(mender.entry_at(at));
       const std::uint64_t cluster = mender.cluster_of(raw & qcow2::offset_mask);
-      if (!mender.is_of_mappings(mender.cluster_of(at.value)))
+      if (!mender.is_of_mappings(mender.cluster_of(at.value)) || !mender.has_entry(at))
         continue;  // whatever else lies there would change, too
+      if (sets && !may_be_written_to(mender, finding.structure, cluster))
+        continue;
       // Where leaks are freed, only what that brings about is mended.
       if (mender.options.tier == RepairTier::leaks && !(sets && mender.lowered.at(cluster) != 0))
         continue;

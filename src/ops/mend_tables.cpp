@@ -104,7 +104,8 @@ Result<bool> mend_bitmap_entries(Mender& mender) {
       continue;
     for (std::uint64_t i = 0; i < finding.count; ++i) {
       const HostOffset at = finding.host.begin + i * sizeof(be64);
-      if (!mender.is_of_one(mender.cluster_of(at.value)))
+      if (!mender.is_alone(mender.cluster_of(at.value), Structure::bitmap_table) ||
+          !mender.has_entry(at))
         continue;
       mender.add({.mending = Mending::mark_bitmap_dirty,
                   .structure = finding.structure,

@@ -8,7 +8,6 @@
 
 #include <optional>
 #include <set>
-#include <unordered_map>
 
 #include <coldchain/base/checked.hpp>
 #include <coldchain/ops/repair.hpp>
@@ -30,6 +29,7 @@ class Mender {
   const RepairOptions& options;
   std::optional<qcow2::Image> image;
   std::optional<check::CheckResult> checked;
+  std::optional<check::CheckResult> at_first;  // before anything was mended, once something was
   std::vector<Action> actions;
   std::uint64_t omitted_actions = 0;
   bool is_mapping_damaged = false;  // before the first step, or when refcounts are mended
@@ -37,7 +37,10 @@ class Mender {
   std::vector<std::string> proposals;
   std::optional<std::string> obstacle;     // why nothing could be appended
   std::set<std::uint64_t> dropped_blocks;  // refcount blocks that could not be right
+  bool has_left_tables = false;            // refcount tables could not be appended
+  bool leaves_tables = false;              // so these are left as they are, and nothing is appended
   check::Claims lowered{1};                // clusters that keep one reference
+  check::Claims freed{1};                  // clusters that are told to be free
 
   [[nodiscard]] Result<void> check_again();
 
@@ -52,13 +55,16 @@ class Mender {
     return {{first << header().cluster_bits}, {(first + count) << header().cluster_bits}};
   }
   // But for those of structures that own nothing. May be more than a refcount can hold.
-  [[nodiscard]] std::uint64_t references(std::uint64_t cluster) const;
+  [[nodiscard]] std::uint64_t references(std::uint64_t cluster) const {
+    return checked->claims.at(cluster) + checked->overflows.at(cluster) - bogus_.at(cluster);
+  }
   [[nodiscard]] std::uint64_t clusters_per_block() const {
     return checked->stored.clusters_per_block();
   }
 
   // Behind the clusters that may hold data: the end of a file; of a device, of which nobody knows
-  // the holes, the end of what is referred to or counted.
+  // the holes, the end of what is referred to or was ever counted. Where nobody knows what was, all
+  // of the device.
   [[nodiscard]] std::uint64_t data_end() const;
 
   // Whether a refcount table entry names a block that can be written to.
@@ -68,7 +74,13 @@ class Mender {
   [[nodiscard]] bool is_other_metadata(
       std::uint64_t cluster, finding::Structure beside = finding::Structure::l2_table) const;
   [[nodiscard]] bool is_l2_table(std::uint64_t cluster) const;
-  // Whether one structure lies in the cluster, and nothing else: only then it may be written to.
+  // Whether an entry lies in the file, whole.
+  [[nodiscard]] bool has_entry(HostOffset at) const {
+    return at.value <= view().size() && view().size() - at.value >= sizeof(be64);
+  }
+  // Whether that structure lies in the cluster, and nothing else: only then it may be written to.
+  [[nodiscard]] bool is_alone(std::uint64_t cluster, finding::Structure structure) const;
+  // Whether one structure lies in the cluster, and nothing else.
   [[nodiscard]] bool is_of_one(std::uint64_t cluster) const;
 
   // The same for copied flags, which mean the same in every L1 and L2 table that lies there.
@@ -88,6 +100,7 @@ class Mender {
   [[nodiscard]] bool can_append(std::uint64_t count);
   // Whether the refcount table cannot be right.
   [[nodiscard]] bool table_is_bad() const { return table_is_bad_; }
+  [[nodiscard]] bool table_was_bad() const { return table_was_bad_; }
   // Clusters at the end of the file; on a block device behind all that is in use.
   [[nodiscard]] Result<HostOffset> append_clusters(std::uint64_t count);
   // The cluster that append_clusters() would return first.
@@ -107,8 +120,9 @@ class Mender {
   Occupancy occupancy_;
   check::Claims bogus_{1};  // of structures that own nothing
   bool table_is_bad_ = false;
-  // References to a cluster beyond what its refcount can hold: claims do not count these.
-  std::unordered_map<std::uint64_t, std::uint64_t> overflows_;
+  // As of all checks.
+  bool table_was_bad_ = false;
+  std::uint64_t counted_end_ = 0;
   std::uint64_t fresh_from_ = ~std::uint64_t{0};
   std::uint64_t next_fresh_ = 0;
   std::uint64_t appended_bytes_ = 0;

@@ -5,6 +5,7 @@
 #include "mender.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <map>
 
 #include <coldchain/base/try.hpp>
@@ -96,7 +97,9 @@ std::optional<std::string> what_is_worse(const Condition& before, const Conditio
     return after.failure;
   const auto then = corruptions_by_code(before);
   for (const auto& [code, count] : corruptions_by_code(after)) {
-    if (!then.contains(code) && before.findings.omitted() == 0)
+    // A flag that agreed with a wrong refcount may not be one that can be written.
+    const bool is_flag = code == Code::l1_entry_copied_wrong || code == Code::l2_entry_copied_wrong;
+    if (!then.contains(code) && before.findings.omitted() == 0 && !is_flag)
       return fmt::format("{} (of {})", finding::row(code).slug, count);
   }
   if (after.counts.corruptions > before.counts.corruptions ||
@@ -104,6 +107,41 @@ std::optional<std::string> what_is_worse(const Condition& before, const Conditio
     return fmt::format("{} errors instead of {}",
                        after.counts.corruptions + after.counts.check_errors,
                        before.counts.corruptions + before.counts.check_errors);
+  return std::nullopt;
+}
+
+// What no repair may do, cluster by cluster, whatever it thinks that it does: lower a refcount
+// below what refers to the cluster, or free one with data in it without a word.
+Result<std::optional<std::string>> what_is_harmed(const Mender& mender) {
+  if (!mender.at_first)
+    return std::nullopt;
+  const check::CheckResult& before = *mender.at_first;
+  const check::CheckResult& after = *mender.checked;
+  check::Claims was_too_low(1);
+  for (const Finding& finding : before.findings.runs()) {
+    if (finding.code == Code::refcount_too_low)
+      was_too_low.add(finding.index, finding.count);
+  }
+  for (const Finding& finding : after.findings.runs()) {
+    for (std::uint64_t i = 0; finding.code == Code::refcount_too_low && i < finding.count; ++i) {
+      const std::uint64_t cluster = finding.index + i;
+      if (before.findings.omitted() == 0 && before.claims.at(cluster) != 0 &&
+          was_too_low.at(cluster) == 0)
+        return fmt::format("a refcount of cluster {} that is too low", cluster);
+    }
+  }
+  for (std::uint64_t word = align_down(before.stored.next_used(0), 64); word < before.stored.end();
+       word = align_down(before.stored.next_used(word + 64), 64)) {
+    const check::StoredRefcounts::Word was = before.stored.word(word);
+    const check::StoredRefcounts::Word is = after.stored.word(word);
+    for (std::uint64_t bits =
+             (was.one | was.more) & ~(is.one | is.more) & ~mender.freed.word(word).claimed;
+         bits != 0; bits &= bits - 1) {
+      const std::uint64_t cluster = word + static_cast<std::uint64_t>(std::countr_zero(bits));
+      if (!TRY(io::data_ranges(mender.view(), mender.clusters(cluster))).empty())
+        return fmt::format("cluster {} free, which may be lost data", cluster);
+    }
+  }
   return std::nullopt;
 }
 
@@ -133,11 +171,18 @@ Result<bool> take(Mender& mender, Step step) {
 }
 
 Result<void> mend(Mender& mender) {
+  TRY(mender.check_again());
+  mender.is_mapping_damaged =
+      mender.options.keep_unreferenced ||
+      is_mapping_damaged(*mender.checked, mender.header(), mender.fresh_from());
   if (mender.options.tier == RepairTier::all) {
     // Refcount blocks that cannot be right go first: what they seem to occupy is not theirs. Then
     // entries: what is appended must not come to lie where one of them points.
-    std::vector<Step> steps = {drop_bad_blocks, mend_entries, mend_header_tables,
-                               mend_refcount_tables};
+    std::vector<Step> steps = {mend_entries, mend_header_tables};
+    if (!mender.leaves_tables) {
+      steps.insert(steps.begin(), drop_bad_blocks);
+      steps.push_back(mend_refcount_tables);
+    }
     if (mender.options.rebuild_mapping)
       steps.push_back(find_lost_tables);
     bool has_changed = true;
@@ -157,6 +202,28 @@ Result<void> mend(Mender& mender) {
   }
   TRY(take(mender, mend_header_bits));
   return {};
+}
+
+Result<Repair> result_of(Mender& mender) {
+  TRY(check_links(mender));
+  Condition before = condition_of(mender.at_first ? *mender.at_first : *mender.checked);
+  Condition after = condition_of(*mender.checked);
+  std::optional<std::string> worse = what_is_worse(before, after);
+  if (!worse)
+    worse = TRY(what_is_harmed(mender));
+  if (worse)
+    return fail(ErrorCode::refused,
+                fmt::format("the repair would leave what was not there before: {}{}. Nothing is "
+                            "changed; 'coldchain check --list' tells what there is",
+                            *worse, mender.obstacle ? "; in its way: " + *mender.obstacle : ""));
+  return Repair{std::move(before),         std::move(after),     std::move(mender.actions),
+                mender.omitted_actions,    mender.kept_clusters, std::move(mender.proposals),
+                std::move(mender.obstacle)};
+}
+
+// A run of references may go up or down.
+std::uint64_t lowest_entry(const Finding& finding) {
+  return std::min(finding.entry, finding.entry + (finding.count - 1) * finding.entry_step);
 }
 
 }  // namespace
@@ -206,23 +273,16 @@ std::string_view to_string(Mending mending) {
 }
 
 Result<void> Mender::check_again() {
+  if (checked && !at_first)
+    at_first = std::move(checked);
   checked.reset();
   image = TRY(qcow2::Image::open_damaged(view()));
   if (data_file != nullptr)
     image->attach_data_file(*data_file);
   checked.emplace(TRY(check::check(*image, {.deep = false, .workers = options.workers})));
-  overflows_.clear();
-  for (const Finding& finding : checked->findings.runs()) {
-    if (finding.code != Code::refcount_overflow)
-      continue;
-    // Of a run of clusters, each has one reference too many; the last may have more.
-    const std::uint64_t first = cluster_of(finding.host.begin.value);
-    const std::uint64_t last = cluster_of(finding.host.end.value - 1);
-    for (std::uint64_t cluster = first; cluster <= last; ++cluster)
-      ++overflows_[cluster];
-    overflows_[last] += finding.count - (last - first + 1);
-  }
   occupancy_ = Occupancy(believable_owners());
+  table_was_bad_ = table_was_bad_ || table_is_bad_;
+  counted_end_ = std::max({counted_end_, checked->claims.end(), checked->stored.end()});
   if (checked->is_partial)
     return fail(ErrorCode::refused,
                 "some tables could not be looked at: nothing may be repaired by what is left");
@@ -235,48 +295,45 @@ Result<std::uint64_t> Mender::entry_at(HostOffset offset) const {
   return entry.get();
 }
 
-std::uint64_t Mender::references(std::uint64_t cluster) const {
-  const auto overflow = overflows_.find(cluster);
-  const std::uint64_t all =
-      checked->claims.at(cluster) + (overflow == overflows_.end() ? 0 : overflow->second);
-  const std::uint64_t bogus = bogus_.at(cluster);
-  if (all > bogus)
-    return all - bogus;
-  // An overflow that was not kept is missing in the sum.
-  return bogus != 0 && checked->findings.omitted() != 0 ? 1 : 0;
-}
-
 std::uint64_t Mender::data_end() const {
   if (view().status().kind != io::FileKind::block_device)
     return checked->file_clusters;
-  return std::min(checked->file_clusters, std::max(checked->claims.end(), checked->stored.end()));
+  return table_was_bad_ ? checked->file_clusters : std::min(checked->file_clusters, counted_end_);
 }
 
 std::uint64_t Mender::next_fresh_cluster() const {
-  return next_fresh_ != 0 ? next_fresh_ : std::max(data_end(), checked->claims.end());
+  if (next_fresh_ != 0)
+    return next_fresh_;
+  // On a device, what may be lost is passed over by its content.
+  const bool is_device = view().status().kind == io::FileKind::block_device;
+  return is_device ? std::min(checked->file_clusters, counted_end_)
+                   : std::max(checked->file_clusters, checked->claims.end());
 }
 
 // A file that grows makes what lies behind its end a part of it: a reference to there would no
 // longer be known for wrong.
 bool Mender::can_append(std::uint64_t count) {
+  if (leaves_tables)
+    return false;
   if (view().status().kind == io::FileKind::block_device)
     return true;
-  const std::uint64_t end = (next_fresh_cluster() + count) * cluster_size();
+  // QEMU finds nothing wrong with a reference that ends less than a cluster behind the file.
+  const std::uint64_t end = (next_fresh_cluster() + count + 1) * cluster_size();
   const Findings& findings = checked->findings.runs();
   const auto in_the_way =
       std::find_if(findings.begin(), findings.end(), [&](const Finding& finding) {
         return finding.code == Code::reference_past_end &&
-               finding.structure != Structure::refcount_table && finding.entry < end;
+               finding.structure != Structure::refcount_table && lowest_entry(finding) < end;
       });
   const bool may_be_omitted =
       checked->findings.omitted() != 0 && checked->findings.has(Code::reference_past_end);
   if (in_the_way == findings.end() && !may_be_omitted)
     return true;
-  obstacle =
-      in_the_way == findings.end()
-          ? std::string("too many references past the end of the file")
-          : fmt::format("the reference of {} {} to {:#x}, past the end of the file",
-                        to_string(in_the_way->structure), in_the_way->index, in_the_way->entry);
+  obstacle = in_the_way == findings.end()
+                 ? std::string("too many references past the end of the file")
+                 : fmt::format("the reference of {} {} to {:#x}, past the end of the file",
+                               to_string(in_the_way->structure), in_the_way->index,
+                               lowest_entry(*in_the_way));
   return false;
 }
 
@@ -346,7 +403,7 @@ void Mender::add(Action action) {
 std::vector<check::Owner> Mender::believable_owners() {
   bogus_ = check::Claims(~std::uint64_t{0});
   table_is_bad_ = find_whether_table_is_bad();
-  if (!table_is_bad_)
+  if (!table_is_bad_ || leaves_tables)
     return checked->owners;
   std::vector<check::Owner> owners;
   for (const check::Owner& owner : checked->owners) {
@@ -368,8 +425,8 @@ bool Mender::find_whether_table_is_bad() const {
   for (std::uint64_t i = 0; i < count; ++i) {
     const std::uint64_t cluster = first + i;
     const Occupants& there = occupancy.at(cluster);
-    if (cluster * cluster_size() >= view().size() || there.owners != 1 ||
-        checked->claims.at(cluster) != there.times || overflows_.contains(cluster))
+    if ((cluster + 1) * cluster_size() > view().size() || there.owners != 1 ||
+        checked->claims.at(cluster) + checked->overflows.at(cluster) != there.times)
       return true;
   }
   return false;
@@ -385,8 +442,14 @@ bool Mender::is_other_metadata(std::uint64_t cluster, Structure beside) const {
 bool Mender::is_sound_block(std::uint64_t raw) const {
   const std::uint64_t offset = raw & qcow2::refcount_block_mask;
   return raw != 0 && raw == offset && is_aligned(offset, cluster_size()) &&
-         offset < view().size() && is_of_one(cluster_of(offset)) &&
-         occupancy_.at(cluster_of(offset)).has(Structure::refcount_block);
+         offset < view().size() && view().size() - offset >= cluster_size() &&
+         is_alone(cluster_of(offset), Structure::refcount_block);
+}
+
+bool Mender::is_alone(std::uint64_t cluster, Structure structure) const {
+  const bool is_l2 = structure == Structure::l2_table || structure == Structure::snapshot_l2_table;
+  return is_of_one(cluster) &&
+         (is_l2 ? is_l2_table(cluster) : occupancy_.at(cluster).has(structure));
 }
 
 bool Mender::is_l2_table(std::uint64_t cluster) const {
@@ -404,6 +467,8 @@ bool Mender::is_of_one(std::uint64_t cluster) const {
 
 bool Mender::is_of_mappings(std::uint64_t cluster) const {
   Occupants others = occupancy_.at(cluster);
+  if (others.owners == 0)
+    return false;
   for (const Structure structure : {Structure::l1_table, Structure::l2_table,
                                     Structure::snapshot_l1_table, Structure::snapshot_l2_table})
     others.structures.reset(static_cast<std::size_t>(structure));
@@ -422,22 +487,18 @@ std::uint64_t corruption_count(const Condition& condition) {
 Result<Repair> plan_repair(edit::Transaction& transaction, const io::File* data_file,
                            const RepairOptions& options) {
   Mender mender(transaction, data_file, options);
-  TRY(mender.check_again());
-  mender.is_mapping_damaged =
-      options.keep_unreferenced ||
-      is_mapping_damaged(*mender.checked, mender.header(), mender.fresh_from());
-  Condition before = condition_of(*mender.checked);
   TRY(mend(mender));
-  TRY(check_links(mender));
-  Condition after = condition_of(*mender.checked);
-  if (const std::optional<std::string> worse = what_is_worse(before, after))
-    return fail(ErrorCode::refused,
-                fmt::format("the repair would leave what was not there before: {}{}. Nothing is "
-                            "changed; 'coldchain check --list' tells what there is",
-                            *worse, mender.obstacle ? "; in its way: " + *mender.obstacle : ""));
-  return Repair{std::move(before),         std::move(after),     std::move(mender.actions),
-                mender.omitted_actions,    mender.kept_clusters, std::move(mender.proposals),
-                std::move(mender.obstacle)};
+  const bool must_leave =
+      mender.has_left_tables && (mender.table_is_bad() || !mender.dropped_blocks.empty());
+  if (!must_leave)
+    return result_of(mender);
+  // What nothing can take the place of stays in effect, and counts for what it says.
+  transaction.discard();
+  Mender cautious(transaction, data_file, options);
+  cautious.leaves_tables = true;
+  TRY(mend(cautious));
+  cautious.obstacle = std::move(mender.obstacle);
+  return result_of(cautious);
 }
 
 }  // namespace coldchain::ops

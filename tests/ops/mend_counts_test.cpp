@@ -282,6 +282,41 @@ TEST_CASE("repair: what lies far behind the end of the file is not in the way of
   CHECK(near.repair.obstacle.value_or("").find("snapshot") != std::string::npos);
 }
 
+TEST_CASE("repair: a refcount block that nothing can replace stays in effect") {
+  testing::Patient patient(testing::damage("snapshot-forgotten").sound.build().flat());
+  const std::uint64_t end = patient.bytes().size();
+  // A guest's entry names the block; a new one would come to lie where the snapshot points.
+  patient.set(patient.snapshot_entry(), end + 4096);
+  patient.set(patient.l2_entry(40),
+              patient.at(patient.refcount_table_entry()) | qcow2::copied_flag);
+  const Repaired result = repaired(patient.bytes(), {.tier = RepairTier::all});
+  CHECK(result.repair.obstacle.value_or("").find("snapshot") != std::string::npos);
+  CHECK(count(result.repair, Mending::drop_refcount_block) == 0);
+  CHECK(count(result.repair, Mending::free_cluster) == 0);
+  const testing::Patient after(result.bytes);
+  for (std::uint64_t cluster = 0; cluster < end / patient.cluster_size(); ++cluster)
+    CHECK(after.refcount(cluster) >= patient.refcount(cluster));
+  CHECK(result.bytes.size() == end);
+}
+
+TEST_CASE("repair: a refcount block in a last cluster that is cut is written anew") {
+  ImageOptions options;
+  options.cluster_bits = 12;
+  options.size = 1 << 20;
+  testing::Patient patient(ImageBuilder(options).data(0, 'a').build().flat());
+  // Move the block to the end of the file, and lose half of it.
+  const std::uint64_t end = patient.bytes().size();
+  const std::uint64_t block = patient.at(patient.refcount_table_entry());
+  patient.set_refcount(end / 4096, 1);
+  patient.resize(end + 2048);
+  for (std::uint64_t i = 0; i < 2048; i += 8)
+    patient.set(end + i, patient.at(block + i));
+  patient.set(patient.refcount_table_entry(), end);
+  const Repaired result = repaired(patient.bytes());
+  CHECK(is_clean(result.repair.after));
+  CHECK(count(result.repair, Mending::new_refcount_block) == 1);
+}
+
 TEST_CASE("repair: a small file that asks for much metadata is refused, not obeyed") {
   // 8,192 clusters, each in the range of another refcount block: 512 MiB of blocks.
   ImageOptions options;

@@ -143,7 +143,11 @@ TEST_CASE("repair: of every recipe mends all that has an answer, and again chang
       return finding.code == Code::reference_past_end &&
              finding.structure == finding::Structure::l1_table && finding.host.empty();
     });
+    // Where a refcount cannot count all references, no flag may say that there is one.
+    const bool is_shared_unseen = once.repair.after.findings.has(Code::refcount_overflow);
     for (const Finding& finding : after) {
+      if (is_shared_unseen && finding.code == Code::l2_entry_copied_wrong)
+        continue;
       if (finding::row(finding.code).severity > finding::Severity::leak)
         CHECK_MESSAGE((left.contains(finding.code) ||
                        (has_no_mapping && finding.code == Code::refcount_too_low)),

@@ -54,10 +54,11 @@ struct CheckResult {
   // Some tables were not walked: nothing may be repaired by what was found.
   bool is_partial = false;
 
-  std::vector<Owner> owners;  // by their first cluster
-  Claims claims;              // of metadata and guest data together
-  Claims compressed{1};       // whether a cluster holds compressed data
-  StoredRefcounts stored;     // reads the image's file
+  std::vector<Owner> owners;            // by their first cluster
+  Claims claims;                        // of metadata and guest data together
+  Claims overflows{~std::uint64_t{0}};  // those that did not fit
+  Claims compressed{1};                 // whether a cluster holds compressed data
+  StoredRefcounts stored;               // reads the image's file
   std::uint64_t file_clusters = 0;
 
   CheckResult(StoredRefcounts stored_refcounts, std::uint64_t max_refcount)
