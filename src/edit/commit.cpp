@@ -94,13 +94,16 @@ Result<Pending> open_pending(const SideFiles& side_files, const io::File& image)
   return pending;
 }
 
-// Of a change that is done, nobody may have written to the image since.
-Result<void> check_unmodified(const Journal& journal, const io::File& image) {
-  if (journal.state() == JournalState::done && image.status().kind == io::FileKind::regular &&
-      journal.image_modified() != image.status().modified)
-    return fail(ErrorCode::refused,
-                "the image has been modified since; what was written then would be damaged");
-  return {};
+// Of a change that is done, nobody may have written to the image since. What going back has begun
+// to write changes that time, too.
+Result<void> check_unmodified(const Journal& journal, const io::File& image, bool may_have_begun) {
+  const bool is_as_it_was = image.status().kind != io::FileKind::regular ||
+                            journal.image_modified() == io::Timestamp{} ||
+                            journal.image_modified() == image.status().modified;
+  if (is_as_it_was || (may_have_begun && !TRY(is_carried_out(journal, image))))
+    return {};
+  return fail(ErrorCode::refused,
+              "the image has been modified since; what was written then would be damaged");
 }
 
 // Whether a roll leaves what the change says that it leaves: nobody has written since.
@@ -157,7 +160,7 @@ Result<bool> take_marker(const Journal& journal, const io::File& image,
 
 // From here on it only goes back, whoever is asked to go on.
 Result<void> go_back(Journal& journal, io::WritableFile& image) {
-  TRY(journal.set_state(JournalState::undoing, {}));
+  TRY(journal.set_state(JournalState::undoing, journal.image_modified()));
   TRY(roll_back(journal, image));
   return journal.set_state(JournalState::undone, {});
 }
@@ -233,7 +236,8 @@ Result<ResumeOutcome> resume(io::WritableTarget& image, const SideFiles& side_fi
   if (journal.state() == JournalState::done && !goes_back)
     return ResumeOutcome{Resumed::finished, verb, TRY(put_away(journal, side_files))};
   if (journal.state() != JournalState::undone) {
-    Result<void> sound = check_unmodified(journal, *image.file);
+    Result<void> sound =
+        check_unmodified(journal, *image.file, journal.state() == JournalState::undoing);
     if (sound)
       sound = check_roll(journal, *image.file, !goes_back, count);
     if (!sound && journal.state() == JournalState::done)
@@ -272,10 +276,10 @@ Result<void> undo(io::WritableFile& undo_file, const std::string& undo_path,
     return fail(ErrorCode::refused,
                 "its undo was interrupted, and has been given up since: what was written then "
                 "would be damaged");
-  // What an undo has begun to write changes that time, too.
-  if (!is_marked)
-    TRY(check_unmodified(journal, *image.file));
-  if (const Result<void> sound = check_roll(journal, *image.file, false, count); !sound)
+  Result<void> sound = check_unmodified(journal, *image.file, is_marked);
+  if (sound)
+    sound = check_roll(journal, *image.file, false, count);
+  if (!sound)
     return fail(is_marked ? stuck(sound.error(), side_files) : sound.error());
   if (!is_marked)
     TRY(mark_undo(*image.file, side_files, journal.facts().nonce, undo_path));

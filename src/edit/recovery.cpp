@@ -45,6 +45,16 @@ class Progress {
     return {};
   }
 
+  // Whether a change is carried out.
+  [[nodiscard]] bool has_reached(const Change& change) {
+    for (std::uint64_t at = 0; at < change.after.size(); at += sector_size) {
+      if (sectors_[(change.offset.value + at) / sector_size].reached <=
+          static_cast<unsigned>(change.phase))
+        return false;
+    }
+    return true;
+  }
+
   // The bytes that `change` leaves, forward or back.
   Result<Bytes> after(const Change& change, bool is_forward) {
     const unsigned step = static_cast<unsigned>(change.phase) + 1;
@@ -120,6 +130,16 @@ Result<std::unique_ptr<io::OverlayFile>> result_of_roll(const Journal& journal,
   }
   result->resize(is_forward ? journal.facts().size_after : journal.facts().size_before);
   return result;
+}
+
+Result<bool> is_carried_out(const Journal& journal, const io::File& image) {
+  Progress progress(journal, image);
+  TRY(progress.find());
+  for (std::size_t i = 0; i < journal.change_count(); ++i) {
+    if (!progress.has_reached(TRY(journal.read_change(i))))
+      return false;
+  }
+  return true;
 }
 
 Result<void> roll_forward(const Journal& journal, io::WritableFile& image) {

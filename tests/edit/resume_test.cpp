@@ -254,6 +254,22 @@ TEST_CASE("undo: one that was interrupted goes on with a copy from before it beg
   CHECK_FALSE(exists(change.pending()));
 }
 
+TEST_CASE("undo: of which nothing but the marker is there refuses what was written since") {
+  const Scene change;
+  {
+    io::WritableTarget target = change.open();
+    REQUIRE(change.commit(target, {.verb = "test"}).has_value());
+  }
+  interrupt_undo(change, 1);  // nothing of the image is written
+  {
+    // What no record covers.
+    io::WritableTarget target = change.open();
+    REQUIRE(target.file->write_at({1024}, Bytes(512, std::byte{'w'})).has_value());
+  }
+  CHECK(change.undo().error().message.find("modified since") != std::string::npos);
+  CHECK((read_file(change.path()).substr(0, 512) == new_content.substr(0, 512)));
+}
+
 TEST_CASE("undo: one that was interrupted and given up is not taken up again") {
   const Scene change;
   {

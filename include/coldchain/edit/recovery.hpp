@@ -16,6 +16,9 @@ namespace coldchain::edit {
                                                                       const io::File& image,
                                                                       bool is_forward);
 
+// Whether the image holds all of the change.
+[[nodiscard]] Result<bool> is_carried_out(const Journal& journal, const io::File& image);
+
 // Order of writes: the file grows; then phase by phase, a flush after each.
 [[nodiscard]] Result<void> roll_forward(const Journal& journal, io::WritableFile& image);
 
