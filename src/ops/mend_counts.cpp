@@ -47,6 +47,7 @@ class TableMender {
       if (table_[i] == 0 || m_.is_sound_block(table_[i]))
         continue;
       m_.dropped_blocks.insert(i);
+      m_.was_counted((i + 1) * m_.clusters_per_block());
       has_changed = true;
       m_.add({.mending = Mending::drop_refcount_block,
               .structure = Structure::refcount_table,
@@ -66,6 +67,16 @@ class TableMender {
     TRY(find_missing_blocks());
     if (!is_table_bad && missing_.empty())
       return false;
+    // Of a file, the holes tell what is nobody's.
+    if (is_table_bad && m_.view().status().kind == io::FileKind::block_device &&
+        !m_.options.free_orphans) {
+      m_.obstacle =
+          "without its refcount table nobody knows which clusters of the device may hold lost "
+          "data: "
+          "repair a copy in a file, or give --free-orphans";
+      m_.has_left_tables = true;
+      return false;
+    }
     const bool needs_table =
         is_table_bad || (!missing_.empty() && *missing_.rbegin() >= table_.size());
     if (!m_.can_append(missing_.size() + (needs_table ? table_clusters() : 0))) {
@@ -135,8 +146,9 @@ class TableMender {
     std::uint64_t clusters = 1;
     const auto needed_clusters = [&] {
       const std::uint64_t end = first + clusters + missing_.size() + 2;
-      const std::uint64_t entries =
-          std::max<std::uint64_t>(divide_up(end, m_.clusters_per_block()) + 1, table_.size());
+      const std::uint64_t last_block = missing_.empty() ? 0 : *missing_.rbegin();
+      const std::uint64_t entries = std::max<std::uint64_t>(
+          {divide_up(end, m_.clusters_per_block()) + 1, table_.size(), last_block + 1});
       return divide_up(entries * sizeof(be64), m_.cluster_size());
     };
     while (clusters < needed_clusters())
@@ -174,6 +186,9 @@ class TableMender {
   }
 
   Result<void> new_block(std::uint64_t index) {
+    if (index >= table_.size())
+      return fail(ErrorCode::refused,
+                  fmt::format("refcount block {} is beyond the refcount table", index));
     const std::uint64_t per_block = m_.clusters_per_block();
     const std::uint64_t first = index * per_block;
     const HostOffset at = TRY(m_.append_clusters(1));

@@ -52,7 +52,7 @@ Result<std::uint64_t> Mender::entry_at(HostOffset offset) const {
 std::uint64_t Mender::data_end() const {
   if (view().status().kind != io::FileKind::block_device)
     return checked->file_clusters;
-  return table_was_bad_ ? checked->file_clusters : std::min(checked->file_clusters, counted_end_);
+  return std::min(checked->file_clusters, counted_end_);
 }
 
 std::uint64_t Mender::next_fresh_cluster() const {
@@ -83,11 +83,15 @@ bool Mender::can_append(std::uint64_t count) {
       checked->findings.omitted() != 0 && checked->findings.has(Code::reference_past_end);
   if (in_the_way == findings.end() && !may_be_omitted)
     return true;
-  obstacle = in_the_way == findings.end()
-                 ? std::string("too many references past the end of the file")
-                 : fmt::format("the reference of {} {} to {:#x}, past the end of the file",
-                               to_string(in_the_way->structure), in_the_way->index,
-                               lowest_entry(*in_the_way));
+  obstacle =
+      in_the_way == findings.end()
+          ? std::string(
+                "too many references past the end of the file are in the way, and need a "
+                "person")
+          : fmt::format(
+                "the reference of {} {} to {:#x}, past the end of the file, is in the way, and "
+                "needs a person",
+                to_string(in_the_way->structure), in_the_way->index, lowest_entry(*in_the_way));
   return false;
 }
 

@@ -63,9 +63,10 @@ class Mender {
   }
 
   // Behind the clusters that may hold data: the end of a file; of a device, of which nobody knows
-  // the holes, the end of what is referred to or was ever counted. Where nobody knows what was, all
-  // of the device.
+  // the holes, the end of what is referred to or was ever counted.
   [[nodiscard]] std::uint64_t data_end() const;
+  // By a refcount block that cannot be read any more.
+  void was_counted(std::uint64_t end) { counted_end_ = std::max(counted_end_, end); }
 
   // Whether a refcount table entry names a block that can be written to.
   [[nodiscard]] bool is_sound_block(std::uint64_t raw) const;

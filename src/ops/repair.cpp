@@ -213,7 +213,7 @@ Result<Repair> result_of(Mender& mender) {
     return fail(ErrorCode::refused,
                 fmt::format("the repair would leave what was not there before: {}{}. Nothing is "
                             "changed; 'coldchain check --list' tells what there is",
-                            *worse, mender.obstacle ? "; in its way: " + *mender.obstacle : ""));
+                            *worse, mender.obstacle ? "; " + *mender.obstacle : ""));
   return Repair{std::move(before),         std::move(after),     std::move(mender.actions),
                 mender.omitted_actions,    mender.kept_clusters, std::move(mender.proposals),
                 std::move(mender.obstacle)};

@@ -54,10 +54,7 @@ std::string consequences(const ops::Repair& repair) {
                              "--dry-run' looks for the tables that describe them; "
                              "'--free-orphans' gives them up");
   if (repair.obstacle)
-    out += fmt::format(
-        "refcounts or snapshots are not written anew: {} is in the way, and needs a "
-        "person\n",
-        *repair.obstacle);
+    out += fmt::format("refcounts or snapshots are not written anew: {}\n", *repair.obstacle);
   for (const std::string& proposal : repair.proposals)
     out += fmt::format("a lost table that cannot be placed: {}\n", proposal);
   return out;
