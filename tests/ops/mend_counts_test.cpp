@@ -248,6 +248,87 @@ TEST_CASE("repair: references are counted beyond what a refcount can hold") {
   CHECK(count(repaired(twice.bytes()).repair, Mending::clear_reserved_bits) == 0);
 }
 
+namespace {
+
+// What a block device is: nobody knows its holes.
+class Device final : public io::File {
+ public:
+  explicit Device(const Bytes& content) : memory_(content), status_(memory_.status()) {
+    status_.kind = io::FileKind::block_device;
+  }
+  [[nodiscard]] const io::FileStatus& status() const override { return status_; }
+  [[nodiscard]] Result<std::size_t> read_at(HostOffset offset, ByteSpan buffer) const override {
+    return memory_.read_at(offset, buffer);
+  }
+  [[nodiscard]] Result<HostOffset> next_data(HostOffset from) const override { return from; }
+  [[nodiscard]] Result<HostOffset> next_hole(HostOffset /*from*/) const override {
+    return HostOffset{status_.size};
+  }
+  [[nodiscard]] Result<bool> lock_is_held(std::uint64_t /*byte*/) const override { return false; }
+
+ private:
+  io::MemoryFile memory_;
+  io::FileStatus status_;
+};
+
+Repair repaired_device(Bytes bytes, const RepairOptions& options, Bytes& after) {
+  bytes.resize(4 << 20);
+  const Device device(bytes);
+  edit::Transaction transaction(device);
+  Result<Repair> repair = plan_repair(transaction, nullptr, options);
+  REQUIRE_MESSAGE(repair.has_value(), repair.error().message);
+  after = testing::content(transaction.view());
+  return std::move(*repair);
+}
+
+}  // namespace
+
+TEST_CASE("repair: of a device, a refcount table is not guessed") {
+  ImageOptions options;
+  options.cluster_bits = 9;
+  options.size = 1 << 20;
+  testing::Patient patient(ImageBuilder(options).data(0, 'a').data(900, 'b').build().flat());
+  // Data that nothing refers to, far behind.
+  Bytes bytes = patient.bytes();
+  bytes.resize(3 << 20);
+  std::fill(bytes.begin() + (1 << 20), bytes.begin() + (2 << 20), std::byte{'l'});
+  testing::Patient damaged(bytes);
+  damaged.set_header([](qcow2::Header& header) { header.refcount_table_clusters = 0; });
+  Bytes after;
+  const Repair left = repaired_device(damaged.bytes(), {.tier = RepairTier::all}, after);
+  CHECK(left.obstacle.value_or("").find("--free-orphans") != std::string::npos);
+  CHECK(count(left, Mending::new_refcount_table) == 0);
+  const Repair given_up =
+      repaired_device(damaged.bytes(), {.tier = RepairTier::all, .free_orphans = true}, after);
+  CHECK(count(given_up, Mending::new_refcount_table) == 1);
+  CHECK(is_clean(given_up.after));
+}
+
+TEST_CASE("repair: of a device, what a lost refcount block counted is kept") {
+  ImageOptions options;
+  options.cluster_bits = 9;
+  options.size = 1 << 20;
+  testing::Patient sound(ImageBuilder(options).data(0, 'a').build().flat());
+  // The second block cannot be read; what it counted lies where nothing else does.
+  Bytes bytes = sound.bytes();
+  REQUIRE(bytes.size() < 256 * 512);
+  bytes.resize(300 * 512);
+  std::fill(bytes.begin() + 256 * 512, bytes.end(), std::byte{'l'});
+  testing::Patient damaged(bytes);
+  damaged.set(damaged.refcount_table_entry(1), 1ULL << 40);
+  // A sign that something is lost.
+  damaged.set(damaged.l1_entry(3), 1ULL << 41 | qcow2::copied_flag);
+  Bytes after;
+  const Repair repair = repaired_device(damaged.bytes(), {.tier = RepairTier::all}, after);
+  CHECK(repair.kept_clusters >= 44);
+  const io::MemoryFile file(after);
+  const qcow2::Image image = qcow2::Image::open_damaged(file).value();
+  const check::CheckResult checked = check::check(image, {}).value();
+  check::StoredRefcounts::Cursor cursor;
+  for (std::uint64_t cluster = 256; cluster < 300; ++cluster)
+    CHECK(checked.stored.at(cluster, cursor) == 1);
+}
+
 TEST_CASE("repair: where refcounts alone are lost, the image is clean afterwards") {
   for (const char* name : {"refcount-block-missing", "all-refcounts-zero"}) {
     CAPTURE(name);
