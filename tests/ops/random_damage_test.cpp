@@ -2,10 +2,9 @@
 // References that go wrong in every combination, drawn at random: whatever a
 // repair thinks that it mends, it must not make worse what was sound.
 #include "damage.hpp"
+#include "draw.hpp"
 #include "guest_reads.hpp"
 #include "patient.hpp"
-
-#include <random>
 
 #include <coldchain/check/check.hpp>
 #include <coldchain/io/memory_file.hpp>
@@ -16,20 +15,12 @@
 
 using namespace coldchain;
 using namespace coldchain::ops;
+using testing::Draw;
 using testing::ImageBuilder;
 using testing::ImageOptions;
 using testing::Patient;
 
 namespace {
-
-class Draw {
- public:
-  explicit Draw(std::uint64_t seed) : random_(seed) {}
-  std::uint64_t below(std::uint64_t limit) { return random_() % limit; }
-
- private:
-  std::mt19937_64 random_;
-};
 
 constexpr std::uint64_t tables = 10;
 constexpr std::uint64_t entries = 64;  // of a table, with clusters of 512 bytes

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 // Chains made by qemu-img and qemu-io over the product of their features, drawn at random with
 // fixed seeds: whatever QEMU says of them, we say too. COLDCHAIN_ORACLE_CASES sets how many.
+#include "draw.hpp"
 #include "oracle.hpp"
 #include "temp_folder.hpp"
 
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <random>
 
 #include <coldchain/analysis/usage.hpp>
 #include <coldchain/graph/chain.hpp>
@@ -18,22 +18,13 @@
 #include <nlohmann/json.hpp>
 
 using namespace coldchain;
+using testing::Draw;
 using testing::quoted;
 using testing::run_coldchain_in;
 using testing::run_in;
 using testing::TempFolder;
 
 namespace {
-
-class Draw {
- public:
-  explicit Draw(std::uint64_t seed) : random_(seed) {}
-  std::uint64_t below(std::uint64_t limit) { return random_() % limit; }
-  bool chance(unsigned percent) { return below(100) < percent; }
-
- private:
-  std::mt19937_64 random_;
-};
 
 struct LayerFile {
   std::string name;
