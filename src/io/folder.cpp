@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -78,6 +79,13 @@ Result<bool> Folder::is_volatile() const {
   if (::fstatfs(fd_, &facts) != 0)
     return fail(system_error(errno, path_));
   return facts.f_type == TMPFS_MAGIC || facts.f_type == RAMFS_MAGIC;  // devtmpfs is one of them
+}
+
+Result<std::uint64_t> Folder::available_bytes() const {
+  struct statvfs facts = {};
+  if (::fstatvfs(fd_, &facts) != 0)
+    return fail(system_error(errno, path_));
+  return std::uint64_t{facts.f_bavail} * facts.f_frsize;
 }
 
 Result<bool> Folder::has(const std::string& name) const {

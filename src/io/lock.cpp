@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <array>
-#include <utility>
+#include <initializer_list>
 
 #include <coldchain/base/try.hpp>
 #include <coldchain/io/lock.hpp>
@@ -17,10 +17,32 @@ constexpr std::uint64_t consistent_read = 0;
 constexpr std::uint64_t write = 1;
 constexpr std::uint64_t resize = 3;
 
-constexpr std::array<std::pair<std::uint64_t, const char*>, 3> needed = {
-    {{consistent_read, "consistent read"}, {write, "write"}, {resize, "resize"}}};
-constexpr std::array<std::pair<std::uint64_t, const char*>, 2> not_shared = {
-    {{write, "write"}, {resize, "resize"}}};
+struct Permission {
+  std::uint64_t number;
+  const char* name;
+};
+constexpr Permission consistent_read_permission{consistent_read, "consistent read"};
+constexpr Permission write_permission{write, "write"};
+constexpr Permission resize_permission{resize, "resize"};
+
+// Nobody else gets what is not shared: writing and resizing.
+Result<void> hold(const File& file, std::initializer_list<Permission> needed) {
+  constexpr std::array not_shared = {write_permission, resize_permission};
+  for (const Permission& permission : needed)
+    TRY(file.hold_lock(held_base + permission.number));
+  for (const Permission& permission : not_shared)
+    TRY(file.hold_lock(not_shared_base + permission.number));
+  for (const Permission& permission : needed) {
+    if (TRY(file.lock_is_held(not_shared_base + permission.number)))
+      return fail(ErrorCode::locked, fmt::format("Failed to get \"{}\" lock", permission.name));
+  }
+  for (const Permission& permission : not_shared) {
+    if (TRY(file.lock_is_held(held_base + permission.number)))
+      return fail(ErrorCode::locked,
+                  fmt::format("Failed to get shared \"{}\" lock", permission.name));
+  }
+  return {};
+}
 
 }  // namespace
 
@@ -36,20 +58,12 @@ Result<void> test_locks(const File& file, LockNeed need) {
   return {};
 }
 
-Result<void> hold_write_locks(WritableFile& file) {
-  for (const auto& [permission, name] : needed)
-    TRY(file.hold_lock(held_base + permission));
-  for (const auto& [permission, name] : not_shared)
-    TRY(file.hold_lock(not_shared_base + permission));
-  for (const auto& [permission, name] : needed) {
-    if (TRY(file.lock_is_held(not_shared_base + permission)))
-      return fail(ErrorCode::locked, fmt::format("Failed to get \"{}\" lock", name));
-  }
-  for (const auto& [permission, name] : not_shared) {
-    if (TRY(file.lock_is_held(held_base + permission)))
-      return fail(ErrorCode::locked, fmt::format("Failed to get shared \"{}\" lock", name));
-  }
-  return {};
+Result<void> hold_write_locks(const File& file) {
+  return hold(file, {consistent_read_permission, write_permission, resize_permission});
+}
+
+Result<void> hold_read_locks(const File& file) {
+  return hold(file, {consistent_read_permission});
 }
 
 }  // namespace coldchain::io

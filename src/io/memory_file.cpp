@@ -61,7 +61,7 @@ Result<void> MemoryFile::refresh() {
   return {};
 }
 
-Result<void> MemoryFile::hold_lock(std::uint64_t /*byte*/) {
+Result<void> MemoryFile::hold_lock(std::uint64_t /*byte*/) const {
   return {};
 }
 

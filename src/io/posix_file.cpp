@@ -97,6 +97,15 @@ class PosixFileBase : public Base {
     return fail(system_error(errno, "testing the image's locks"));
   }
 
+  [[nodiscard]] Result<void> hold_lock(std::uint64_t byte) const override {
+    struct flock lock = lock_of(byte, F_RDLCK);
+    if (::fcntl(fd(), F_OFD_SETLK, &lock) == 0 || has_no_locks(errno))
+      return {};
+    if (errno == EAGAIN || errno == EACCES)
+      return fail(ErrorCode::locked, "another process holds the image's locks");
+    return fail(system_error(errno, "locking the image"));
+  }
+
  protected:
   [[nodiscard]] int fd() const { return descriptor_.get(); }
   [[nodiscard]] FileStatus& mutable_status() { return status_; }
@@ -156,18 +165,15 @@ class WritablePosixFile final : public PosixFileBase<WritableFile> {
     return {};
   }
 
+  void start_writeback(HostOffset offset, std::uint64_t size) override {
+    // A help, no promise: where it fails, flush() does it all.
+    (void)::sync_file_range(fd(), static_cast<off_t>(offset.value), static_cast<off_t>(size),
+                            SYNC_FILE_RANGE_WRITE);
+  }
+
   [[nodiscard]] Result<void> refresh() override {
     mutable_status() = TRY(status_of(fd()));
     return {};
-  }
-
-  [[nodiscard]] Result<void> hold_lock(std::uint64_t byte) override {
-    struct flock lock = lock_of(byte, F_RDLCK);
-    if (::fcntl(fd(), F_OFD_SETLK, &lock) == 0 || has_no_locks(errno))
-      return {};
-    if (errno == EAGAIN || errno == EACCES)
-      return fail(ErrorCode::locked, "another process holds the image's locks");
-    return fail(system_error(errno, "locking the image"));
   }
 };
 

@@ -55,7 +55,7 @@ class CrashFile final : public io::WritableFile {
     return {};
   }
   [[nodiscard]] Result<void> refresh() override { return {}; }
-  [[nodiscard]] Result<void> hold_lock(std::uint64_t byte) override {
+  [[nodiscard]] Result<void> hold_lock(std::uint64_t byte) const override {
     return file_.hold_lock(byte);
   }
 

@@ -57,7 +57,7 @@ class FaultyFile final : public io::WritableFile {
     return file_->flush();
   }
   [[nodiscard]] Result<void> refresh() override { return file_->refresh(); }
-  [[nodiscard]] Result<void> hold_lock(std::uint64_t byte) override {
+  [[nodiscard]] Result<void> hold_lock(std::uint64_t byte) const override {
     return file_->hold_lock(byte);
   }
 

@@ -68,6 +68,9 @@ class File {
   // Whether QEMU's lock byte `byte` is held by another process (coldchain/io/lock.hpp).
   [[nodiscard]] virtual Result<bool> lock_is_held(std::uint64_t byte) const = 0;
 
+  // Holds that byte, shared, until the file is closed.
+  [[nodiscard]] virtual Result<void> hold_lock(std::uint64_t byte) const = 0;
+
   [[nodiscard]] std::uint64_t size() const { return status().size; }
 };
 
@@ -78,10 +81,10 @@ class WritableFile : public File {
   [[nodiscard]] virtual Result<void> resize(std::uint64_t size) = 0;
   // Whatever was written is on the storage when this succeeds.
   [[nodiscard]] virtual Result<void> flush() = 0;
+  // Has the system begin to write a range to the storage, so that flush() has less to wait for.
+  virtual void start_writeback(HostOffset /*offset*/, std::uint64_t /*size*/) {}
   // Asks the system again what status() says.
   [[nodiscard]] virtual Result<void> refresh() = 0;
-  // Holds QEMU's lock byte `byte`, shared, until the file is closed.
-  [[nodiscard]] virtual Result<void> hold_lock(std::uint64_t byte) = 0;
 };
 
 // The whole buffer or an error that says where the file ends. `what` names the structure.

@@ -44,6 +44,9 @@ class Folder {
   // A regular file that anybody may have put here, for those who only look.
   [[nodiscard]] Result<std::unique_ptr<File>> read(const std::string& name) const;
 
+  // What its file system has left for this process, in bytes.
+  [[nodiscard]] Result<std::uint64_t> available_bytes() const;
+
   // Never replaces a file: `refused` if there is one named `to`. Both lie on one file system.
   [[nodiscard]] Result<void> move(const std::string& from, const Folder& to_folder,
                                   const std::string& to) const;

@@ -19,6 +19,9 @@ enum class LockNeed {
 
 // Holds them as QEMU does for an image that it writes to: nobody else may write or resize. They are
 // set first and tested then, so that of two that come at once at most one goes on.
-[[nodiscard]] Result<void> hold_write_locks(WritableFile& file);
+[[nodiscard]] Result<void> hold_write_locks(const File& file);
+
+// Holds them as QEMU does for a backing file that it reads from: others may read it, too.
+[[nodiscard]] Result<void> hold_read_locks(const File& file);
 
 }  // namespace coldchain::io

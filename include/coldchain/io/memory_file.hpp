@@ -20,7 +20,7 @@ class MemoryFile final : public WritableFile {
   [[nodiscard]] Result<void> resize(std::uint64_t size) override;
   [[nodiscard]] Result<void> flush() override;
   [[nodiscard]] Result<void> refresh() override;
-  [[nodiscard]] Result<void> hold_lock(std::uint64_t byte) override;
+  [[nodiscard]] Result<void> hold_lock(std::uint64_t byte) const override;
 
   [[nodiscard]] const Bytes& content() const { return content_; }
 

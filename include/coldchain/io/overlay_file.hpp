@@ -23,6 +23,8 @@ class OverlayFile final : public File {
   // That sector, if it was replaced.
   [[nodiscard]] const Sector* find(std::uint64_t index) const;
   void resize(std::uint64_t size) { status_.size = size; }
+  // Storage that the file is going to take.
+  void allocate(std::uint64_t bytes) { status_.allocated += bytes; }
   // As if nothing had been changed.
   void reset() {
     sectors_.clear();
@@ -35,6 +37,9 @@ class OverlayFile final : public File {
   [[nodiscard]] Result<HostOffset> next_hole(HostOffset from) const override;
   [[nodiscard]] Result<bool> lock_is_held(std::uint64_t byte) const override {
     return base_->lock_is_held(byte);
+  }
+  [[nodiscard]] Result<void> hold_lock(std::uint64_t byte) const override {
+    return base_->hold_lock(byte);
   }
 
  private:
