@@ -30,6 +30,8 @@ void register_check(CLI::App& app, World& world, int& status);
 void register_info(CLI::App& app, World& world, int& status);
 void register_layout(CLI::App& app, World& world, int& status);
 void register_map(CLI::App& app, World& world, int& status);
+void register_plan(CLI::App& app, World& world, int& status);
+void register_pull(CLI::App& app, World& world, int& status);
 void register_repair(CLI::App& app, World& world, int& status);
 void register_resume(CLI::App& app, World& world, int& status);
 void register_tree(CLI::App& app, World& world, int& status);

@@ -44,7 +44,7 @@ Result<ChangeTarget> open_for_change(const io::FileSource& files, const std::str
 }
 
 void add_target_options(CLI::App& app, TargetOptions& options) {
-  app.add_option("--root", options.root, "Open no image outside DIR")->type_name("DIR");
+  app.add_option("--root", options.policy.root, "Open no image outside DIR")->type_name("DIR");
   add_state_option(app, options.folders);
   app.add_option("IMAGE", options.image, "Path or block device")->required()->type_name("");
 }
@@ -52,9 +52,7 @@ void add_target_options(CLI::App& app, TargetOptions& options) {
 Result<ExitStatus> with_target(
     const TargetOptions& options, World& world,
     const std::function<Result<ExitStatus>(ChangeTarget& target)>& work) {
-  io::OpenPolicy policy;
-  policy.root = options.root;
-  const auto files = TRY(world.files(policy));
+  const auto files = TRY(world.files(options.policy));
   Result<ChangeTarget> target = open_for_change(*files, options.image, options.folders);
   if (target)
     return work(*target);
@@ -64,9 +62,9 @@ Result<ExitStatus> with_target(
   return in_use;
 }
 
-Result<std::uint64_t> count_corruptions(const io::File& image) {
+Result<edit::Examined> examine(const io::File& image) {
   const ops::Condition condition = TRY(ops::condition_of(image));
-  return ops::corruption_count(condition);
+  return edit::Examined{ops::corruption_count(condition), condition.counts.image_end_offset};
 }
 
 void add_state_option(CLI::App& app, edit::SideFolders& folders) {

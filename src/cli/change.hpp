@@ -25,7 +25,7 @@ struct ChangeTarget {
 
 // For verbs that know no more of an image than its name.
 struct TargetOptions {
-  std::string root;
+  io::OpenPolicy policy;
   edit::SideFolders folders;
   std::string image;
 };
@@ -34,8 +34,8 @@ void add_target_options(CLI::App& app, TargetOptions& options);
     const TargetOptions& options, World& world,
     const std::function<Result<ExitStatus>(ChangeTarget& target)>& work);
 
-// What edit::resume() and edit::undo() count. An image that cannot be checked at all has the most.
-[[nodiscard]] Result<std::uint64_t> count_corruptions(const io::File& image);
+// What edit::resume() and its like ask of an image. Fails where it cannot be checked at all.
+[[nodiscard]] Result<edit::Examined> examine(const io::File& image);
 
 void add_state_option(CLI::App& app, edit::SideFolders& folders);
 void add_undo_option(CLI::App& app, edit::SideFolders& folders);

@@ -93,7 +93,12 @@ class RepairRun {
   // The same command again goes on where the last one was stopped.
   Result<void> finish_pending(ChangeTarget& target) {
     const edit::ResumeOutcome outcome =
-        TRY(edit::resume(target.image, target.side_files, false, count_corruptions));
+        TRY(edit::resume(target.image, target.side_files, false, examine));
+    if (outcome.resumed == edit::Resumed::needs_plan)
+      return fail(ErrorCode::refused,
+                  fmt::format("'{}' is pending: 'coldchain resume {}' goes on or, with --abandon, "
+                              "goes back",
+                              to_terminal(outcome.verb), to_shell_word(request_.image)));
     if (outcome.resumed == edit::Resumed::finished)
       world_.complain(
           {ErrorCode::refused,

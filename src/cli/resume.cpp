@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // resume: finishes a change that was interrupted, or gives it up.
 #include "change.hpp"
+#include "pull.hpp"
 #include "verb.hpp"
 
 #include <coldchain/base/text.hpp>
@@ -21,6 +22,8 @@ struct ResumeOptions {
 void options(CLI::App& app, ResumeOptions& resume) {
   app.add_flag("--abandon", resume.abandon, "Go back instead of forward");
   add_undo_option(app, resume.target.folders);
+  app.add_option("--sysroot", resume.target.policy.sysroot, "Read absolute names inside DIR")
+      ->type_name("DIR");
   add_target_options(app, resume.target);
   app.footer("Example: coldchain resume disk.qcow2");
 }
@@ -35,6 +38,14 @@ std::string words_for(const edit::ResumeOutcome& outcome, const std::string& ima
       return fmt::format(
           "'{}' is finished{}.\n", to_terminal(outcome.verb),
           outcome.undo_file ? "; the former bytes are in " + to_terminal(*outcome.undo_file) : "");
+    case edit::Resumed::needs_plan:
+      return "";  // goes on
+    case edit::Resumed::left:
+      return fmt::format(
+          "'{0}' is given up. {1}, or an image below it, is not what it was then, so nothing was "
+          "put "
+          "back; what had been taken for the copy may leak: 'coldchain check {1}' tells.\n",
+          outcome.verb, image);
     case edit::Resumed::abandoned:
       return fmt::format("'{}' is given up; {} is as it was before.\n", to_terminal(outcome.verb),
                          image);
@@ -42,16 +53,44 @@ std::string words_for(const edit::ResumeOutcome& outcome, const std::string& ima
   return "";
 }
 
-Result<ExitStatus> resume(const ResumeOptions& options, ChangeTarget& target, World& world) {
-  const edit::ResumeOutcome outcome =
-      TRY(edit::resume(target.image, target.side_files, options.abandon, count_corruptions));
-  TRY(world.out(words_for(outcome, to_terminal(options.target.image))));
-  return success;
+PullRequest request_for(const ResumeOptions& options, const edit::ResumeOutcome& outcome) {
+  PullRequest request;
+  request.image = options.target.image;
+  request.common.policy.root = options.target.policy.root;
+  request.common.policy.sysroot = options.target.policy.sysroot;
+  request.common.format = "qcow2";
+  request.common.policy.allow_probe = true;  // so was this
+  request.argument = outcome.argument;
+  request.folders = options.target.folders;
+  request.force = true;  // was decided when it began
+  return request;
 }
 
 Result<ExitStatus> run_verb(const ResumeOptions& options, World& world) {
-  return with_target(options.target, world,
-                     [&](ChangeTarget& target) { return resume(options, target, world); });
+  edit::ResumeOutcome outcome;
+  const auto resume = [&](ChangeTarget& target) -> Result<ExitStatus> {
+    outcome = TRY(edit::resume(target.image, target.side_files, options.abandon, examine));
+    return success;
+  };
+  const ExitStatus status = TRY(with_target(options.target, world, resume));
+  if (status != success)
+    return status;
+  // Who plans again opens and locks the image himself.
+  if (outcome.resumed == edit::Resumed::needs_plan) {
+    if (outcome.operation != edit::Operation::pull)
+      return fail(ErrorCode::unsupported, "what is pending is of a newer coldchain");
+    const PullRequest request = request_for(options, outcome);
+    if (!options.abandon)
+      return run_pull(request, world);
+    const Result<edit::Resumed> given_up = give_up_pull(request, world);
+    if (!given_up && given_up.error().code == ErrorCode::locked) {
+      world.complain(given_up.error());
+      return in_use;
+    }
+    outcome.resumed = TRY(given_up);
+  }
+  TRY(world.out(words_for(outcome, to_terminal(options.target.image))));
+  return success;
 }
 
 }  // namespace

@@ -41,8 +41,7 @@ Result<ExitStatus> undo(const UndoOptions& options, ChangeTarget& target, World&
   // It is told to people, wherever they are by then.
   std::error_code ignored;
   const std::string path = std::filesystem::absolute(options.undo_file, ignored);
-  if (const Result<void> done =
-          edit::undo(*file, path, target.image, target.side_files, count_corruptions);
+  if (const Result<void> done = edit::undo(*file, path, target.image, target.side_files, examine);
       !done)
     return fail(with_context(done.error(), to_terminal(options.undo_file)));
   TRY(world.out(fmt::format("{} is as it was before.\n", to_terminal(options.target.image))));

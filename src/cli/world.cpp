@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 
@@ -29,6 +30,9 @@ Result<void> write_all(int fd, std::string_view text) {
   return {};
 }
 
+// A signal's handler reaches nothing else.
+volatile std::sig_atomic_t interrupted = 0;
+
 // Writes through: reports come in large pieces already.
 class RealWorld final : public World {
  public:
@@ -54,6 +58,11 @@ class RealWorld final : public World {
     return io::system_files(policy);
   }
   [[nodiscard]] unsigned workers() const override { return default_workers(); }
+  void catch_interrupts() override {
+    for (const int number : {SIGINT, SIGTERM})
+      (void)std::signal(number, [](int) { interrupted = 1; });
+  }
+  [[nodiscard]] bool is_interrupted() const override { return interrupted != 0; }
 };
 
 bool is_utf8_locale(const World& world) {

@@ -29,6 +29,10 @@ class World {
   [[nodiscard]] virtual Result<std::unique_ptr<io::FileSource>> files(
       const io::OpenPolicy& policy) const = 0;
   [[nodiscard]] virtual unsigned workers() const = 0;
+  // From then on, SIGINT and SIGTERM do not end the program, but are told by is_interrupted(): for
+  // changes that stop at a safe point.
+  virtual void catch_interrupts() = 0;
+  [[nodiscard]] virtual bool is_interrupted() const = 0;
 
   [[nodiscard]] report::Sink sink() {
     return [this](std::string_view text) { return out(text); };

@@ -57,6 +57,9 @@ wire::SideHeader encode(const JournalFacts& facts, std::uint64_t count, std::uin
   header.keeps_undo = facts.change.keeps_undo ? 1U : 0U;
   header.undoes = facts.change.undoes;
   header.nonce = facts.nonce;
+  header.operation = static_cast<std::uint32_t>(facts.change.operation);
+  header.argument = facts.change.argument;
+  header.digest = facts.change.digest;
   header.phase_count = static_cast<std::uint32_t>(phase_count);
   static_assert(sizeof header.verb == ChangeFacts::most_verb_bytes);
   const std::size_t size = std::min(facts.change.verb.size(), sizeof header.verb);
@@ -76,7 +79,7 @@ Result<wire::SideHeader> read_header(const io::File& file) {
     return fail(ErrorCode::unsupported,
                 fmt::format("is a side file of version {}", header.version.get()));
   if (header.checksum.get() != checksum_of(header) || header.verb_size.get() > sizeof header.verb ||
-      header.phase_count.get() != phase_count || header.records_end.get() != file.size() ||
+      header.phase_count.get() != phase_count || header.records_end.get() < records_at ||
       header.image_size_after.get() < header.image_size_before.get())
     return fail(ErrorCode::corrupt, "is a damaged side file: its header contradicts itself");
   return header;
@@ -91,7 +94,7 @@ Result<wire::SideState> read_state(const io::File& file) {
 bool is_valid(const wire::SideState& state) {
   return state.checksum.get() == checksum_of(state) &&
          state.state.get() >= static_cast<std::uint32_t>(JournalState::applying) &&
-         state.state.get() <= static_cast<std::uint32_t>(JournalState::undone);
+         state.state.get() <= static_cast<std::uint32_t>(JournalState::linking);
 }
 
 // Hostile ones are not much larger than what they take on the storage.
@@ -116,6 +119,15 @@ Result<Journal> Journal::create(io::WritableFile& file, const Transaction& trans
   TRY(journal.write_records(transaction));
   TRY(journal.set_state(JournalState::applying, {}));
   return journal;
+}
+
+Result<std::uint64_t> Journal::size_of(const Transaction& transaction) {
+  std::uint64_t size = records_at;
+  TRY(transaction.for_each_change([&](const Change& change) -> Result<void> {
+    size += sizeof(wire::RecordHeader) + change.before.size() + change.after.size();
+    return {};
+  }));
+  return size;
 }
 
 Result<void> Journal::write_records(const Transaction& transaction) {
@@ -144,16 +156,25 @@ Result<void> Journal::write_records(const Transaction& transaction) {
 }
 
 Result<void> Journal::set_state(JournalState state, io::Timestamp image_modified) {
-  wire::SideState wire{};
-  wire.state = static_cast<std::uint32_t>(state);
-  wire.modified_seconds = static_cast<std::uint64_t>(image_modified.seconds);
-  wire.modified_nanoseconds = image_modified.nanoseconds;
-  wire.checksum = checksum_of(wire);
-  TRY(file_->write_at(state_at, bytes_of(wire)));
-  TRY(file_->flush());
   head_.state = state;
   head_.image_modified = image_modified;
-  return {};
+  return write_state();
+}
+
+Result<void> Journal::set_cursor(std::uint64_t cursor) {
+  head_.cursor = cursor;
+  return write_state();
+}
+
+Result<void> Journal::write_state() {
+  wire::SideState wire{};
+  wire.state = static_cast<std::uint32_t>(head_.state);
+  wire.modified_seconds = static_cast<std::uint64_t>(head_.image_modified.seconds);
+  wire.modified_nanoseconds = head_.image_modified.nanoseconds;
+  wire.cursor = head_.cursor;
+  wire.checksum = checksum_of(wire);
+  TRY(file_->write_at(state_at, bytes_of(wire)));
+  return file_->flush();
 }
 
 Result<bool> Journal::is_incomplete(const io::File& file) {
@@ -172,6 +193,8 @@ Result<JournalHead> Journal::read_head(const io::File& file) {
   const wire::SideState state = TRY(read_state(file));
   if (!is_valid(state))
     return fail(ErrorCode::corrupt, "is a damaged side file: its state cannot be read");
+  if (header.records_end.get() != file.size())
+    return fail(ErrorCode::corrupt, "is a damaged side file: it does not end with its records");
   JournalHead head;
   head.facts.image = {header.image_device.get(), header.image_inode.get()};
   head.facts.size_before = header.image_size_before.get();
@@ -184,6 +207,10 @@ Result<JournalHead> Journal::read_head(const io::File& file) {
   change.keeps_undo = header.keeps_undo.get() != 0;
   change.undoes = header.undoes.get();
   head.facts.nonce = header.nonce.get();
+  change.operation = static_cast<Operation>(header.operation.get());
+  change.argument = header.argument.get();
+  change.digest = header.digest.get();
+  head.cursor = state.cursor.get();
   head.state = static_cast<JournalState>(state.state.get());
   head.image_modified = {static_cast<std::int64_t>(state.modified_seconds.get()),
                          state.modified_nanoseconds.get()};

@@ -23,8 +23,9 @@ class Progress {
   Result<void> find() {
     const JournalFacts& facts = journal_.facts();
     const std::uint64_t size = image_.size();
-    if (size < std::min(facts.size_before, facts.size_after) ||
-        size > std::max(facts.size_before, facts.size_after))
+    // Copying takes long: what somebody has appended meanwhile is in nobody's way.
+    const bool may_be_longer = facts.change.operation != Operation::none;
+    if (size < facts.size_before || (size > facts.size_after && !may_be_longer))
       return fail(ErrorCode::refused,
                   fmt::format("the image has {} bytes, not {} or {}: somebody has written to it "
                               "meanwhile",
@@ -53,6 +54,12 @@ class Progress {
         return false;
     }
     return true;
+  }
+
+  [[nodiscard]] bool has_begun(Phase phase) const {
+    return std::any_of(sectors_.begin(), sectors_.end(), [&](const auto& sector) {
+      return sector.second.reached > static_cast<unsigned>(phase);
+    });
   }
 
   // The bytes that `change` leaves, forward or back.
@@ -132,24 +139,36 @@ Result<std::unique_ptr<io::OverlayFile>> result_of_roll(const Journal& journal,
   return result;
 }
 
-Result<bool> is_carried_out(const Journal& journal, const io::File& image) {
+Result<bool> has_reached(const Journal& journal, const io::File& image, Phase end) {
   Progress progress(journal, image);
   TRY(progress.find());
-  for (std::size_t i = 0; i < journal.change_count(); ++i) {
+  if (image.size() < journal.facts().size_after)
+    return false;
+  for (std::size_t i = 0; i < journal.change_count() && journal.phase_of(i) < end; ++i) {
     if (!progress.has_reached(TRY(journal.read_change(i))))
       return false;
   }
   return true;
 }
 
+Result<bool> has_begun(const Journal& journal, const io::File& image, Phase phase) {
+  Progress progress(journal, image);
+  TRY(progress.find());
+  return progress.has_begun(phase);
+}
+
 Result<void> roll_forward(const Journal& journal, io::WritableFile& image) {
+  return roll_forward_until(journal, image, Phase{phase_count});
+}
+
+Result<void> roll_forward_until(const Journal& journal, io::WritableFile& image, Phase end) {
   TRY(image.refresh());
   Progress progress(journal, image);
   TRY(progress.find());
   const std::uint64_t size = journal.facts().size_after;
   if (image.size() < size)
     TRY(image.resize(size));
-  for (std::size_t i = 0; i < journal.change_count(); ++i) {
+  for (std::size_t i = 0; i < journal.change_count() && journal.phase_of(i) < end; ++i) {
     if (i != 0 && journal.phase_of(i) != journal.phase_of(i - 1))
       TRY(image.flush());
     const Change change = TRY(journal.read_change(i));
@@ -160,11 +179,12 @@ Result<void> roll_forward(const Journal& journal, io::WritableFile& image) {
   return image.refresh();
 }
 
-Result<void> roll_back(const Journal& journal, io::WritableFile& image) {
+Result<void> roll_back(const Journal& journal, io::WritableFile& image, std::uint64_t image_end) {
   TRY(image.refresh());
   Progress progress(journal, image);
   TRY(progress.find());
   const std::uint64_t size = journal.facts().size_before;
+  const bool is_appended_to = image.size() > journal.facts().size_after;
   for (std::size_t i = journal.change_count(); i-- > 0;) {
     const Change change = TRY(journal.read_change(i));
     const Bytes bytes = TRY(progress.after(change, false));
@@ -173,8 +193,8 @@ Result<void> roll_back(const Journal& journal, io::WritableFile& image) {
       TRY(image.flush());
   }
   TRY(image.flush());
-  if (image.size() != size)
-    TRY(image.resize(size));
+  if (image.size() > std::max(size, image_end) && !is_appended_to)
+    TRY(image.resize(std::max(size, image_end)));
   TRY(image.flush());
   return image.refresh();
 }

@@ -58,10 +58,15 @@ Transaction::Places Transaction::set_after(std::size_t phase, std::uint64_t inde
   return places;
 }
 
-Result<void> Transaction::stage(Phase phase, HostOffset offset, ByteView bytes) {
-  if (offset.value > size_after() || bytes.size() > size_after() - offset.value)
+Result<void> Transaction::check_bounds(HostOffset offset, std::uint64_t size) const {
+  if (offset.value > size_after() || size > size_after() - offset.value)
     return fail(ErrorCode::corrupt,
                 fmt::format("a change at {:#x} lies past the end of the file", offset.value));
+  return {};
+}
+
+Result<void> Transaction::stage(Phase phase, HostOffset offset, ByteView bytes) {
+  TRY(check_bounds(offset, bytes.size()));
   Patches& patches = phases_[static_cast<std::size_t>(phase)];
   for (std::size_t done = 0; done < bytes.size();) {
     const std::uint64_t at = offset.value + done;
@@ -95,6 +100,19 @@ Result<void> Transaction::stage_entry(Phase phase, HostOffset offset, std::uint6
   return stage(phase, offset, bytes_of(be64(entry)));
 }
 
+Result<void> Transaction::stage_fresh(HostOffset offset, ByteView bytes) {
+  TRY(check_bounds(offset, bytes.size()));
+  for (std::size_t done = 0; done < bytes.size(); done += sector_size) {
+    const std::uint64_t index = offset.value / sector_size + done / sector_size;
+    Patch& patch = phases_[static_cast<std::size_t>(Phase::fresh)][index];
+    std::copy_n(bytes.begin() + static_cast<std::ptrdiff_t>(done), sector_size,
+                patch.bytes.begin());
+    patch.is_set.set();
+    view_.put(index, patch.bytes);
+  }
+  return {};
+}
+
 Result<void> Transaction::for_each_change(
     const std::function<Result<void>(const Change&)>& visit) const {
   for (std::size_t phase = 0; phase < phase_count; ++phase) {
@@ -106,7 +124,8 @@ Result<void> Transaction::for_each_change(
       const Sector before = TRY(sector_at(index, phase));
       Sector after = before;
       patch.apply_to(after);
-      if (before == after)
+      const bool is_whole = static_cast<Phase>(phase) == Phase::fresh && patch.is_set.all();
+      if (before == after && !is_whole)
         continue;
       const HostOffset offset{index * sector_size};
       if (change.after.empty() || change.offset + change.after.size() != offset ||

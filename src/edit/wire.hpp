@@ -24,13 +24,16 @@ struct SideHeader {
   be32 phase_count;
   be32 verb_size;
   be32 keeps_undo;  // 0 or 1
+  be32 operation;
+  be64 argument;
+  be32 digest;
   be32 reserved;
   be64 undoes;
   be64 nonce;
   std::byte verb[256];
 };
-static_assert(sizeof(SideHeader) == 376);
-static_assert(offsetof(SideHeader, image_device) == 16 && offsetof(SideHeader, verb) == 120);
+static_assert(sizeof(SideHeader) == 392);
+static_assert(offsetof(SideHeader, image_device) == 16 && offsetof(SideHeader, verb) == 136);
 
 struct SideState {
   be32 state;
@@ -38,8 +41,9 @@ struct SideState {
   be64 modified_seconds;
   be32 modified_nanoseconds;
   be32 reserved;
+  be64 cursor;
 };
-static_assert(sizeof(SideState) == 24);
+static_assert(sizeof(SideState) == 32);
 
 struct RecordHeader {
   be64 offset;

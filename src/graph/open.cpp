@@ -96,6 +96,15 @@ class Opener {
     return node;
   }
 
+  Result<std::unique_ptr<Node>> open_chain_of(std::unique_ptr<io::File> file,
+                                              const std::string& path) {
+    std::unique_ptr<Node> node = TRY(open_file(std::move(file), path, "qcow2"));
+    identities_.insert(node->file->status().identity);
+    NameSpec spec;
+    follow_all(*node, spec);
+    return node;
+  }
+
  private:
   static void mark_typed(NameSpec& spec) {
     spec.typed = true;
@@ -314,6 +323,13 @@ std::vector<const Node*> chain_of(const Node& top) {
 Result<std::unique_ptr<Node>> open(const io::FileSource& files, const io::OpenPolicy& policy,
                                    const OpenRequest& request) {
   return Opener(files, policy).open_top(request);
+}
+
+Result<std::unique_ptr<Node>> open_chain_of(const io::FileSource& files,
+                                            const io::OpenPolicy& policy,
+                                            std::unique_ptr<io::File> file,
+                                            const std::string& path) {
+  return Opener(files, policy).open_chain_of(std::move(file), path);
 }
 
 Result<std::unique_ptr<Node>> open_file(std::unique_ptr<io::File> file, const std::string& path,

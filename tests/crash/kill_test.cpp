@@ -2,6 +2,7 @@
 // The program itself, killed at each call that changes a file: by strace, which stops it there.
 #include "damage.hpp"
 #include "oracle.hpp"
+#include "strace.hpp"
 #include "temp_folder.hpp"
 
 #include <algorithm>
@@ -9,35 +10,13 @@
 #include <filesystem>
 
 using namespace coldchain;
+using testing::have_strace;
 using testing::Process;
 using testing::read_file;
+using testing::run_until;
 using testing::TempFolder;
 
 namespace {
-
-const std::string program = COLDCHAIN_PROGRAM;
-
-// Not every place lets one process stop another.
-bool have_strace() {
-  static const bool works = testing::run_in("/", "strace -e trace=none true").status == 0;
-  if (!works && std::getenv("COLDCHAIN_REQUIRE_ORACLES") != nullptr)
-    FAIL("strace is missing, or may not be used here");
-  return works;
-}
-
-// Runs coldchain and stops it, or fails the call, at the `when`-th `call`. The leak check of the
-// sanitizers does not go with strace.
-Process run_until(const TempFolder& folder, const std::string& call, const std::string& what,
-                  int when, const std::string& arguments) {
-  return testing::run_in(
-      folder.path(), "ASAN_OPTIONS=detect_leaks=0 strace -f -o /dev/null -e trace=" + call +
-                         " -e inject=" + call + ":" + what + ":when=" + std::to_string(when) + " " +
-                         program + " " + arguments);
-}
-
-Process run(const TempFolder& folder, const std::string& arguments) {
-  return testing::run_in(folder.path(), program + " " + arguments);
-}
 
 // What qemu-img check says, by how bad it is.
 int badness(const TempFolder& folder) {
@@ -61,7 +40,7 @@ TEST_CASE("crash: killed at any call, a repair leaves no worse image, and the sa
     const TempFolder clean;
     testing::write_file(clean / "a", image);
     const int before = badness(clean);
-    const int expected = run(clean, command).status;
+    const int expected = testing::run_program(clean, command).status;
     const std::string repaired = read_file(clean / "a");
     for (const std::string& call : calls) {
       for (int when = 1; when < 100; ++when) {
@@ -75,10 +54,10 @@ TEST_CASE("crash: killed at any call, a repair leaves no worse image, and the sa
         CHECK(badness(folder) <= before);
         const bool goes_back = when % 2 == 0;
         if (goes_back) {
-          const Process abandoned = run(folder, "resume --abandon a");
+          const Process abandoned = testing::run_program(folder, "resume --abandon a");
           CHECK_MESSAGE(abandoned.status == 0, abandoned.err);
         }
-        const Process again = run(folder, command);
+        const Process again = testing::run_program(folder, command);
         CHECK_MESSAGE(again.status == expected, again.err);
         CHECK((read_file(folder / "a") == repaired));
         CHECK_FALSE(std::filesystem::exists(folder / "a.coldchain-pending"));
@@ -98,12 +77,12 @@ TEST_CASE("crash: an undo that is killed at any call ends with the same command"
       CAPTURE(when);
       const TempFolder folder;
       testing::write_file(folder / "a", image);
-      REQUIRE(run(folder, "check -q -r all --free-orphans a").status == 0);
+      REQUIRE(testing::run_program(folder, "check -q -r all --free-orphans a").status == 0);
       const Process killed = run_until(folder, call, "signal=KILL", when, command);
       if (killed.status == 0)
         break;
       // Other changes are refused until the undo is finished.
-      const Process again = run(folder, command);
+      const Process again = testing::run_program(folder, command);
       const bool was_done = again.err.find("undone already") != std::string::npos;
       CHECK_MESSAGE((again.status == 0 || was_done), again.err);
       CHECK((read_file(folder / "a") == to_string(image)));
@@ -119,7 +98,7 @@ TEST_CASE("crash: a full or broken disk leaves the image as it was, or repaired"
   const std::string command = "check -q -r all --free-orphans a";
   const TempFolder clean;
   testing::write_file(clean / "a", image);
-  REQUIRE(run(clean, command).status == 0);
+  REQUIRE(testing::run_program(clean, command).status == 0);
   const std::string repaired = read_file(clean / "a");
   for (const std::string& call : calls) {
     const std::string error = call == "fsync" ? "error=EIO" : "error=ENOSPC";
@@ -136,7 +115,7 @@ TEST_CASE("crash: a full or broken disk leaves the image as it was, or repaired"
       }
       CHECK(failed.status == 1);
       CHECK((left == to_string(image) || left == repaired));
-      const Process again = run(folder, command);
+      const Process again = testing::run_program(folder, command);
       CHECK_MESSAGE(again.status == 0, again.err);
       CHECK((read_file(folder / "a") == repaired));
       CHECK_FALSE(std::filesystem::exists(folder / "a.coldchain-pending"));
@@ -173,7 +152,7 @@ TEST_CASE("crash: what QEMU wrote between a crash and the resume is not damaged"
       break;
     sh("qemu-io -c 'write -P 2 1M 64k' a");
     const int before = badness(folder);
-    const Process resumed = run(folder, "resume a");
+    const Process resumed = testing::run_program(folder, "resume a");
     CHECK(badness(folder) <= before);
     sh("qemu-io -c 'read -P 2 1M 64k' -c 'read -P 1 0 256k' a");
     if (resumed.status != 0) {
@@ -191,10 +170,12 @@ TEST_CASE("crash: a dry run opens nothing for writing, so that it has nothing to
     return;
   const TempFolder folder;
   testing::write_file(folder / "a", testing::damage("l2-entry-past-end").image());
-  REQUIRE(run(folder, "repair -q a").status == 3);  // leaves an undo file, which is looked at
+  REQUIRE(testing::run_program(folder, "repair -q a").status ==
+          3);  // leaves an undo file, which is looked at
   const Process ran = testing::run_in(
-      folder.path(), "ASAN_OPTIONS=detect_leaks=0 strace -f -o log -e trace=openat,open " +
-                         program + " repair -r leaks --dry-run a");
+      folder.path(),
+      "ASAN_OPTIONS=detect_leaks=0 strace -f -o log -e trace=openat,open " COLDCHAIN_PROGRAM
+      " repair -r leaks --dry-run a");
   CHECK(ran.status == 3);
   const std::string log = read_file(folder / "log");
   CHECK(log.find("a.coldchain-undo") != std::string::npos);

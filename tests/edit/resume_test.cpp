@@ -8,9 +8,9 @@
 
 using namespace coldchain;
 using namespace coldchain::edit;
-using testing::count_nothing;
 using testing::exists;
 using testing::FaultyFile;
+using testing::find_nothing;
 using testing::never;
 using testing::new_content;
 using testing::old_content;
@@ -65,7 +65,7 @@ TEST_CASE("resume: that fails half way says that it has written, and goes on whe
     io::WritableTarget target = change.open();
     target.file = std::make_unique<FaultyFile>(std::move(target.file), 3, never);
     const auto outcome =
-        edit::resume(target, change.side_files(target).value(), false, count_nothing);
+        edit::resume(target, change.side_files(target).value(), false, find_nothing);
     REQUIRE_FALSE(outcome.has_value());
     CHECK(outcome.error().message.find("keeps what is left to do") != std::string::npos);
     CHECK(outcome.error().message.find("Nothing was written") == std::string::npos);
@@ -148,8 +148,7 @@ TEST_CASE("resume: what has begun to go back is never taken for done or to be fi
       auto faulty = std::make_unique<FaultyFile>(std::move(target.file), call, never);
       const FaultyFile& file = *faulty;
       target.file = std::move(faulty);
-      const auto done =
-          edit::resume(target, change.side_files(target).value(), true, count_nothing);
+      const auto done = edit::resume(target, change.side_files(target).value(), true, find_nothing);
       if (!file.has_failed()) {
         CHECK(done->resumed == Resumed::abandoned);
         CHECK(call > 2);
@@ -191,9 +190,9 @@ void interrupt_undo(const Scene& change, int fails_from) {
   target.file = std::make_unique<FaultyFile>(std::move(target.file), fails_from, never);
   const io::Folder folder = io::Folder::open(change.folder().path()).value();
   const auto file = folder.open_trusted("image.coldchain-undo", ::geteuid()).value();
-  REQUIRE_FALSE(edit::undo(*file, change.undo_file(), target, change.side_files(target).value(),
-                           count_nothing)
-                    .has_value());
+  REQUIRE_FALSE(
+      edit::undo(*file, change.undo_file(), target, change.side_files(target).value(), find_nothing)
+          .has_value());
   REQUIRE(exists(change.pending()));
 }
 
@@ -213,7 +212,7 @@ TEST_CASE("undo: one that was interrupted goes on wherever its file is moved to"
   io::WritableTarget target = change.open();
   const auto file =
       io::Folder::open(change.folder().path())->open_trusted("elsewhere", ::geteuid()).value();
-  CHECK(edit::undo(*file, elsewhere, target, change.side_files(target).value(), count_nothing)
+  CHECK(edit::undo(*file, elsewhere, target, change.side_files(target).value(), find_nothing)
             .has_value());
   CHECK((read_file(change.path()) == old_content));
   CHECK_FALSE(exists(change.pending()));
@@ -310,7 +309,7 @@ TEST_CASE("undo: of an older change does not take the marker of one under way") 
   io::WritableTarget target = change.open();
   const auto file =
       io::Folder::open(change.folder().path())->open_trusted("older", ::geteuid()).value();
-  CHECK_FALSE(edit::undo(*file, older, target, change.side_files(target).value(), count_nothing)
+  CHECK_FALSE(edit::undo(*file, older, target, change.side_files(target).value(), find_nothing)
                   .has_value());
   CHECK(exists(change.pending()));
 }

@@ -93,3 +93,18 @@ TEST_CASE("Transaction: the file grows only where it is told to, and reads as ze
   CHECK(transaction.view().next_data({1024})->value == 2048);
   CHECK(transaction.view().next_hole({2048})->value == 2560);
 }
+
+TEST_CASE("Transaction: fresh clusters are part of the change also where they hold the same") {
+  const io::MemoryFile file(filled(1024, 0));
+  Transaction transaction(file);
+  transaction.grow(2048);
+  REQUIRE(transaction.stage(Phase::fresh, {0}, filled(1024, 0)).has_value());
+  CHECK(transaction.is_empty());
+  REQUIRE(transaction.stage_fresh({512}, filled(1536, 0)).has_value());
+  const std::vector<Change> changes = changes_of(transaction);
+  REQUIRE(changes.size() == 1);
+  CHECK(changes[0].offset.value == 512);
+  CHECK(changes[0].before == filled(1536, 0));
+  CHECK(changes[0].after == filled(1536, 0));
+  CHECK_FALSE(transaction.stage_fresh({2048}, filled(512, 0)).has_value());
+}

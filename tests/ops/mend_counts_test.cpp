@@ -265,6 +265,7 @@ class Device final : public io::File {
     return HostOffset{status_.size};
   }
   [[nodiscard]] Result<bool> lock_is_held(std::uint64_t /*byte*/) const override { return false; }
+  [[nodiscard]] Result<void> hold_lock(std::uint64_t /*byte*/) const override { return {}; }
 
  private:
   io::MemoryFile memory_;

@@ -21,6 +21,7 @@ class FakeWorld final : public cli::World {
   std::map<std::string, std::string> variables;
   unsigned worker_count = 2;
   bool out_fails = false;
+  bool interrupted = false;
   std::map<std::string, Bytes> memory;
 
   [[nodiscard]] Result<void> out(std::string_view text) override {
@@ -46,6 +47,8 @@ class FakeWorld final : public cli::World {
     return io::system_files(policy);
   }
   [[nodiscard]] unsigned workers() const override { return worker_count; }
+  void catch_interrupts() override {}
+  [[nodiscard]] bool is_interrupted() const override { return interrupted; }
 };
 
 struct Ran {

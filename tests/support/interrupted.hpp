@@ -80,8 +80,8 @@ inline const std::string new_content = std::string(512, 'n') + std::string(3584,
                                        std::string(512, 'f') + std::string(3584, '\0');
 
 // These images are none that could be checked.
-inline Result<std::uint64_t> count_nothing(const io::File& /*image*/) {
-  return 0;
+inline Result<edit::Examined> find_nothing(const io::File& /*image*/) {
+  return edit::Examined{};
 }
 
 // An image of o's, which a transaction makes the new content.
@@ -125,14 +125,14 @@ class Scene {
 
   Result<edit::ResumeOutcome> resume(bool abandon) const {
     io::WritableTarget target = open();
-    return edit::resume(target, TRY(side_files(target)), abandon, count_nothing);
+    return edit::resume(target, TRY(side_files(target)), abandon, find_nothing);
   }
 
   Result<void> undo() const {
     io::WritableTarget target = open();
     const io::Folder folder = TRY(io::Folder::open(folder_.path()));
     const auto file = TRY(folder.open_trusted("image.coldchain-undo", ::geteuid()));
-    return edit::undo(*file, undo_file(), target, TRY(side_files(target)), count_nothing);
+    return edit::undo(*file, undo_file(), target, TRY(side_files(target)), find_nothing);
   }
 
  private:

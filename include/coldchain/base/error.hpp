@@ -20,6 +20,7 @@ enum class ErrorCode {
   too_large,          // exceeds a documented limit
   locked,             // another process has the image open
   refused,            // the open policy forbids it
+  interrupted,        // a signal asked to stop
 };
 
 struct Error {

@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 
+#include <coldchain/edit/fresh_data.hpp>
 #include <coldchain/edit/journal.hpp>
 #include <coldchain/edit/side_files.hpp>
 
@@ -16,11 +17,15 @@ namespace coldchain::edit {
 // Returns the path of the undo file, or nothing where none is kept. The image's locks are held.
 // Order: 1. side file, flush; 2. its state, flush; 3. image, phase by phase (recovery.hpp); 4. the
 // state `done`, flush; 5. its name. Where 3 fails, the image is put back; an error that could not
-// be put back says so.
+// be put back says so. With `data`, that is written in 3, before the phase `link`, when its
+// clusters count; the state `writing`, then `linking`, each with a flush, come before and after it.
+// It goes on where a former attempt at the same change was stopped, and where it is stopped itself,
+// what is done stays for the next one.
 [[nodiscard]] Result<std::optional<std::string>> commit(const Transaction& transaction,
                                                         io::WritableTarget& image,
                                                         const SideFiles& side_files,
-                                                        const ChangeFacts& change);
+                                                        const ChangeFacts& change,
+                                                        const FreshData* data = nullptr);
 
 // Whether a kept side file beside the image says that its change left clusters counted which may be
 // lost data. One that may not be read might say so.
@@ -31,26 +36,48 @@ enum class Resumed {
   nothing_changed,  // the side file was never finished: it is removed
   finished,
   abandoned,
+  needs_plan,  // whoever plans the operation again, on former_view(), can commit it
+  left,        // given up, and nothing put back, since others have written: clusters may leak
 };
 struct ResumeOutcome {
   Resumed resumed{};
-  std::string verb{};                      // of the pending change
+  std::string verb{};  // of the pending change
+  Operation operation{};
+  std::uint64_t argument = 0;
   std::optional<std::string> undo_file{};  // where it is kept, if it is
 };
 
-// How many corruptions a check counts in an image. Bytes alone do not tell that nobody wrote
+// What a check says of an image. Bytes alone do not tell that nobody wrote
 // between a crash and now: who reuses what a change has freed may leave just the bytes that were
 // there before. So what a roll would leave is counted before anything is written.
-using CountCorruptions = std::function<Result<std::uint64_t>(const io::File& image)>;
+struct Examined {
+  std::uint64_t corruptions = 0;
+  std::uint64_t image_end = 0;  // bytes: up to here clusters count, or are referred to
+};
+using Examine = std::function<Result<Examined>(const io::File& image)>;
+
+// What the image was before the change that is pending began, without writing to it; nothing where
+// there is none. `image` outlives it. Refused where somebody has written to it since.
+[[nodiscard]] Result<std::unique_ptr<io::OverlayFile>> former_view(const io::File& image,
+                                                                   const SideFiles& side_files,
+                                                                   const Examine& examine);
+
+// Of what needs a plan to be given up, since the image refers to copied data: goes back if that, as
+// the same plan says, is still what was copied; else it is left.
+[[nodiscard]] Result<Resumed> give_up(io::WritableTarget& image, const SideFiles& side_files,
+                                      const ChangeFacts& change, const FreshData& data,
+                                      const Examine& examine);
+// Where no such plan can be made any more.
+[[nodiscard]] Result<Resumed> leave(const SideFiles& side_files);
 
 // Finishes what is pending, or gives it up.
 [[nodiscard]] Result<ResumeOutcome> resume(io::WritableTarget& image, const SideFiles& side_files,
-                                           bool abandon, const CountCorruptions& count);
+                                           bool abandon, const Examine& examine);
 
 // Puts back what the kept side file `undo_file` says, if nobody has written to the image since. It
 // can be interrupted and called again. Refused while something is pending.
 [[nodiscard]] Result<void> undo(io::WritableFile& undo_file, const std::string& undo_path,
                                 io::WritableTarget& image, const SideFiles& side_files,
-                                const CountCorruptions& count);
+                                const Examine& examine);
 
 }  // namespace coldchain::edit

@@ -14,11 +14,17 @@
 namespace coldchain::edit {
 
 enum class JournalState : std::uint32_t {
-  applying = 1,  // the image may hold any part of the change
-  done = 2,      // the image holds all of it
-  undoing = 3,   // the image may hold any part of it, and goes back
-  undone = 4,    // the image is as it was before
+  applying =
+      1,        // the image may hold any part of the change; of one with data, what comes before it
+  done = 2,     // the image holds all of it
+  undoing = 3,  // the image may hold any part of it, and goes back
+  undone = 4,   // the image is as it was before
+  writing = 5,  // data is being written to clusters that count already (fresh_data.hpp)
+  linking = 6,  // the data is there; the rest of the change follows
 };
+
+// What makes a change, where it is more than its records: who goes on must plan it again.
+enum class Operation : std::uint32_t { none = 0, pull = 1 };
 
 // What a change is, in the words of whoever makes it.
 struct ChangeFacts {
@@ -35,6 +41,9 @@ struct ChangeFacts {
   bool keeps_undo = true;
   // In the marker of an undo under way: the nonce of the undo file; 0 in all others.
   std::uint64_t undoes = 0;
+  Operation operation{};
+  std::uint64_t argument = 0;  // what the operation needs to know to be planned again
+  std::uint32_t digest = 0;    // of the plan: whoever goes on must come to the same
 };
 
 struct JournalFacts {
@@ -50,6 +59,7 @@ struct JournalHead {
   JournalFacts facts;
   JournalState state{};
   io::Timestamp image_modified;  // as of when the state was set
+  std::uint64_t cursor = 0;      // how far data is written, in the operation's words
 };
 
 class Journal {
@@ -60,6 +70,9 @@ class Journal {
                                               const Transaction& transaction,
                                               const io::FileIdentity& image,
                                               const ChangeFacts& change);
+
+  // Bytes of the side file for a transaction.
+  [[nodiscard]] static Result<std::uint64_t> size_of(const Transaction& transaction);
 
   // Errors: not_this_format, unsupported, corrupt.
   [[nodiscard]] static Result<Journal> open(io::WritableFile& file);
@@ -72,9 +85,11 @@ class Journal {
   [[nodiscard]] const JournalFacts& facts() const { return head_.facts; }
   [[nodiscard]] JournalState state() const { return head_.state; }
   [[nodiscard]] io::Timestamp image_modified() const { return head_.image_modified; }
+  [[nodiscard]] std::uint64_t cursor() const { return head_.cursor; }
 
   // Durable when it returns.
   [[nodiscard]] Result<void> set_state(JournalState state, io::Timestamp image_modified);
+  [[nodiscard]] Result<void> set_cursor(std::uint64_t cursor);
 
   [[nodiscard]] std::size_t change_count() const { return records_.size(); }
   [[nodiscard]] Phase phase_of(std::size_t index) const { return records_[index].phase; }
@@ -90,6 +105,7 @@ class Journal {
 
   explicit Journal(io::WritableFile& file) : file_(&file) {}
   Result<void> write_records(const Transaction& transaction);
+  Result<void> write_state();
   Result<void> index_records(std::uint64_t count);
 
   io::WritableFile* file_;

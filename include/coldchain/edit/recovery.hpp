@@ -16,14 +16,22 @@ namespace coldchain::edit {
                                                                       const io::File& image,
                                                                       bool is_forward);
 
-// Whether the image holds all of the change.
-[[nodiscard]] Result<bool> is_carried_out(const Journal& journal, const io::File& image);
+// Whether the phases before `end` are carried out, all of them.
+[[nodiscard]] Result<bool> has_reached(const Journal& journal, const io::File& image, Phase end);
+
+// Whether anything of that phase, or of a later one, is carried out.
+[[nodiscard]] Result<bool> has_begun(const Journal& journal, const io::File& image, Phase phase);
 
 // Order of writes: the file grows; then phase by phase, a flush after each.
 [[nodiscard]] Result<void> roll_forward(const Journal& journal, io::WritableFile& image);
+// The phases before `end` alone.
+[[nodiscard]] Result<void> roll_forward_until(const Journal& journal, io::WritableFile& image,
+                                              Phase end);
 
 // Order of writes: phase by phase from the last to the first, a flush after each; then the file is
-// cut to its former size. What lies behind that is not written: there may be no room for it.
-[[nodiscard]] Result<void> roll_back(const Journal& journal, io::WritableFile& image);
+// cut to its former size, but not before `image_end`, and not where somebody has appended to it.
+// What lies behind that is not written: there may be no room for it.
+[[nodiscard]] Result<void> roll_back(const Journal& journal, io::WritableFile& image,
+                                     std::uint64_t image_end = 0);
 
 }  // namespace coldchain::edit

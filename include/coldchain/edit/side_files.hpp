@@ -36,6 +36,9 @@ class SideFiles {
   [[nodiscard]] Result<std::unique_ptr<io::WritableFile>> create_pending() const;
   [[nodiscard]] Result<void> remove_pending() const;
 
+  // On the file system of the side files.
+  [[nodiscard]] Result<std::uint64_t> available_bytes() const { return folder_.available_bytes(); }
+
   // Gives the pending file a name under which it is kept for an undo, and returns its path.
   // `stays` leaves it beside the pending one, whatever the folder for kept files is.
   [[nodiscard]] Result<std::string> keep_pending(bool stays) const;

@@ -55,12 +55,18 @@ class Transaction {
   // The bytes at `offset`, which lie below size_after(), as they will be from `phase` on.
   [[nodiscard]] Result<void> stage(Phase phase, HostOffset offset, ByteView bytes);
   [[nodiscard]] Result<void> stage_entry(Phase phase, HostOffset offset, std::uint64_t entry);
+  // Whole sectors of clusters that nobody refers to yet, in the phase `fresh`. Also what they hold
+  // already is part of the change: others may have written there until it is carried out.
+  [[nodiscard]] Result<void> stage_fresh(HostOffset offset, ByteView bytes);
 
   // Forgets all that was staged.
   void discard() {
     phases_ = {};
     view_.reset();
   }
+
+  // Tells who looks at view() of storage that comes with the change, also for data.
+  void allocate(std::uint64_t bytes) { view_.allocate(bytes); }
 
   // Makes the file longer, up to `size`.
   void grow(std::uint64_t size) { view_.resize(std::max(size, size_after())); }
@@ -80,6 +86,7 @@ class Transaction {
   };
   using Patches = std::map<std::uint64_t, Patch>;  // by sector
 
+  [[nodiscard]] Result<void> check_bounds(HostOffset offset, std::uint64_t size) const;
   // The sector as it is when the phases before `end` are done.
   [[nodiscard]] Result<Sector> sector_at(std::uint64_t index, std::size_t end) const;
   // What the phases after `phase` set in a sector.

@@ -14,8 +14,8 @@
 namespace coldchain::graph {
 
 struct ChainOptions {
-  std::optional<std::string> snapshot;  // ID or name of an internal snapshot of the top layer
-  std::optional<std::size_t> layer;     // this layer of the tree alone, as if it had no backing
+  std::optional<std::string> snapshot{};  // ID or name of an internal snapshot of the top layer
+  std::optional<std::size_t> layer{};     // this layer of the tree alone, as if it had no backing
   // L1 tables are kept in memory: all layers together may need so many bytes.
   std::uint64_t max_l1_bytes = 512ULL << 20;
 };

@@ -26,6 +26,12 @@ class Image {
     return {offset_ + offset.value};
   }
 
+  // The same window of the same file.
+  [[nodiscard]] bool is_same(const Image& other) const {
+    return file_->status().identity == other.file_->status().identity && offset_ == other.offset_ &&
+           size_ == other.size_;
+  }
+
   [[nodiscard]] Result<void> read(GuestOffset offset, ByteSpan buffer) const;
 
  private:

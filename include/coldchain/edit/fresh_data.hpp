@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: MIT
+// The content of clusters that a transaction makes part of an image. It is written when they count,
+// so that nobody else takes them, and before anything refers to them: it needs no record, and a
+// kill on the way leaves the image as it was but for leaks. How far it came is noted in the side
+// file now and then, after a flush: who goes on writes at most one batch again. What was written
+// before that is compared: others may have freed, used and freed these clusters meanwhile.
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include <coldchain/edit/journal.hpp>
+
+namespace coldchain::edit {
+
+class FreshWriter {
+ public:
+  // Between two flushes; what may be written again after a kill.
+  static constexpr std::uint64_t batch_bytes = 256ULL << 20;
+
+  enum class Mode {
+    write,
+    check,  // all is there: what is not as it should be is an error
+  };
+
+  // Only to `ranges`, which are sorted, may be written. All outlive the writer.
+  FreshWriter(io::WritableFile& image, Journal& journal, const std::vector<HostRange>& ranges,
+              Mode mode)
+      : image_(image),
+        journal_(journal),
+        ranges_(ranges),
+        mode_(mode),
+        written_to_(journal.cursor()) {}
+
+  // Provides bytes of a piece that is written, from `from` bytes behind its beginning on.
+  using Fill = std::function<Result<void>(std::uint64_t from, ByteSpan)>;
+
+  // What follows comes before `cursor`, in the order of the operation.
+  [[nodiscard]] Result<void> begin(std::uint64_t cursor);
+
+  // A piece; those that continue the last one are written together.
+  [[nodiscard]] Result<void> write(HostOffset at, std::uint64_t size, const Fill& fill);
+
+  // Nothing is written where the file has a hole.
+  [[nodiscard]] Result<void> write_zeros(HostOffset at, std::uint64_t size);
+
+  // All of what was begun was handed over.
+  [[nodiscard]] Result<void> end();
+  // The same, and it is on the storage when this returns.
+  [[nodiscard]] Result<void> flush();
+
+ private:
+  Result<void> write_out();
+  [[nodiscard]] Result<bool> is_there() const;
+
+  io::WritableFile& image_;
+  Journal& journal_;
+  const std::vector<HostRange>& ranges_;
+  Mode mode_;
+  Bytes buffer_;
+  HostOffset begin_;  // where the buffer belongs
+  std::uint64_t since_flush_ = 0;
+  std::uint64_t written_to_;  // the cursor of a former attempt
+  std::uint64_t begun_ = 0;
+};
+
+struct FreshData {
+  std::vector<HostRange> ranges;  // sorted, disjoint
+  std::uint64_t whole_size = 0;   // of the file before, up to the end of its last cluster
+  // Writes all of it; calls flush() before it returns.
+  std::function<Result<void>(FreshWriter&)> write;
+};
+
+}  // namespace coldchain::edit

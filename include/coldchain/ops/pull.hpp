@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: MIT
+// Block-stream, offline: what the layers between an image and a base provide moves into the image,
+// whose backing file becomes the base, or none. What is nowhere allocated stays so; a zero that
+// hides data of the base becomes an explicit zero, as does what reads as zeros since a layer in
+// between is shorter.
+// What the guest reads through the image never changes: data go into clusters that nobody refers to
+// yet; the tables that refer to them change when they are on the storage, and the link last of all.
+// Only the image is written to.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include <coldchain/base/progress.hpp>
+#include <coldchain/edit/commit.hpp>
+#include <coldchain/graph/chain.hpp>
+#include <coldchain/ops/backing_link.hpp>
+#include <coldchain/ops/plan.hpp>
+
+namespace coldchain::ops {
+
+struct PullOptions {
+  std::size_t base = 0;               // the layer that becomes the backing file; 0: none
+  std::optional<BackingLink> link{};  // how it is recorded; with a base
+  bool force = false;  // also where an internal snapshot of the image reads what would go
+  unsigned workers = 1;
+  Progress progress{};
+};
+
+struct Pull {
+  Cost cost;
+  std::vector<std::string> freed_layers;  // that the image does not need any more
+  std::vector<std::string> snapshots;     // of the image, that read something else afterwards
+  std::vector<std::string> bitmaps;       // of layers that go: they stay where they are
+  edit::ChangeFacts change;
+  edit::FreshData data;
+};
+
+// By what a side file knows the base of a pull; 0 where there is none.
+[[nodiscard]] std::uint64_t pull_argument(const graph::Node* base);
+
+// `transaction` is of the image's file, empty, and gets the changes of metadata: none, where the
+// image's backing file is the base already, or there is none; `chain` is that of
+// the image. Both outlive what is returned. Errors: `refused` for an image that is damaged, dirty
+// or encrypted, has an external data file or (without `force`) snapshots that would read something
+// else, or where a block device is too small (with the size needed).
+[[nodiscard]] Result<Pull> plan_pull(edit::Transaction& transaction, const graph::Chain& chain,
+                                     const PullOptions& options);
+
+}  // namespace coldchain::ops

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: MIT
+// What a pull does, or would do, and what it costs.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include <coldchain/ops/pull.hpp>
+#include <coldchain/report/json_writer.hpp>
+
+namespace coldchain::report {
+
+struct PullFacts {
+  const ops::Pull* pull = nullptr;
+  std::string image;                        // as it was given
+  std::optional<std::string> backing_file;  // afterwards
+  bool is_plan = false;
+};
+
+[[nodiscard]] std::string pull_text(const PullFacts& facts);
+[[nodiscard]] std::string pull_json(const PullFacts& facts);
+
+// What the plan says that its owner must know, however little else is told.
+[[nodiscard]] std::string pull_warnings(const PullFacts& facts);
+
+}  // namespace coldchain::report

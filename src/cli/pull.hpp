@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: MIT
+// A pull, as `pull`, `plan pull` and `resume` ask for it.
+#pragma once
+
+#include "app.hpp"
+#include "common_options.hpp"
+
+#include <optional>
+#include <string>
+
+#include <coldchain/edit/commit.hpp>
+#include <coldchain/edit/side_files.hpp>
+
+namespace coldchain::cli {
+
+struct PullRequest {
+  CommonOptions common;
+  std::string image;
+  std::optional<std::string> base;          // as it was given
+  std::optional<std::uint64_t> argument{};  // instead: as a side file knows it
+  edit::SideFolders folders;
+  bool force = false;
+  bool is_plan = false;
+  bool quiet = false;
+  bool shows_progress = false;
+};
+
+[[nodiscard]] Result<ExitStatus> run_pull(const PullRequest& request, World& world);
+
+// Gives up a pull that is pending and needs its plan for that.
+[[nodiscard]] Result<edit::Resumed> give_up_pull(const PullRequest& request, World& world);
+
+}  // namespace coldchain::cli

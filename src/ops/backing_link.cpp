@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: MIT
+// The new name is written behind what the header says now, where nobody looks; then the fields that
+// lead to it change, all of them in one sector. Where the format's extension cannot go or come
+// without moving those behind it, it stays, or keeps its place with another content.
+#include <algorithm>
+
+#include <coldchain/base/checked.hpp>
+#include <coldchain/base/try.hpp>
+#include <coldchain/ops/backing_link.hpp>
+#include <coldchain/qcow2/geometry.hpp>
+
+namespace coldchain::ops {
+
+namespace {
+
+using edit::Phase;
+using qcow2::Extension;
+using qcow2::Header;
+
+constexpr std::uint64_t sector_size = io::OverlayFile::sector_size;
+
+Extension format_extension(const std::string& format) {
+  const ByteView data = text_bytes(format);
+  return {qcow2::extension::backing_file_format, Bytes(data.begin(), data.end()),
+          Bytes(align_up(data.size(), 8) - data.size())};
+}
+
+bool is_format(const Extension& extension) {
+  return extension.type == qcow2::extension::backing_file_format;
+}
+
+void set_name(Header& header, const std::string& name, std::uint64_t offset) {
+  header.backing_file_offset = offset;
+  header.backing_file_size = static_cast<std::uint32_t>(name.size());
+  header.backing_file_bytes = name;
+}
+
+void clear_name(Header& header) {
+  header.backing_file_offset = 0;
+  header.backing_file_size = 0;
+  header.backing_file_bytes.reset();
+}
+
+// Where the extensions end.
+std::uint64_t end_of_extensions(Header header) {
+  clear_name(header);
+  return qcow2::encode_header(header).size();
+}
+
+// As if the image had been made with that link: QEMU puts the format first, the name last.
+Header made_anew(Header header, const std::optional<BackingLink>& link) {
+  std::erase_if(header.extensions, is_format);
+  header.has_end_mark = true;
+  clear_name(header);
+  if (link && !link->format.empty())
+    header.extensions.insert(header.extensions.begin(), format_extension(link->format));
+  if (link)
+    set_name(header, link->name, end_of_extensions(header));
+  return header;
+}
+
+// With all extensions where they are.
+std::optional<Header> made_over(Header header, const std::optional<BackingLink>& link,
+                                std::uint64_t end) {
+  const auto format = std::find_if(header.extensions.rbegin(), header.extensions.rend(), is_format);
+  if (!header.has_end_mark)
+    return std::nullopt;
+  clear_name(header);
+  if (!link)
+    return header;
+  if (link->format.empty() != (format == header.extensions.rend()))
+    return std::nullopt;
+  if (format != header.extensions.rend()) {
+    const Extension fresh = format_extension(link->format);
+    if (fresh.data.size() + fresh.padding.size() != format->data.size() + format->padding.size())
+      return std::nullopt;
+    *format = fresh;
+  }
+  set_name(header, link->name, align_up(end, 8));
+  return header;
+}
+
+// Stages `wanted`, if what it changes of the first `end` bytes, which mean something now, lies in
+// one sector.
+Result<bool> stage(edit::Transaction& transaction, const Header& wanted, std::uint64_t end) {
+  Bytes after = qcow2::encode_header(wanted);
+  if (after.size() > wanted.cluster_size())
+    return false;
+  Bytes before(after.size());
+  TRY(io::read_zero_extended(transaction.view(), {0}, before));
+  // What lies between the extensions and the name means nothing, and need not change.
+  const std::uint64_t gap_end =
+      wanted.backing_file_bytes ? wanted.backing_file_offset : after.size();
+  for (std::uint64_t i = end_of_extensions(wanted); i < gap_end; ++i)
+    after[i] = before[i];
+  const auto first = std::mismatch(before.begin(), before.end(), after.begin()).first;
+  const auto begin = static_cast<std::uint64_t>(first - before.begin());
+  std::uint64_t live_end = begin;  // of what changes and means something now
+  for (std::uint64_t i = begin; i < std::min<std::uint64_t>(end, after.size()); ++i) {
+    if (before[i] != after[i])
+      live_end = i + 1;
+  }
+  if (live_end > begin && (live_end - 1) / sector_size != begin / sector_size)
+    return false;
+  const ByteView bytes = after;
+  if (live_end > begin)
+    TRY(transaction.stage(Phase::conclude, {begin}, bytes.subspan(begin, live_end - begin)));
+  if (const std::uint64_t tail = std::max(begin, end); tail < after.size())
+    TRY(transaction.stage(Phase::fresh, {tail}, bytes.subspan(tail)));
+  return true;
+}
+
+}  // namespace
+
+Result<void> stage_backing_link(edit::Transaction& transaction, const Header& header,
+                                const std::optional<BackingLink>& link) {
+  if (link && link->name.size() > qcow2::limits::max_backing_file_size)
+    return fail(ErrorCode::refused, "the name of the backing file is longer than 1023 bytes");
+  const std::uint64_t end = qcow2::encode_header(header).size();
+  if (TRY(stage(transaction, made_anew(header, link), end)))
+    return {};
+  const std::optional<Header> made = made_over(header, link, end);
+  const bool is_staged = made && TRY(stage(transaction, *made, end));
+  if (!is_staged)
+    return fail(ErrorCode::refused,
+                "the header has no room for the name of the backing file beside the former one, or "
+                "its format cannot be recorded by one write");
+  return {};
+}
+
+}  // namespace coldchain::ops

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: MIT
+// Gives guest clusters of a sound qcow2 image a place of their own, on a transaction: free host
+// clusters, the lowest first, refcounts, refcount blocks and table, L2 tables, copied flags. What
+// the clusters hold is written elsewhere, before anything refers to them (edit/fresh_data.hpp).
+// Phases: new tables are fresh; counts go up in `secure`, where what is counted is not referred to
+// yet; `link` refers to it; what a copy of an L2 table leaves behind is released. qcow2.rst,
+// "Host cluster management", "Cluster mapping".
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include <coldchain/check/check.hpp>
+#include <coldchain/edit/transaction.hpp>
+#include <coldchain/ops/plan.hpp>
+#include <coldchain/qcow2/image.hpp>
+#include <coldchain/qcow2/tables.hpp>
+
+namespace coldchain::ops {
+
+class ImageEditor {
+ public:
+  // `transaction` is of the image's file and still empty; `checked` has found nothing wrong with
+  // the image but leaks. All of them outlive the editor.
+  ImageEditor(edit::Transaction& transaction, const qcow2::Image& image,
+              const check::CheckResult& checked);
+
+  // In both, `range` is whole clusters, or subclusters where the image has them, but for the end of
+  // the guest's disk; nothing of it is allocated. Ranges come in ascending order.
+  [[nodiscard]] Result<void> allocate(GuestRange range);
+  [[nodiscard]] Result<void> set_zero(GuestRange range);
+
+  // Whoever writes to an image clears the autoclear bits that it does not know.
+  [[nodiscard]] Result<void> clear_unknown_autoclear();
+
+  // Stages what is still open: the last L2 table, and all refcounts.
+  [[nodiscard]] Result<void> finish();
+
+  [[nodiscard]] const AddedClusters& added() const { return added_; }
+  // Where fresh data goes: host ranges, in the order in which they were allocated.
+  [[nodiscard]] const std::vector<HostRange>& fresh_data() const { return fresh_data_; }
+
+ private:
+  // An L2 table that is being changed.
+  struct Table {
+    std::uint64_t l1_index = 0;
+    HostOffset at;
+    bool is_fresh = false;
+    Bytes before;  // as it is in the image; empty where it is fresh
+    Bytes bytes;
+  };
+
+  [[nodiscard]] Result<std::uint64_t> take_cluster();
+  Result<void> take(std::uint64_t first, std::uint64_t count);
+  [[nodiscard]] std::uint64_t next_free(std::uint64_t from) const;
+  // Makes `cluster` the block of that index, if it has none.
+  bool add_block(std::uint64_t index, std::uint64_t cluster);
+
+  Result<void> open_table(GuestOffset offset);
+  Result<void> close_table();
+  Result<void> stage_changes(edit::Phase phase, HostOffset at, ByteView before, ByteView after);
+  [[nodiscard]] std::uint64_t entry(std::uint64_t index, unsigned word) const;
+  void set_entry(std::uint64_t index, unsigned word, std::uint64_t value);
+  Result<void> for_each_cluster(GuestRange range, Result<void> (ImageEditor::*action)(GuestRange));
+  Result<void> allocate_in_cluster(GuestRange part);
+  Result<void> set_zero_in_cluster(GuestRange part);
+  [[nodiscard]] std::uint32_t subclusters_of(GuestRange part) const;
+
+  Result<void> place_table();
+  void release(std::uint64_t first, std::uint64_t count);
+  Result<void> change_counts(edit::Phase phase, const std::vector<HostRange>& ranges,
+                             const std::function<std::uint64_t(std::uint64_t)>& change);
+  Result<void> count_taken();
+  Result<void> count_released();
+  Result<void> stage_table_entries();
+  Result<void> stage_table();
+  [[nodiscard]] bool is_table_fresh() const {
+    return table_at_.value != image_.header().refcount_table_offset;
+  }
+
+  [[nodiscard]] std::uint64_t cluster_size() const { return geometry_.cluster_size(); }
+  [[nodiscard]] std::uint64_t clusters_per_block() const {
+    return checked_.stored.clusters_per_block();
+  }
+  [[nodiscard]] HostOffset host_of(std::uint64_t cluster) const {
+    return {cluster << geometry_.cluster_bits()};
+  }
+
+  edit::Transaction& transaction_;
+  const qcow2::Image& image_;
+  const check::CheckResult& checked_;
+  qcow2::Geometry geometry_;
+  std::optional<Table> table_;
+  std::uint64_t cursor_ = 1;  // no cluster below it is free
+  std::vector<std::uint64_t> refcount_table_;
+  std::uint64_t entries_before_ = 0;      // of the refcount table
+  HostOffset table_at_;                   // the refcount table
+  std::set<std::uint64_t> fresh_blocks_;  // by their index in it
+  std::vector<HostRange> taken_;          // all clusters that are added, merged, in order
+  std::vector<HostRange> released_;       // clusters that lose one reference for each time
+  std::vector<HostRange> fresh_data_;
+  AddedClusters added_;
+};
+
+}  // namespace coldchain::ops

@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: MIT
+#include "pieces.hpp"
+
+#include <algorithm>
+#include <span>
+
+#include <coldchain/base/checked.hpp>
+#include <coldchain/base/try.hpp>
+
+namespace coldchain::ops {
+
+namespace {
+
+using analysis::Extent;
+
+// What is copied in one piece: bounds its list of extents, and how far apart safe points are.
+constexpr std::uint64_t most_piece_bytes = 8ULL << 20;
+
+// What must happen to an extent if nothing else shares its cluster.
+struct Needs {
+  bool copy = false;  // data of a layer that goes
+  bool zero = false;  // zeros that would no longer hide the base
+  bool keep = false;  // of the base, or below it
+  bool own = false;   // the image has it itself
+
+  friend Needs operator|(Needs a, Needs b) {
+    return {a.copy || b.copy, a.zero || b.zero, a.keep || b.keep, a.own || b.own};
+  }
+};
+
+enum class Filling { nothing, zero, copy };
+
+// Where some of a cluster comes from the base, zeros in it cannot be told but by a copy.
+Filling filling_of(Needs needs) {
+  if (needs.copy || (needs.zero && needs.keep))
+    return Filling::copy;
+  return needs.zero ? Filling::zero : Filling::nothing;
+}
+
+Extent clip(const Extent& extent, GuestRange range) {
+  Extent part = extent;
+  part.guest = {std::max(extent.guest.begin, range.begin), std::min(extent.guest.end, range.end)};
+  part.host = extent.host + (part.guest.begin - extent.guest.begin);
+  return part;
+}
+
+class PieceMaker {
+ public:
+  PieceMaker(const graph::Chain& chain, std::size_t base, const PieceConsumer& consumer)
+      : chain_(chain),
+        base_(base),
+        consumer_(consumer),
+        geometry_(chain.layers().front().mapping->geometry()),
+        has_zero_flag_(chain.layers().front().qcow2().header().version >= 3) {}
+
+  Result<void> take(std::span<const Extent> extents) {
+    for (const Extent& extent : extents)
+      TRY(take(extent));
+    return {};
+  }
+
+  Result<void> finish() { return hand_out(); }
+
+ private:
+  Result<void> take(const Extent& extent) {
+    // What is beyond the end of the base needs no zeros: two parts, where it ends in the extent.
+    const GuestOffset seam = is_behind_short_layer(extent) ? end_of_base() : extent.guest.begin;
+    for (const GuestRange part :
+         {GuestRange{extent.guest.begin, std::min(seam, extent.guest.end)},
+          GuestRange{std::max(seam, extent.guest.begin), extent.guest.end}}) {
+      if (!part.empty())
+        TRY(take(clip(extent, part), needs_of(extent, part)));
+    }
+    return {};
+  }
+
+  Result<void> take(Extent extent, Needs needs) {
+    while (!extent.guest.empty()) {
+      if (cluster_.empty()) {
+        if (const GuestOffset end = end_of_whole_clusters(extent.guest); end > extent.guest.begin) {
+          const GuestRange whole{extent.guest.begin, end};
+          TRY(emit(filling_of(needs), whole, std::vector{clip(extent, whole)}));
+          extent = clip(extent, {end, extent.guest.end});
+          continue;
+        }
+      }
+      const GuestOffset cluster_end = end_of_cluster(extent.guest.begin);
+      const GuestRange part{extent.guest.begin, std::min(cluster_end, extent.guest.end)};
+      cluster_.push_back({clip(extent, part), needs});
+      if (part.end == cluster_end)
+        TRY(settle_cluster());
+      extent = clip(extent, {part.end, extent.guest.end});
+    }
+    return {};
+  }
+
+  [[nodiscard]] GuestOffset end_of_base() const {
+    return {base_ == 0 ? 0 : chain_.layers()[base_].guest_size};
+  }
+
+  // Reads as zeros since a layer that goes ends before it.
+  [[nodiscard]] bool is_behind_short_layer(const Extent& extent) const {
+    return !extent.present && extent.past_end && extent.layer + 1 < base_;
+  }
+
+  [[nodiscard]] Needs needs_of(const Extent& extent, GuestRange part) const {
+    Needs needs;
+    const bool goes = base_ == 0 || extent.layer < base_;
+    if (extent.present && extent.layer == 0)
+      needs.own = true;
+    else if (extent.present && !goes)
+      needs.keep = true;
+    else if (extent.present && !extent.zero)
+      needs.copy = true;
+    else if (extent.present)
+      needs.zero = base_ != 0;
+    else
+      needs.zero = is_behind_short_layer(extent) && part.begin < end_of_base();
+    return needs;
+  }
+
+  [[nodiscard]] GuestOffset end_of_cluster(GuestOffset offset) const {
+    return {std::min(align_down(offset.value, geometry_.cluster_size()) + geometry_.cluster_size(),
+                     chain_.guest_size())};
+  }
+
+  // Of the clusters that begin where `range` does and lie in it whole.
+  [[nodiscard]] GuestOffset end_of_whole_clusters(GuestRange range) const {
+    if (!is_aligned(range.begin.value, geometry_.cluster_size()))
+      return range.begin;
+    return range.end.value == chain_.guest_size()
+               ? range.end
+               : GuestOffset{align_down(range.end.value, geometry_.cluster_size())};
+  }
+
+  struct Part {
+    Extent extent;
+    Needs needs;
+  };
+
+  [[nodiscard]] Filling filling_of_parts(GuestRange range) const {
+    Needs needs;
+    for (const Part& part : cluster_) {
+      if (!clip(part.extent, range).guest.empty())
+        needs = needs | part.needs;
+    }
+    return filling_of(needs);
+  }
+
+  Result<void> settle_cluster() {
+    const GuestRange cluster{cluster_.front().extent.guest.begin, cluster_.back().extent.guest.end};
+    const std::uint64_t size = geometry_.subcluster_size();
+    const bool is_whole = geometry_.subclusters_per_cluster() == 1 ||
+                          (filling_of_parts(cluster) == Filling::copy && TRY(is_shared(cluster)));
+    for (GuestRange grain = cluster; grain.begin < cluster.end; grain.begin = grain.end) {
+      grain.end = is_whole ? cluster.end : std::min(cluster.end, grain.begin + size);
+      std::vector<Extent> sources;
+      for (const Part& part : cluster_) {
+        if (const Extent source = clip(part.extent, grain); !source.guest.empty())
+          sources.push_back(source);
+      }
+      TRY(emit(filling_of_parts(grain), grain, sources));
+    }
+    cluster_.clear();
+    return {};
+  }
+
+  // Whether the image has a host cluster there that a snapshot shares: a copy of it takes its
+  // place, whole.
+  [[nodiscard]] Result<bool> is_shared(GuestRange cluster) const {
+    const qcow2::Mapping& mapping = *chain_.layers().front().mapping;
+    const std::uint64_t l1_index = geometry_.l1_index(cluster.begin);
+    if (l1_index >= mapping.l1().size())
+      return false;
+    const qcow2::L1Entry l1(mapping.l1()[l1_index].get());
+    if (!l1.has_l2_table())
+      return false;
+    be64 raw;
+    TRY(io::read_exactly(
+        chain_.layers().front().qcow2().file(),
+        l1.l2_table() + geometry_.l2_index(cluster.begin) * geometry_.l2_entry_bytes(),
+        std::as_writable_bytes(std::span(&raw, 1)), "L2 entry"));
+    const qcow2::L2Entry entry(raw.get());
+    return entry.host_offset().value != 0 && !entry.is_copied();
+  }
+
+  Result<void> emit(Filling filling, GuestRange range, const std::vector<Extent>& sources) {
+    if (filling == Filling::nothing)
+      return {};
+    const bool is_zero = filling == Filling::zero && has_zero_flag_;
+    while (!range.empty()) {
+      const bool goes_on = piece_.guest.end == range.begin && piece_.is_zero == is_zero &&
+                           (is_zero || piece_.guest.size() < most_piece_bytes);
+      if (!goes_on) {
+        TRY(hand_out());
+        piece_ = {.guest = {range.begin, range.begin}, .is_zero = is_zero};
+      }
+      GuestRange part = range;
+      if (!is_zero)
+        part.end = std::min(part.end, part.begin + (most_piece_bytes - piece_.guest.size()));
+      piece_.guest.end = part.end;
+      for (const Extent& source : sources) {
+        if (const Extent clipped = clip(source, part); !is_zero && !clipped.guest.empty())
+          piece_.sources.push_back(clipped);
+      }
+      range.begin = part.end;
+    }
+    return {};
+  }
+
+  Result<void> hand_out() {
+    if (!piece_.guest.empty())
+      TRY(consumer_(piece_));
+    piece_ = {};
+    return {};
+  }
+
+  const graph::Chain& chain_;
+  std::size_t base_;
+  const PieceConsumer& consumer_;
+  qcow2::Geometry geometry_;
+  bool has_zero_flag_;
+  std::vector<Part> cluster_;  // of the cluster that is not whole yet
+  Piece piece_;                // not handed out yet
+};
+
+}  // namespace
+
+Result<void> for_each_piece(const graph::Chain& chain, std::size_t base, unsigned workers,
+                            const PieceConsumer& consumer) {
+  PieceMaker maker(chain, base, consumer);
+  TRY(analysis::map(chain, {{0}, {chain.guest_size()}}, workers,
+                    [&](std::span<const Extent> extents) { return maker.take(extents); }));
+  return maker.finish();
+}
+
+}  // namespace coldchain::ops

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: MIT
+// A pull that is killed at each call that changes a file, or where that fails: QEMU reads the same
+// through the image at every moment, and the same command, or resume, ends as if nothing had been.
+#include "draw.hpp"
+#include "oracle.hpp"
+#include "strace.hpp"
+#include "temp_folder.hpp"
+
+#include <cstdlib>
+#include <filesystem>
+
+#include <fmt/format.h>
+
+using namespace coldchain;
+using testing::have_strace;
+using testing::Process;
+using testing::read_file;
+using testing::run_in;
+using testing::run_program;
+using testing::run_until;
+using testing::TempFolder;
+
+namespace {
+
+const std::vector<std::string> calls = {"pwrite64", "fsync", "ftruncate", "unlinkat"};
+
+// A base, a layer that hides a part of it by zeros, and a top over both.
+void make_chain(const TempFolder& folder, const std::string& options = "") {
+  const auto sh = [&](const std::string& command) {
+    const Process ran = run_in(folder.path(), command);
+    REQUIRE_MESSAGE(ran.status == 0, ran.err);
+  };
+  sh("qemu-img create -q -f qcow2 base 32M && qemu-io -c 'write -P 1 0 2M' base");
+  sh("qemu-img create -q -f qcow2 -o cluster_size=4k -b base -F qcow2 mid");
+  sh("qemu-io -c 'write -P 2 1M 300k' -c 'write -z 0 4k' -c 'write -z 256k 128k' -c 'write -P 3 "
+     "20M 64k' mid");
+  sh("qemu-img create -q -f qcow2 " + options +
+     " -b mid -F qcow2 top && qemu-io -c 'write -P 4 1200k 8k' -c 'write -P 5 30M 2k' top");
+}
+
+std::string content(const TempFolder& folder) {
+  const Process ran = run_in(folder.path(), "qemu-img convert -O raw top content && cat content");
+  return ran.status == 0 ? ran.out : "cannot be read: " + ran.err;
+}
+
+// 0: clean, 1: leaks, 2: worse.
+int badness(const TempFolder& folder) {
+  const int status = run_in(folder.path(), "qemu-img check -q -f qcow2 top").status;
+  return status == 0 ? 0 : status == 3 ? 1 : 2;
+}
+
+void look(const TempFolder& folder, const std::string& expected, const std::string& pulled) {
+  CHECK((content(folder) == expected));
+  CHECK(badness(folder) == 0);
+  CHECK((read_file(folder / "top") == pulled));
+  CHECK_FALSE(std::filesystem::exists(folder / "top.coldchain-pending"));
+}
+
+}  // namespace
+
+TEST_CASE("crash: a pull that is killed or fails anywhere changes nothing that the guest reads") {
+  if (!testing::have_oracles() || !have_strace()) {
+    MESSAGE("skipped: strace or QEMU's tools cannot be used");
+    return;
+  }
+  const TempFolder made;
+  make_chain(made);
+  const std::string before = read_file(made / "top");
+  const std::string expected = content(made);
+  for (const std::string base : {"", "-b base "}) {
+    const std::string command = "pull -q " + base + "top";
+    testing::write_file(made / "top", before);
+    REQUIRE(run_program(made, command).status == 0);
+    const std::string pulled = read_file(made / "top");
+    for (const std::string& call : calls) {
+      for (const std::string what : {"signal=KILL", "error=ENOSPC"}) {
+        for (int when = 1; when < 100; ++when) {
+          CAPTURE(base);
+          CAPTURE(call);
+          CAPTURE(what);
+          CAPTURE(when);
+          testing::write_file(made / "top", before);
+          const Process stopped = run_until(made, call, what, when, command);
+          if (stopped.status == 0)
+            break;  // there is no such call any more
+          CHECK((content(made) == expected));
+          CHECK(badness(made) <= 1);
+          if (when % 3 == 0) {
+            const Process abandoned = run_program(made, "resume --abandon top");
+            CHECK_MESSAGE(abandoned.status == 0, abandoned.err);
+            CHECK((content(made) == expected));
+            CHECK(badness(made) == 0);
+            CHECK((read_file(made / "top") == before || read_file(made / "top") == pulled));
+            CHECK_FALSE(std::filesystem::exists(made / "top.coldchain-pending"));
+          }
+          const bool resumes = when % 3 == 1;
+          const Process again = run_program(made, resumes ? "resume top" : command);
+          CHECK_MESSAGE(again.status == 0, again.err);
+          if (resumes)
+            CHECK(run_program(made, command).status == 0);  // where nothing had begun
+          look(made, expected, pulled);
+        }
+      }
+    }
+  }
+}
+
+namespace {
+
+// What somebody may do to an image while its pull is interrupted. Whether the tool succeeds is its
+// own affair.
+std::string draw_action(testing::Draw& draw) {
+  const std::string image =
+      " --image-opts driver=qcow2,pass-discard-snapshot=off,file.filename=top";
+  const std::uint64_t at = draw.below(512) * 65536;
+  switch (draw.below(10)) {
+    case 0:
+    case 1:
+      return "qemu-img check -q -r leaks top";
+    case 2:
+      // What is free again keeps its bytes.
+      return "qemu-img snapshot -c s" + image + " && qemu-img snapshot -d s" + image;
+    case 3:
+      return fmt::format("qemu-io -c 'write -P 170 {} {}k' top", at, 4 + draw.below(300));
+    case 4:
+      return fmt::format("qemu-io -c 'discard {} {}k' top", at, 64 + draw.below(1000));
+    case 5:
+      return fmt::format("qemu-io -c 'write -P 187 1100k {}k' top", 4 + draw.below(300));
+    case 6:
+      // Just what is pulled: the same clusters are free for it.
+      return "qemu-io -c 'write -P 238 0 256k' -c 'write -P 238 1M 300k' -c 'write -P 238 20M 64k' "
+             "top";
+    case 7:
+      return "qemu-io -c 'write -P 221 1M 64k' top";
+    case 8:
+      return "qemu-io -c 'write -P 222 31459328 16k' top";  // where the file may end
+    default:
+      // One that dies leaves clusters that count and hold something.
+      return fmt::format(
+          "strace -f -o /dev/null -e trace=pwrite64,pwritev,fdatasync "
+          "-e inject=pwrite64,pwritev,fdatasync:signal=KILL:when={} "
+          "qemu-io -c 'write -P 204 {} {}k' top",
+          1 + draw.below(8), at, 64 + draw.below(2000));
+  }
+}
+
+// Resumes, or gives up, after others have written. Nobody's data is lost, and a pull can be done.
+void end_after_others(const TempFolder& folder, const std::string& actions, bool gives_up) {
+  const std::string expected = content(folder);
+  const int worst = badness(folder);
+  CAPTURE(actions);
+  REQUIRE(worst <= 1);
+  const Process resumed = run_program(folder, gives_up ? "resume --abandon top" : "resume top");
+  CHECK((content(folder) == expected));
+  CHECK(badness(folder) <= 1);
+  if (resumed.status != 0) {
+    CAPTURE(resumed.err);
+    const Process abandoned = run_program(folder, "resume --abandon top");
+    CHECK_MESSAGE(abandoned.status == 0, abandoned.err);
+    CHECK((content(folder) == expected));
+    CHECK(badness(folder) <= 1);
+  }
+  CHECK_FALSE(std::filesystem::exists(folder / "top.coldchain-pending"));
+  const Process again = run_program(folder, "pull -q top");
+  CHECK_MESSAGE(again.status == 0, again.err);
+  CHECK((content(folder) == expected));
+  CHECK(badness(folder) <= 1);
+}
+
+}  // namespace
+
+TEST_CASE("crash: whatever others did while a pull was interrupted, they and it lose nothing") {
+  if (!testing::have_oracles() || !have_strace()) {
+    MESSAGE("skipped: strace or QEMU's tools cannot be used");
+    return;
+  }
+  const char* chosen = std::getenv("COLDCHAIN_CRASH_SEEDS");
+  const std::uint64_t seeds = chosen != nullptr ? std::strtoull(chosen, nullptr, 10) : 60;
+  // Small clusters with wide counts need refcount blocks, and a larger table, of their own.
+  const TempFolder folders[4];
+  make_chain(folders[0]);
+  make_chain(folders[1], "-o cluster_size=512,refcount_bits=64");
+  make_chain(folders[2], "-o extended_l2=on");
+  make_chain(folders[3], "-o compat=0.10");
+  REQUIRE(run_in(folders[3].path(), "qemu-io -c 'write -c -P 6 29M 64k' top").status == 0);
+  const std::string before[] = {read_file(folders[0] / "top"), read_file(folders[1] / "top"),
+                                read_file(folders[2] / "top"), read_file(folders[3] / "top")};
+  for (std::uint64_t seed = 0; seed < seeds; ++seed) {
+    CAPTURE(seed);
+    testing::Draw draw(seed);
+    const std::size_t kind = draw.below(4);
+    const TempFolder& folder = folders[kind];
+    testing::write_file(folder / "top", before[kind]);
+    std::filesystem::remove(folder / "top.coldchain-pending");
+    const int when = 1 + static_cast<int>(draw.below(draw.chance(50) ? 20 : 120));
+    if (run_until(folder, draw.chance(50) ? "pwrite64" : "fsync", "signal=KILL", when,
+                  "pull -q top")
+            .status == 0)
+      continue;
+    std::string actions;
+    if (draw.chance(40)) {
+      const char* const others[] = {"pwrite64", "fsync", "ftruncate", "unlinkat"};
+      const std::string call = others[draw.below(4)];
+      const int at = 1 + static_cast<int>(draw.below(12));
+      const std::string again = draw.chance(60) ? "resume --abandon top" : "resume top";
+      (void)run_until(folder, call, "signal=KILL", at, again);
+      actions = fmt::format("{} killed at {} {}\n", again, call, at);
+    }
+    for (std::uint64_t i = 0; i < 1 + draw.below(3); ++i) {
+      const std::string action = draw_action(draw);
+      actions += action + "\n";
+      (void)run_in(folder.path(), action);
+    }
+    end_after_others(folder, actions, draw.chance(50));
+  }
+}

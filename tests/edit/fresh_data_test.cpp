@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: MIT
+#include <algorithm>
+
+#include <coldchain/edit/fresh_data.hpp>
+#include <coldchain/io/memory_file.hpp>
+
+#include <doctest/doctest.h>
+
+using namespace coldchain;
+using edit::FreshWriter;
+using edit::Journal;
+
+namespace {
+
+Bytes filled(std::size_t size, int value) {
+  return Bytes(size, static_cast<std::byte>(value));
+}
+
+// An image in memory whose first clusters are in use, and the side file of a change of it.
+class Scene {
+ public:
+  Scene() : image(filled(65536, 1)), journal(make_journal()) {}
+
+  // One piece of `size` bytes that is the `value`-th of the operation.
+  [[nodiscard]] static Result<void> write(FreshWriter& writer, int value, HostOffset at,
+                                          std::uint64_t size) {
+    if (const Result<void> begun = writer.begin(static_cast<std::uint64_t>(value)); !begun)
+      return begun;
+    const auto fill = [&](std::uint64_t, ByteSpan bytes) -> Result<void> {
+      std::fill(bytes.begin(), bytes.end(), static_cast<std::byte>(value));
+      return {};
+    };
+    if (const Result<void> done = writer.write(at, size, fill); !done)
+      return done;
+    return writer.end();
+  }
+
+  [[nodiscard]] Bytes at(std::size_t offset, std::size_t size) const {
+    const auto begin = image.content().begin() + static_cast<std::ptrdiff_t>(offset);
+    return Bytes(begin, begin + static_cast<std::ptrdiff_t>(size));
+  }
+
+  std::vector<HostRange> ranges = {{{4096}, {16384}}, {{32768}, {65536}}};
+  io::MemoryFile image;
+  io::MemoryFile side_file{Bytes{}};
+  Journal journal;
+
+ private:
+  Journal make_journal() {
+    const edit::Transaction nothing(image);
+    return Journal::create(side_file, nothing, {}, {.verb = "pull"}).value();
+  }
+};
+
+}  // namespace
+
+TEST_CASE("FreshWriter: what is not fresh is not written to") {
+  Scene scene;
+  FreshWriter writer(scene.image, scene.journal, scene.ranges, FreshWriter::Mode::write);
+  CHECK_FALSE(Scene::write(writer, 2, {0}, 512).has_value());
+  CHECK_FALSE(Scene::write(writer, 2, {12288}, 8192).has_value());
+  CHECK_FALSE(Scene::write(writer, 2, {61440}, 8192).has_value());
+  REQUIRE(writer.flush().has_value());
+  CHECK(scene.image.content() == filled(65536, 1));
+}
+
+TEST_CASE("FreshWriter: pieces that follow each other and such that do not all reach their place") {
+  Scene scene;
+  FreshWriter writer(scene.image, scene.journal, scene.ranges, FreshWriter::Mode::write);
+  REQUIRE(Scene::write(writer, 2, {4096}, 4096).has_value());
+  REQUIRE(Scene::write(writer, 3, {8192}, 4096).has_value());
+  REQUIRE(Scene::write(writer, 4, {32768}, 512).has_value());
+  REQUIRE(writer.flush().has_value());
+  CHECK(scene.at(4096, 4096) == filled(4096, 2));
+  CHECK(scene.at(8192, 4096) == filled(4096, 3));
+  CHECK(scene.at(12288, 4096) == filled(4096, 1));
+  CHECK(scene.at(32768, 512) == filled(512, 4));
+  CHECK(scene.journal.cursor() == 4);
+}
+
+TEST_CASE("FreshWriter: of what was written before, only what others have changed is written") {
+  Scene scene;
+  {
+    FreshWriter writer(scene.image, scene.journal, scene.ranges, FreshWriter::Mode::write);
+    REQUIRE(Scene::write(writer, 2, {4096}, 4096).has_value());
+    REQUIRE(Scene::write(writer, 3, {32768}, 4096).has_value());
+    REQUIRE(writer.flush().has_value());
+  }
+  REQUIRE(scene.image.write_at({32768}, filled(512, 9)).has_value());
+  FreshWriter writer(scene.image, scene.journal, scene.ranges, FreshWriter::Mode::write);
+  REQUIRE(Scene::write(writer, 2, {4096}, 4096).has_value());
+  CHECK(scene.journal.cursor() == 3);
+  REQUIRE(Scene::write(writer, 3, {32768}, 4096).has_value());
+  REQUIRE(Scene::write(writer, 4, {40960}, 4096).has_value());
+  REQUIRE(writer.flush().has_value());
+  CHECK(scene.at(4096, 4096) == filled(4096, 2));
+  CHECK(scene.at(32768, 4096) == filled(4096, 3));
+  CHECK(scene.at(40960, 4096) == filled(4096, 4));
+  CHECK(scene.journal.cursor() == 4);
+}
+
+TEST_CASE("FreshWriter: zeros are written over what others left, wherever that is") {
+  Scene scene;
+  FreshWriter writer(scene.image, scene.journal, scene.ranges, FreshWriter::Mode::write);
+  REQUIRE(writer.begin(2).has_value());
+  REQUIRE(writer.write_zeros({4096}, 4096).has_value());
+  REQUIRE(writer.flush().has_value());
+  CHECK(scene.at(4096, 4096) == filled(4096, 0));
+}
+
+TEST_CASE("FreshWriter: a check writes nothing, and fails where something else is") {
+  Scene scene;
+  for (const bool is_changed : {false, true}) {
+    const Bytes before = scene.image.content();
+    FreshWriter checker(scene.image, scene.journal, scene.ranges, FreshWriter::Mode::check);
+    const Result<void> begun = Scene::write(checker, is_changed ? 2 : 1, {4096}, 4096);
+    CHECK(begun.has_value());
+    CHECK(checker.flush().has_value() != is_changed);
+    CHECK(scene.image.content() == before);
+  }
+}

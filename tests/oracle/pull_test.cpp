@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: MIT
+// A pull changes nothing that QEMU reads, whatever the chain is made of; and the image that it
+// leaves is one without errors and leaks, whose end is the one that was planned.
+#include "chain_maker.hpp"
+#include "oracle.hpp"
+
+#include <cstdlib>
+
+#include <nlohmann/json.hpp>
+
+using namespace coldchain;
+using testing::ChainMaker;
+using testing::quoted;
+using testing::Ran;
+using testing::read_file;
+using testing::run_coldchain_in;
+using testing::run_in;
+
+namespace {
+
+unsigned cases(const char* variable, unsigned otherwise) {
+  const char* text = std::getenv(variable);
+  return text == nullptr ? otherwise : static_cast<unsigned>(std::strtoul(text, nullptr, 10));
+}
+
+// What QEMU reads of the image, and of each of its snapshots.
+std::vector<std::string> content(const ChainMaker& chain, const std::string& image) {
+  std::vector<std::string> all;
+  std::vector<std::string> views = {""};
+  for (const std::string& snapshot : chain.top().snapshots)
+    views.push_back("-l " + snapshot);
+  for (const std::string& view : views) {
+    const auto done = run_in(chain.path(), "qemu-img convert -f qcow2 -O raw " + view + " " +
+                                               image + " content && cat content && rm content");
+    all.push_back(done.status == 0 ? done.out : "cannot be read");
+  }
+  return all;
+}
+
+// Returns whether it was carried out.
+bool pull(const ChainMaker& chain, const std::string& base) {
+  REQUIRE(run_in(chain.path(), "cp " + chain.top().name + " pulled").status == 0);
+  const std::vector<std::string> before = content(chain, "pulled");
+  std::vector<std::string> arguments = {"-f", "qcow2", "--output=json", "pulled"};
+  if (!base.empty())
+    arguments.insert(arguments.begin(), {"-b", base});
+  std::vector<std::string> plan = arguments;
+  plan.insert(plan.begin(), {"plan", "pull"});
+  arguments.insert(arguments.begin(), "pull");
+  const std::string bytes = read_file(chain.path() + "/pulled");
+  const Ran planned = run_coldchain_in(chain.path(), plan);
+  CHECK((read_file(chain.path() + "/pulled") == bytes));
+  const Ran done = run_coldchain_in(chain.path(), arguments);
+  CHECK(done.status == planned.status);
+  CAPTURE(done.err);
+  if (done.status != 0) {
+    CHECK((read_file(chain.path() + "/pulled") == bytes));
+    const bool is_known = done.err.find("external data file") != std::string::npos ||
+                          done.err.find("internal snapshots read") != std::string::npos ||
+                          done.err.find("is damaged") != std::string::npos;
+    CHECK_MESSAGE(is_known, done.err);
+    return false;
+  }
+  CHECK((content(chain, "pulled") == before));
+  const auto check = run_in(chain.path(), "qemu-img check -f qcow2 --output=json pulled");
+  CAPTURE(check.out);
+  CAPTURE(check.err);
+  CHECK(check.status == 0);
+  auto cost = nlohmann::json::parse(done.out);
+  auto promised = nlohmann::json::parse(planned.out);
+  CHECK(promised["is-plan"] == true);
+  cost.erase("is-plan");
+  promised.erase("is-plan");
+  CHECK(cost == promised);
+  CHECK(cost["image-end-after"] == nlohmann::json::parse(check.out)["image-end-offset"]);
+  CHECK(cost["size-after"] == read_file(chain.path() + "/pulled").size());
+  const auto info = nlohmann::json::parse(
+      run_in(chain.path(), "qemu-img info --output=json -f qcow2 pulled").out);
+  CHECK(info.value("backing-filename", "") == base);
+  return true;
+}
+
+}  // namespace
+
+TEST_CASE("oracle: a pull changes nothing that QEMU reads, and does what was planned") {
+  if (!testing::have_oracles())
+    return;
+  const unsigned first = cases("COLDCHAIN_ORACLE_FIRST", 1);
+  const unsigned count = cases("COLDCHAIN_ORACLE_CASES", 60);
+  unsigned pulled = 0;
+  unsigned refused = 0;
+  for (unsigned seed = first; seed < first + count; ++seed) {
+    CAPTURE(seed);
+    const ChainMaker chain(seed + 1'000'000, false);
+    CAPTURE(chain.recipe());
+    if (chain.layers().size() < 2)
+      continue;
+    ++(pull(chain, "") ? pulled : refused);
+    for (std::size_t base = 0; base + 2 < chain.layers().size(); ++base)
+      ++(pull(chain, chain.layers()[base].name) ? pulled : refused);
+  }
+  MESSAGE(pulled << " pulled, " << refused << " refused");
+  CHECK(pulled > refused);
+}
+
+TEST_CASE(
+    "oracle: a pull that needs a larger refcount table leaves an image that QEMU finds clean") {
+  if (!testing::have_oracles())
+    return;
+  const testing::TempFolder folder;
+  for (const std::uint64_t clusters : {3960U, 3980U, 4000U, 7900U}) {
+    CAPTURE(clusters);
+    REQUIRE(
+        run_in(folder.path(),
+               fmt::format("rm -f top; head -c {} /dev/zero | tr '\\0' x > base; qemu-img create "
+                           "-q -f qcow2 -o cluster_size=512,refcount_bits=64 -b base -F raw top",
+                           clusters * 512))
+            .status == 0);
+    CHECK(run_coldchain_in(folder.path(), {"pull", "-q", "top"}).status == 0);
+    CHECK(run_in(folder.path(), "qemu-img check -q top && qemu-img compare -q -F raw top base")
+              .status == 0);
+  }
+}
+
+TEST_CASE("oracle: behind the end of a pulled disk nothing comes to light when it grows") {
+  if (!testing::have_oracles())
+    return;
+  const testing::TempFolder folder;
+  // Clusters with data in them become free, and are taken again.
+  REQUIRE(
+      run_in(folder.path(),
+             "qemu-img create -q -f qcow2 base 513k && qemu-io -c 'write -q -P 1 512k 1k' base && "
+             "qemu-img create -q -f qcow2 -b base -F qcow2 top && "
+             "qemu-io -c 'write -q -P 7 0 512k' top && "
+             "qemu-io --image-opts driver=qcow2,discard=unmap,pass-discard-request=off,"
+             "pass-discard-other=off,file.driver=file,file.filename=top,file.discard=ignore "
+             "-c 'discard 0 512k'")
+          .status == 0);
+  CHECK(run_coldchain_in(folder.path(), {"pull", "-q", "top"}).status == 0);
+  REQUIRE(run_in(folder.path(), "qemu-img resize -q top 640k").status == 0);
+  CHECK(run_in(folder.path(), "qemu-io -c 'read -P 0 513k 63k' top | grep -c failed").out == "0\n");
+}
