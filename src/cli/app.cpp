@@ -23,6 +23,7 @@ int run(std::vector<std::string> arguments, World& world) {
   register_info(app, world, status);
   register_layout(app, world, status);
   register_map(app, world, status);
+  register_measure(app, world, status);
   register_plan(app, world, status);
   register_pull(app, world, status);
   register_repair(app, world, status);

@@ -30,6 +30,7 @@ void register_check(CLI::App& app, World& world, int& status);
 void register_info(CLI::App& app, World& world, int& status);
 void register_layout(CLI::App& app, World& world, int& status);
 void register_map(CLI::App& app, World& world, int& status);
+void register_measure(CLI::App& app, World& world, int& status);
 void register_plan(CLI::App& app, World& world, int& status);
 void register_pull(CLI::App& app, World& world, int& status);
 void register_repair(CLI::App& app, World& world, int& status);

@@ -136,6 +136,27 @@ void compare_content(const ChainMaker& chain) {
   }
 }
 
+void compare_measure(const ChainMaker& chain, Draw& draw) {
+  const std::string cluster_size = fmt::format("cluster_size={}", 512ULL << draw.below(13));
+  const std::string refcount_bits = fmt::format("refcount_bits={}", 1U << draw.below(7));
+  const std::vector<std::vector<std::string>> variants = {
+      {"-O", "raw"},
+      {"-O", "qcow2"},
+      {"-O", "qcow2", "-o", cluster_size + "," + refcount_bits},
+      {"-O", "qcow2", "-o", cluster_size, "-o", "compat=0.10"},
+      {"-O", "qcow2", "-o", "preallocation=falloc", "-o", cluster_size}};
+  for (const auto& variant : variants) {
+    const std::string form = draw.chance(50) ? "--output=human" : "--output=json";
+    std::vector<std::string> arguments = {"measure", form, "-f", chain.top().format};
+    arguments.insert(arguments.end(), variant.begin(), variant.end());
+    arguments.push_back(chain.top().name);
+    const auto theirs = run_in(chain.path(), fmt::format("qemu-img {}", fmt::join(arguments, " ")));
+    const auto mine = run_coldchain_in(chain.path(), arguments);
+    CHECK(mine.out == theirs.out);
+    CHECK(mine.status == theirs.status);
+  }
+}
+
 // A sound image: the same words, the same document, status 0.
 void compare_check(const ChainMaker& chain) {
   for (const char* form : {"human", "json"}) {
@@ -172,7 +193,7 @@ void compare_image_end(const ChainMaker& chain) {
 
 }  // namespace
 
-TEST_CASE("oracle: info, map, contexts, guest content and image end are QEMU's on every chain") {
+TEST_CASE("oracle: info, map, measure, contexts, content and image end are QEMU's on every chain") {
   if (!testing::have_oracles()) {
     MESSAGE("skipped: QEMU's tools or nbdinfo are not installed");
     return;
@@ -191,6 +212,8 @@ TEST_CASE("oracle: info, map, contexts, guest content and image end are QEMU's o
     compare_content(chain);
     compare_check(chain);
     compare_image_end(chain);
+    Draw draw(static_cast<std::uint64_t>(seed));
+    compare_measure(chain, draw);
   }
 }
 

@@ -35,8 +35,8 @@ struct OpenRequest {
                                                  const io::OpenPolicy& policy,
                                                  const OpenRequest& request);
 
-// The image at the top of a chain, in a file that is open already as `path`, and all that its header
-// leads to. Its locks are not tested.
+// The image at the top of a chain, in a file that is open already as `path`, and all that its
+// header leads to. Its locks are not tested.
 [[nodiscard]] Result<std::unique_ptr<Node>> open_chain_of(const io::FileSource& files,
                                                           const io::OpenPolicy& policy,
                                                           std::unique_ptr<io::File> file,

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: MIT
+// How large a file must be that is to hold a guest's disk: qemu-img's `measure`. What is required
+// counts the metadata of a fully allocated image, so that it is enough whatever is written first.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include <coldchain/base/result.hpp>
+#include <coldchain/graph/chain.hpp>
+
+namespace coldchain::analysis {
+
+// A qcow2 image that does not exist yet.
+struct NewImage {
+  unsigned version = 3;
+  std::uint64_t cluster_size = 65536;
+  std::uint64_t refcount_bits = 16;
+  bool extended_l2 = false;
+  bool has_backing_file = false;  // nobody knows what will be shared: all may be allocated
+  bool is_preallocated = false;   // with its data clusters
+};
+
+// In bytes.
+struct Measure {
+  std::uint64_t required = 0;
+  std::uint64_t fully_allocated = 0;
+  // What copies of the source's bitmaps need; nothing where either side can have none.
+  std::optional<std::uint64_t> bitmaps{};
+};
+
+// A raw image of the size of a guest's disk: what is not allocated counts, too.
+[[nodiscard]] Measure measure_raw(std::uint64_t guest_size);
+
+// An empty image. Error: invalid_argument where its L1 table would be larger than QEMU allows.
+[[nodiscard]] Result<Measure> measure_qcow2(const NewImage& image, std::uint64_t guest_size);
+
+// A copy of what the guest reads through `source`.
+[[nodiscard]] Result<Measure> measure_qcow2(const NewImage& image, const graph::Chain& source,
+                                            unsigned workers);
+
+}  // namespace coldchain::analysis
