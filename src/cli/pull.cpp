@@ -418,10 +418,8 @@ void register_pull(CLI::App& app, World& world, int& status) {
                         status, options, run_pull);
 }
 
-void register_plan(CLI::App& app, World& world, int& status) {
-  CLI::App* plan = app.add_subcommand("plan", "Say what a change would do and cost");
-  plan->require_subcommand(1);
-  add_verb<PullRequest>(*plan, "pull", "What a pull would do", world, status, plan_options,
+void add_pull_plan(CLI::App& plan, World& world, int& status) {
+  add_verb<PullRequest>(plan, "pull", "What a pull would do", world, status, plan_options,
                         run_pull);
 }
 

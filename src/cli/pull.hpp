@@ -30,4 +30,7 @@ struct PullRequest {
 // Gives up a pull that is pending and needs its plan for that.
 [[nodiscard]] Result<edit::Resumed> give_up_pull(const PullRequest& request, World& world);
 
+// `pull` below `plan`.
+void add_pull_plan(CLI::App& plan, World& world, int& status);
+
 }  // namespace coldchain::cli

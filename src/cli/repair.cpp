@@ -36,6 +36,11 @@ void options(CLI::App& app, RepairVerbOptions& repair) {
   app.footer("Example: coldchain repair --dry-run disk.qcow2");
 }
 
+void plan_options(CLI::App& app, RepairVerbOptions& repair) {
+  options(app, repair);
+  repair.request.dry_run = true;
+}
+
 Result<ExitStatus> run_verb(const RepairVerbOptions& repair, World& world) {
   return run_repair(repair.common, repair.request, world);
 }
@@ -257,6 +262,11 @@ ExitStatus exit_status(report::Verdict verdict) {
       return failure;
   }
   return failure;
+}
+
+void add_repair_plan(CLI::App& plan, World& world, int& status) {
+  add_verb<RepairVerbOptions>(plan, "repair", "What a repair would do", world, status, plan_options,
+                              run_verb);
 }
 
 void register_repair(CLI::App& app, World& world, int& status) {

@@ -31,6 +31,9 @@ void add_repair_options(CLI::App& app, RepairRequest& request);
 [[nodiscard]] Result<ExitStatus> run_repair(const CommonOptions& common,
                                             const RepairRequest& request, World& world);
 
+// `repair` below `plan`: a dry run.
+void add_repair_plan(CLI::App& plan, World& world, int& status);
+
 [[nodiscard]] ExitStatus exit_status(report::Verdict verdict);
 
 }  // namespace coldchain::cli

@@ -102,6 +102,9 @@ TEST_CASE("repair: --dry-run tells the plan and writes nothing, golden") {
   CHECK(ran.out.find("Nothing has been written") != std::string::npos);
   CHECK(ran.out.find("lost for good: guest 0x4000-0x5000") != std::string::npos);
   CHECK(ran.out.find("1 clusters keep their refcount") != std::string::npos);
+  const Ran planned = scene.run({"plan", "repair", "a"});
+  CHECK(planned.out == ran.out);
+  CHECK(planned.status == ran.status);
   CHECK(scene.is_as_before());
   CHECK_FALSE(scene.has("a.coldchain-undo"));
 }

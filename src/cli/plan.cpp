@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: MIT
+// plan VERB: what a change would do and cost.
+#include "pull.hpp"
+#include "repair.hpp"
+
+#include <CLI/CLI.hpp>
+
+namespace coldchain::cli {
+
+void register_plan(CLI::App& app, World& world, int& status) {
+  CLI::App* plan = app.add_subcommand("plan", "Say what a change would do and cost");
+  plan->require_subcommand(1);
+  add_pull_plan(*plan, world, status);
+  add_repair_plan(*plan, world, status);
+}
+
+}  // namespace coldchain::cli
