@@ -26,6 +26,7 @@ int run(std::vector<std::string> arguments, World& world) {
   register_measure(app, world, status);
   register_plan(app, world, status);
   register_pull(app, world, status);
+  register_rebase(app, world, status);
   register_repair(app, world, status);
   register_resume(app, world, status);
   register_tree(app, world, status);

@@ -33,6 +33,7 @@ void register_map(CLI::App& app, World& world, int& status);
 void register_measure(CLI::App& app, World& world, int& status);
 void register_plan(CLI::App& app, World& world, int& status);
 void register_pull(CLI::App& app, World& world, int& status);
+void register_rebase(CLI::App& app, World& world, int& status);
 void register_repair(CLI::App& app, World& world, int& status);
 void register_resume(CLI::App& app, World& world, int& status);
 void register_tree(CLI::App& app, World& world, int& status);

@@ -11,6 +11,7 @@ void register_plan(CLI::App& app, World& world, int& status) {
   CLI::App* plan = app.add_subcommand("plan", "Say what a change would do and cost");
   plan->require_subcommand(1);
   add_pull_plan(*plan, world, status);
+  add_rebase_plan(*plan, world, status);
   add_repair_plan(*plan, world, status);
 }
 

@@ -96,11 +96,15 @@ class PullRun {
   Result<void> look_at_chain() {
     nodes_ = graph::chain_of(*tree_.top);
     options_ = {};
-    options_.base = TRY(find_base());
     options_.force = request_.force;
     options_.workers = world_.workers();
-    if (options_.base != 0)
-      options_.link = TRY(link_to(options_.base));
+    if (request_.is_rebase) {
+      TRY(look_at_new_base());
+    } else {
+      options_.base = TRY(find_base());
+      if (options_.base != 0)
+        options_.link = TRY(link_to(options_.base));
+    }
     options_.progress = [this](std::uint64_t done, std::uint64_t total) {
       if (request_.shows_progress)
         world_.err(fmt::format("    ({:.2f}/100%)\r",
@@ -108,6 +112,41 @@ class PullRun {
       return !world_.is_interrupted();
     };
     return {};
+  }
+
+  // What the header will lead to: below the image already, or another chain.
+  Result<void> look_at_new_base() {
+    onto_.reset();
+    if (!request_.base || request_.base->empty())
+      return {};
+    options_.link = {*request_.base, request_.base_format};
+    edit::Transaction transaction(*tree_.top->file);
+    TRY(ops::stage_backing_link(transaction, tree_.top->qcow2_image()->header(), options_.link));
+    io::OpenPolicy policy = policy_of(request_.common);
+    policy.test_locks = policy.test_locks && request_.is_plan;  // else they are going to be held
+    const auto linked = TRY(graph::open_chain_of(
+        *tree_.files, policy, std::make_unique<io::OverlayFile>(transaction.view()),
+        tree_.top->filename));
+    if (linked->backing() == nullptr || !linked->backing()->is_open())
+      return fail(ErrorCode::not_found,
+                  fmt::format("Could not open new backing file '{}': {}",
+                              to_terminal(*request_.base), why_not_open(*linked)));
+    for (std::size_t i = 1; i < nodes_.size(); ++i) {
+      if (!is_same_chain(graph::chain_of(*linked), i))
+        continue;
+      options_.base = i;
+      return {};
+    }
+    onto_ = std::move(linked->children.front());
+    onto_chain_ = TRY(graph::Chain::make(*onto_));
+    options_.onto = &*onto_chain_;
+    return {};
+  }
+
+  static std::string why_not_open(const graph::Node& image) {
+    const graph::Node* base = image.backing();
+    return base != nullptr && !base->findings.empty() ? base->findings.back().detail
+                                                      : "its name leads nowhere";
   }
 
   [[nodiscard]] Error about_image(Error error) const {
@@ -265,6 +304,10 @@ class PullRun {
     if (!planned)
       return fail(about_image(planned.error()));
     pull_ = std::move(*planned);
+    pull_.change.operation = operation();
+    if (request_.is_rebase)
+      pull_.change.verb = fmt::format(
+          "rebase -b {} -F {}", to_shell_word(request_.base.value_or("")), request_.base_format);
     return {};
   }
 
@@ -274,10 +317,11 @@ class PullRun {
     TRY(lock_layers());
     TRY(check_unchanged());
     const edit::ResumeOutcome pending = TRY(end_pending(target));
-    const bool is_this = pending.operation == edit::Operation::pull &&
-                         pending.argument == ops::pull_argument(base_node());
+    const bool is_this =
+        pending.operation == operation() && pending.argument == ops::pull_argument(base_node());
     if (pending.resumed == edit::Resumed::finished && is_this) {
-      TRY(world_.out(fmt::format("'{}' was interrupted, and is finished now.\n", pending.verb)));
+      if (!request_.is_rebase)
+        TRY(world_.out(fmt::format("'{}' was interrupted, and is finished now.\n", pending.verb)));
       return std::optional(success);
     }
     if (pending.resumed == edit::Resumed::needs_plan && !is_this)
@@ -294,7 +338,19 @@ class PullRun {
     return std::optional(TRY(pull_into(target)));
   }
 
+  // All layers that are read, and the image itself.
+  [[nodiscard]] std::vector<const graph::Node*> all_nodes() const {
+    std::vector<const graph::Node*> nodes = nodes_;
+    if (onto_) {
+      const auto more = graph::chain_of(*onto_);
+      nodes.insert(nodes.end(), more.begin(), more.end());
+    }
+    return nodes;
+  }
+
   [[nodiscard]] const graph::Node* base_node() const {
+    if (onto_)
+      return onto_.get();
     return options_.base == 0 ? nullptr : nodes_[options_.base];
   }
 
@@ -335,13 +391,19 @@ class PullRun {
     return edit::give_up(target.image, target.side_files, pull_.change, pull_.data, examine);
   }
 
+  [[nodiscard]] edit::Operation operation() const {
+    return request_.is_rebase ? edit::Operation::rebase : edit::Operation::pull;
+  }
+
   Result<void> lock_layers() {
-    for (std::size_t i = 1; i < nodes_.size(); ++i) {
-      for (const io::File* file : {nodes_[i]->file.get(), nodes_[i]->data_file.get()}) {
+    for (const graph::Node* node : all_nodes()) {
+      if (node == tree_.top.get())
+        continue;
+      for (const io::File* file : {node->file.get(), node->data_file.get()}) {
         const Result<void> held = file != nullptr ? io::hold_read_locks(*file) : Result<void>{};
         if (!held)
           return fail(with_context(
-              held.error(), fmt::format("Could not lock '{}'", to_terminal(nodes_[i]->filename))));
+              held.error(), fmt::format("Could not lock '{}'", to_terminal(node->filename))));
       }
     }
     return {};
@@ -349,7 +411,7 @@ class PullRun {
 
   // Between looking and locking, somebody may have come.
   [[nodiscard]] Result<void> check_unchanged() const {
-    for (const graph::Node* node : nodes_) {
+    for (const graph::Node* node : all_nodes()) {
       if (node->file)
         TRY(check_unchanged(node->filename, *node->file));
       if (node->data_file)
@@ -387,7 +449,9 @@ class PullRun {
         .backing_file = options_.link ? std::optional(options_.link->name) : std::nullopt,
         .is_plan = request_.is_plan};
     world_.err(report::pull_warnings(facts));
-    if (!request_.quiet)
+    // qemu-img says nothing of a rebase.
+    const bool is_silent = request_.is_rebase && !request_.is_plan && !request_.common.json();
+    if (!request_.quiet && !is_silent)
       TRY(world_.out(request_.common.json() ? report::pull_json(facts) : report::pull_text(facts)));
     return success;
   }
@@ -397,6 +461,8 @@ class PullRun {
   OpenedTree tree_;
   std::unique_ptr<graph::Node> locked_;  // the tree whose files are locked, where that is another
   std::vector<const graph::Node*> nodes_;
+  std::unique_ptr<graph::Node> onto_;  // of a rebase, where it is not below the image already
+  std::optional<graph::Chain> onto_chain_;
   ops::PullOptions options_;
   std::optional<graph::Chain> chain_;
   std::optional<edit::Transaction> transaction_;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A pull, as `pull`, `plan pull` and `resume` ask for it.
+// A pull or a safe rebase, as `pull`, `rebase`, `plan` and `resume` ask for it.
 #pragma once
 
 #include "app.hpp"
@@ -16,7 +16,9 @@ namespace coldchain::cli {
 struct PullRequest {
   CommonOptions common;
   std::string image;
-  std::optional<std::string> base;          // as it was given
+  bool is_rebase = false;
+  std::optional<std::string> base;          // as it was given; of a rebase by the image's header
+  std::string base_format{};                // of a rebase with a base
   std::optional<std::uint64_t> argument{};  // instead: as a side file knows it
   edit::SideFolders folders;
   bool force = false;
@@ -32,5 +34,7 @@ struct PullRequest {
 
 // `pull` below `plan`.
 void add_pull_plan(CLI::App& plan, World& world, int& status);
+// `rebase` there.
+void add_rebase_plan(CLI::App& plan, World& world, int& status);
 
 }  // namespace coldchain::cli

@@ -16,11 +16,16 @@ namespace {
 
 struct ResumeOptions {
   TargetOptions target;
+  std::optional<std::string> base;
+  std::string base_format;
   bool abandon = false;
 };
 
 void options(CLI::App& app, ResumeOptions& resume) {
   app.add_flag("--abandon", resume.abandon, "Go back instead of forward");
+  app.add_option("-b", resume.base, "Of a rebase: the new backing file, as it was given")
+      ->type_name("BASE");
+  app.add_option("-F", resume.base_format, "Its format, as it was given")->type_name("FMT");
   add_undo_option(app, resume.target.folders);
   app.add_option("--sysroot", resume.target.policy.sysroot, "Read absolute names inside DIR")
       ->type_name("DIR");
@@ -60,7 +65,13 @@ PullRequest request_for(const ResumeOptions& options, const edit::ResumeOutcome&
   request.common.policy.sysroot = options.target.policy.sysroot;
   request.common.format = "qcow2";
   request.common.policy.allow_probe = true;  // so was this
-  request.argument = outcome.argument;
+  request.is_rebase = outcome.operation == edit::Operation::rebase;
+  if (request.is_rebase) {
+    request.base = options.base;
+    request.base_format = options.base_format;
+  } else {
+    request.argument = outcome.argument;
+  }
   request.folders = options.target.folders;
   request.force = true;  // was decided when it began
   return request;
@@ -77,8 +88,13 @@ Result<ExitStatus> run_verb(const ResumeOptions& options, World& world) {
     return status;
   // Who plans again opens and locks the image himself.
   if (outcome.resumed == edit::Resumed::needs_plan) {
-    if (outcome.operation != edit::Operation::pull)
-      return fail(ErrorCode::unsupported, "what is pending is of a newer coldchain");
+    const bool lacks_base =
+        outcome.operation == edit::Operation::rebase && outcome.argument != 0 && !options.base;
+    if (lacks_base && !options.abandon)
+      return fail(ErrorCode::refused,
+                  fmt::format("'{}' is pending: the same command goes on, or 'coldchain resume' "
+                              "with the same -b and -F",
+                              outcome.verb));
     const PullRequest request = request_for(options, outcome);
     if (!options.abandon)
       return run_pull(request, world);

@@ -2,6 +2,8 @@
 // The new name is written behind what the header says now, where nobody looks; then the fields that
 // lead to it change, all of them in one sector. Where the format's extension cannot go or come
 // without moving those behind it, it stays, or keeps its place with another content.
+#include "image_editor.hpp"
+
 #include <algorithm>
 
 #include <coldchain/base/checked.hpp>
@@ -110,12 +112,21 @@ Result<bool> stage(edit::Transaction& transaction, const Header& wanted, std::ui
   return true;
 }
 
+bool is_recorded(const Header& header, const std::optional<BackingLink>& link) {
+  if (!link)
+    return !header.backing_file();
+  return header.backing_file() == link->name &&
+         header.backing_format().value_or("") == link->format;
+}
+
 }  // namespace
 
 Result<void> stage_backing_link(edit::Transaction& transaction, const Header& header,
                                 const std::optional<BackingLink>& link) {
   if (link && link->name.size() > qcow2::limits::max_backing_file_size)
     return fail(ErrorCode::refused, "the name of the backing file is longer than 1023 bytes");
+  if (is_recorded(header, link))
+    return {};
   const std::uint64_t end = qcow2::encode_header(header).size();
   if (TRY(stage(transaction, made_anew(header, link), end)))
     return {};
@@ -126,6 +137,18 @@ Result<void> stage_backing_link(edit::Transaction& transaction, const Header& he
                 "the header has no room for the name of the backing file beside the former one, or "
                 "its format cannot be recorded by one write");
   return {};
+}
+
+Result<void> plan_relink(edit::Transaction& transaction, const std::optional<BackingLink>& link) {
+  const Header header = TRY(qcow2::Image::open(transaction.view())).header();
+  if (header.has_incompatible(qcow2::incompatible::corrupt))
+    return fail(ErrorCode::refused, "is marked as damaged: 'coldchain check -r all' mends it");
+  if (link && header.has_data_file() && header.data_file_is_raw())
+    return fail(ErrorCode::refused,
+                "has a raw external data file, which can have no backing file below it");
+  TRY(clear_unknown_autoclear(transaction, header));
+  const Header changed = TRY(qcow2::Image::open(transaction.view())).header();
+  return stage_backing_link(transaction, changed, link);
 }
 
 }  // namespace coldchain::ops

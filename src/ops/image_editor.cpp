@@ -327,12 +327,11 @@ Result<void> ImageEditor::stage_table() {
                             fields);
 }
 
-Result<void> ImageEditor::clear_unknown_autoclear() {
+Result<void> clear_unknown_autoclear(edit::Transaction& transaction, const qcow2::Header& header) {
   constexpr std::uint64_t known = qcow2::autoclear::bitmaps | qcow2::autoclear::raw_external_data;
-  const qcow2::Header& header = image_.header();
   if (header.version < 3 || (header.autoclear_features & ~known) == 0)
     return {};
-  return transaction_.stage_entry(
+  return transaction.stage_entry(
       Phase::announce,
       {sizeof(qcow2::wire::Header) + offsetof(qcow2::wire::HeaderVersion3, autoclear_features)},
       header.autoclear_features & known);

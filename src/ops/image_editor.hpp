@@ -21,6 +21,10 @@
 
 namespace coldchain::ops {
 
+// Whoever writes to an image clears the autoclear bits that it does not know.
+[[nodiscard]] Result<void> clear_unknown_autoclear(edit::Transaction& transaction,
+                                                   const qcow2::Header& header);
+
 class ImageEditor {
  public:
   // `transaction` is of the image's file and still empty; `checked` has found nothing wrong with
@@ -32,9 +36,6 @@ class ImageEditor {
   // the guest's disk; nothing of it is allocated. Ranges come in ascending order.
   [[nodiscard]] Result<void> allocate(GuestRange range);
   [[nodiscard]] Result<void> set_zero(GuestRange range);
-
-  // Whoever writes to an image clears the autoclear bits that it does not know.
-  [[nodiscard]] Result<void> clear_unknown_autoclear();
 
   // Stages what is still open: the last L2 table, and all refcounts.
   [[nodiscard]] Result<void> finish();

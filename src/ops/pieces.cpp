@@ -2,6 +2,8 @@
 #include "pieces.hpp"
 
 #include <algorithm>
+#include <limits>
+#include <optional>
 #include <span>
 
 #include <coldchain/base/checked.hpp>
@@ -44,14 +46,127 @@ Extent clip(const Extent& extent, GuestRange range) {
   return part;
 }
 
+// Where guest bytes that a layer has lie, if that says what they are.
+struct Place {
+  io::FileIdentity file;
+  HostOffset offset;
+
+  friend bool operator==(const Place&, const Place&) = default;
+};
+
+std::optional<Place> place_of(const graph::Chain& chain, const Extent& extent) {
+  if (!extent.present || !extent.has_host || extent.compressed || extent.zero)
+    return std::nullopt;
+  const graph::Node& node = *chain.layers()[extent.layer].node;
+  const io::File& file = node.data_file ? *node.data_file : *node.file;
+  return Place{file.status().identity, extent.host};
+}
+
+bool reads_as_zeros(const Extent& extent) {
+  return extent.zero || !extent.present;
+}
+
+// What a chain and the one that takes the place of all but its top read differently.
+class Comparison {
+ public:
+  Comparison(const graph::Chain& now, const graph::Chain& then, std::uint64_t grain,
+             unsigned workers)
+      : now_(now), then_(then), grain_(grain), workers_(workers) {}
+
+  // Calls `take` for the parts of `extent`, which lie in one cluster each or are alike.
+  template <class Take>
+  Result<void> for_each_part(const Extent& extent, const Take& take) {
+    for (GuestOffset at = extent.guest.begin; at < extent.guest.end;) {
+      const Extent other = TRY(extent_of_then(at));
+      const Extent part = clip(extent, {at, std::min(extent.guest.end, other.guest.end)});
+      const bool is_same_place =
+          place_of(now_, part) && place_of(now_, part) == place_of(then_, clip(other, part.guest));
+      if (is_same_place || (reads_as_zeros(part) && reads_as_zeros(other)))
+        TRY(take(part, is_same_place ? Needs{.keep = true} : Needs{}));
+      else
+        TRY(compare(part, reads_as_zeros(other), take));
+      at = part.guest.end;
+    }
+    return {};
+  }
+
+ private:
+  static constexpr std::uint64_t most_compared_bytes = 1ULL << 20;
+  static constexpr std::uint64_t window_bytes = 256ULL << 20;
+
+  // Offsets only grow. What is behind the end of the other chain reads as zeros.
+  Result<Extent> extent_of_then(GuestOffset at) {
+    const GuestOffset end{then_.guest_size()};
+    if (at >= end) {
+      Extent behind;
+      behind.guest = {at, {std::numeric_limits<std::uint64_t>::max()}};
+      return behind;
+    }
+    while (next_ < window_.size() && window_[next_].guest.end <= at)
+      ++next_;
+    if (next_ == window_.size()) {
+      window_.clear();
+      next_ = 0;
+      TRY(analysis::map(then_, {at, std::min(end, at + window_bytes)}, workers_,
+                        [&](std::span<const Extent> some) -> Result<void> {
+                          window_.insert(window_.end(), some.begin(), some.end());
+                          return {};
+                        }));
+    }
+    return window_[next_];
+  }
+
+  template <class Take>
+  Result<void> compare(const Extent& extent, bool then_is_zero, const Take& take) {
+    for (GuestRange some = extent.guest; some.begin < extent.guest.end; some.begin = some.end) {
+      some.end = std::min(extent.guest.end, some.begin + most_compared_bytes);
+      TRY(read(now_, reads_as_zeros(extent), some, bytes_now_));
+      TRY(read(then_, then_is_zero, some, bytes_then_));
+      for (GuestRange grain = some; grain.begin < some.end; grain.begin = grain.end) {
+        grain.end = std::min(some.end, GuestOffset{align_down(grain.begin.value, grain_) + grain_});
+        TRY(take(clip(extent, grain), needs_of(extent, grain.begin - some.begin, grain.size())));
+      }
+    }
+    return {};
+  }
+
+  Needs needs_of(const Extent& extent, std::uint64_t from, std::uint64_t size) const {
+    const auto part = [&](const Bytes& bytes) { return ByteView(bytes).subspan(from, size); };
+    const ByteView now = part(bytes_now_);
+    const ByteView then = part(bytes_then_);
+    if (std::equal(now.begin(), now.end(), then.begin()))
+      return {.keep = true};
+    return {.copy = !reads_as_zeros(extent), .zero = reads_as_zeros(extent)};
+  }
+
+  static Result<void> read(const graph::Chain& chain, bool is_zero, GuestRange range,
+                           Bytes& bytes) {
+    bytes.assign(range.size(), std::byte{0});
+    return is_zero ? Result<void>{} : chain.read(range.begin, bytes);
+  }
+
+  const graph::Chain& now_;
+  const graph::Chain& then_;
+  std::uint64_t grain_;
+  unsigned workers_;
+  std::vector<Extent> window_;  // of the map of the other chain
+  std::size_t next_ = 0;        // in it
+  Bytes bytes_now_;
+  Bytes bytes_then_;
+};
+
 class PieceMaker {
  public:
-  PieceMaker(const graph::Chain& chain, std::size_t base, const PieceConsumer& consumer)
+  PieceMaker(const graph::Chain& chain, const Below& below, unsigned workers,
+             const PieceConsumer& consumer)
       : chain_(chain),
-        base_(base),
+        base_(below.base),
         consumer_(consumer),
         geometry_(chain.layers().front().mapping->geometry()),
-        has_zero_flag_(chain.layers().front().qcow2().header().version >= 3) {}
+        has_zero_flag_(chain.layers().front().qcow2().header().version >= 3) {
+    if (below.onto != nullptr)
+      comparison_.emplace(chain, *below.onto, geometry_.subcluster_size(), workers);
+  }
 
   Result<void> take(std::span<const Extent> extents) {
     for (const Extent& extent : extents)
@@ -63,6 +178,11 @@ class PieceMaker {
 
  private:
   Result<void> take(const Extent& extent) {
+    if (comparison_ && extent.present && extent.layer == 0)
+      return take(extent, Needs{.own = true});
+    if (comparison_)
+      return comparison_->for_each_part(
+          extent, [&](const Extent& part, Needs needs) { return take(part, needs); });
     // What is beyond the end of the base needs no zeros: two parts, where it ends in the extent.
     const GuestOffset seam = is_behind_short_layer(extent) ? end_of_base() : extent.guest.begin;
     for (const GuestRange part :
@@ -218,6 +338,7 @@ class PieceMaker {
   const graph::Chain& chain_;
   std::size_t base_;
   const PieceConsumer& consumer_;
+  std::optional<Comparison> comparison_;  // where another chain is to be below
   qcow2::Geometry geometry_;
   bool has_zero_flag_;
   std::vector<Part> cluster_;  // of the cluster that is not whole yet
@@ -226,9 +347,9 @@ class PieceMaker {
 
 }  // namespace
 
-Result<void> for_each_piece(const graph::Chain& chain, std::size_t base, unsigned workers,
+Result<void> for_each_piece(const graph::Chain& chain, const Below& below, unsigned workers,
                             const PieceConsumer& consumer) {
-  PieceMaker maker(chain, base, consumer);
+  PieceMaker maker(chain, below, workers, consumer);
   TRY(analysis::map(chain, {{0}, {chain.guest_size()}}, workers,
                     [&](std::span<const Extent> extents) { return maker.take(extents); }));
   return maker.finish();

@@ -75,8 +75,9 @@ Result<void> check_kind(const qcow2::Header& header) {
 }
 
 // Internal snapshots that read through the layers that go.
-Result<std::vector<std::string>> snapshots_that_read(const Chain& chain, std::size_t base,
+Result<std::vector<std::string>> snapshots_that_read(const Chain& chain, const Below& below,
                                                      unsigned workers) {
+  const std::size_t base = below.base;
   const Layer& top = chain.layers().front();
   std::vector<std::string> names;
   const auto snapshots = TRY(qcow2::read_snapshots(top.qcow2().file(), top.qcow2().header()));
@@ -86,8 +87,10 @@ Result<std::vector<std::string>> snapshots_that_read(const Chain& chain, std::si
     const auto look = [&](std::span<const Extent> extents) -> Result<void> {
       for (const Extent& extent : extents) {
         const bool goes = base == 0 || extent.layer < base;
+        const bool is_own = extent.present && extent.layer == 0;
         const bool ends_early = extent.past_end && base != 0 && extent.layer + 1 < base;
-        reads = reads || (extent.present && extent.layer != 0 && goes) || ends_early;
+        reads = reads || (extent.present && !is_own && goes) || ends_early ||
+                (below.onto != nullptr && !is_own);
       }
       return {};
     };
@@ -112,16 +115,16 @@ Result<std::vector<std::string>> bitmaps_of(const Chain& chain, std::size_t end)
 }
 
 // Of the changes, and of the files that data is copied from as they are now.
-Result<std::uint32_t> digest_of(const edit::Transaction& transaction, const Chain& chain) {
+Result<std::uint32_t> digest_of(const edit::Transaction& transaction,
+                                const std::vector<const graph::Node*>& nodes) {
   std::uint32_t digest = 0;
   TRY(transaction.for_each_change([&](const edit::Change& change) -> Result<void> {
     digest = codec::crc32(bytes_of(be64(change.offset.value)), digest);
     digest = codec::crc32(change.after, digest);
     return {};
   }));
-  for (std::size_t i = 1; i < chain.layers().size(); ++i) {
-    const graph::Node& node = *chain.layers()[i].node;
-    for (const io::File* file : {node.file.get(), node.data_file.get()}) {
+  for (const graph::Node* node : nodes) {
+    for (const io::File* file : {node->file.get(), node->data_file.get()}) {
       if (file == nullptr)
         continue;
       const io::FileStatus& status = file->status();
@@ -145,7 +148,7 @@ class DataWriter {
              std::uint64_t total)
       : chain_(chain), transaction_(transaction), progress_(progress), total_(total) {}
 
-  Result<void> write(edit::FreshWriter& writer, std::size_t base, unsigned workers) {
+  Result<void> write(edit::FreshWriter& writer, const Below& below, unsigned workers) {
     // The mapping as it will be says where everything goes.
     const qcow2::Image image = TRY(qcow2::Image::open(transaction_.view()));
     const qcow2::Mapping mapping = TRY(image.active_mapping());
@@ -162,7 +165,7 @@ class DataWriter {
       }
       return {};
     };
-    TRY(for_each_piece(chain_, base, workers, write_one));
+    TRY(for_each_piece(chain_, below, workers, write_one));
     return writer.flush();
   }
 
@@ -227,7 +230,7 @@ class Planner {
     TRY(check_kind(top.qcow2().header()));
     const check::CheckResult before = TRY(checked(transaction_.view(), options_.workers));
     TRY(check_sound(top.qcow2().header(), before));
-    if (chain_.layers().size() == 1 || options_.base == 1) {
+    if (TRY(is_done())) {
       TRY(fill_cost({}, before, before));
       return std::move(pull_);
     }
@@ -241,7 +244,7 @@ class Planner {
       transaction_.grow(align_up(size_before, top.qcow2().header().cluster_size()));
     const std::uint64_t whole_size = transaction_.size_after();
     ImageEditor editor(transaction_, image, before);
-    TRY(editor.clear_unknown_autoclear());
+    TRY(clear_unknown_autoclear(transaction_, image.header()));
     TRY(take_pieces(editor));
     TRY(editor.finish());
     // Other fields of the header may have changed by now.
@@ -258,17 +261,62 @@ class Planner {
   }
 
  private:
+  // Nothing to be copied, and the same link.
+  [[nodiscard]] Result<bool> is_done() const {
+    if (options_.onto != nullptr || (chain_.layers().size() > 1 && options_.base != 1))
+      return false;
+    edit::Transaction link_alone(transaction_.view());
+    TRY(stage_backing_link(link_alone, chain_.layers().front().qcow2().header(), options_.link));
+    return link_alone.is_empty();
+  }
+
+  [[nodiscard]] Below below() const { return {options_.base, options_.onto}; }
+
+  // What is read from, and what will be: all but the image itself.
+  [[nodiscard]] std::vector<const graph::Node*> nodes_below() const {
+    std::vector<const graph::Node*> nodes;
+    for (std::size_t i = 1; i < chain_.layers().size(); ++i)
+      nodes.push_back(chain_.layers()[i].node);
+    if (options_.onto != nullptr) {
+      for (const Layer& layer : options_.onto->layers())
+        nodes.push_back(layer.node);
+    }
+    return nodes;
+  }
+
+  // The layer that the image will name.
+  [[nodiscard]] const graph::Node* base_node() const {
+    if (options_.onto != nullptr)
+      return options_.onto->layers().front().node;
+    return options_.base == 0 ? nullptr : chain_.layers()[options_.base].node;
+  }
+
+  [[nodiscard]] bool stays(const Layer& layer) const {
+    if (options_.onto == nullptr)
+      return false;
+    const auto& layers = options_.onto->layers();
+    return std::any_of(layers.begin(), layers.end(), [&](const Layer& other) {
+      return other.node->file->status().identity == layer.node->file->status().identity;
+    });
+  }
+
   [[nodiscard]] std::size_t end_of_sources() const {
     return options_.base == 0 ? chain_.layers().size() : options_.base;
   }
 
   Result<void> check_layers() {
-    for (std::size_t i = 0; i < chain_.layers().size(); ++i) {
-      const Layer& layer = chain_.layers()[i];
-      if (i != 0 && i < end_of_sources()) {
-        pull_.freed_layers.push_back(layer.node->filename);
-        pull_.cost.sources.push_back({layer.node->filename});
-      }
+    const auto& layers = chain_.layers();
+    for (std::size_t i = 1; i < end_of_sources(); ++i) {
+      if (!stays(layers[i]))
+        pull_.freed_layers.push_back(layers[i].node->filename);
+      pull_.cost.sources.push_back({layers[i].node->filename});
+    }
+    TRY(check_readable(layers));
+    return options_.onto == nullptr ? Result<void>{} : check_readable(options_.onto->layers());
+  }
+
+  static Result<void> check_readable(const std::vector<Layer>& layers) {
+    for (const Layer& layer : layers) {
       if (!layer.mapping)
         continue;
       if (const Result<void> done = layer.qcow2().check_readable(); !done)
@@ -278,7 +326,7 @@ class Planner {
   }
 
   Result<void> look_at_snapshots() {
-    pull_.snapshots = TRY(snapshots_that_read(chain_, options_.base, options_.workers));
+    pull_.snapshots = TRY(snapshots_that_read(chain_, below(), options_.workers));
     if (!pull_.snapshots.empty() && !options_.force)
       return fail(ErrorCode::refused,
                   fmt::format("internal snapshots read through layers that would go: {}; --force "
@@ -288,7 +336,7 @@ class Planner {
   }
 
   Result<void> take_pieces(ImageEditor& editor) {
-    return for_each_piece(chain_, options_.base, options_.workers,
+    return for_each_piece(chain_, below(), options_.workers,
                           [&](const Piece& piece) -> Result<void> {
                             if (piece.is_zero) {
                               pull_.cost.zeroed_bytes += piece.guest.size();
@@ -334,9 +382,8 @@ class Planner {
     pull_.change = {.verb = "pull",
                     .keeps_undo = false,
                     .operation = edit::Operation::pull,
-                    .argument = pull_argument(
-                        options_.base == 0 ? nullptr : chain_.layers()[options_.base].node),
-                    .digest = TRY(digest_of(transaction_, chain_))};
+                    .argument = pull_argument(base_node()),
+                    .digest = TRY(digest_of(transaction_, nodes_below()))};
     return {};
   }
 
@@ -347,7 +394,7 @@ class Planner {
     pull_.data.write = [&transaction = transaction_, &chain = chain_, options = options_,
                         total = pull_.cost.written_bytes](edit::FreshWriter& writer) {
       return DataWriter(chain, transaction, options.progress, total)
-          .write(writer, options.base, options.workers);
+          .write(writer, {options.base, options.onto}, options.workers);
     };
   }
 

@@ -106,8 +106,8 @@ TEST_CASE("documents: the examples print what they say they print") {
 
 TEST_CASE("documents: each verb's page and the completion name all of its options") {
   const std::string completion = read("docs/verbs/coldchain.bash-completion");
-  for (const char* verb : {"check", "info", "layout", "map", "measure", "plan", "pull", "repair",
-                           "resume", "tree", "undo"}) {
+  for (const char* verb : {"check", "info", "layout", "map", "measure", "plan", "pull", "rebase",
+                           "repair", "resume", "tree", "undo"}) {
     const std::string page = read(std::string("docs/verbs/") + verb + ".md");
     for (const std::string& option : long_options(run_coldchain({verb, "--help"}).out)) {
       CHECK_MESSAGE(page.find(option) != std::string::npos, verb << ' ' << option << " (page)");

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// A pull that is killed at each call that changes a file, or where that fails: QEMU reads the same
-// through the image at every moment, and the same command, or resume, ends as if nothing had been.
+// A pull or rebase that is killed at each call that changes a file, or where that fails: QEMU reads
+// the same through the image at every moment, and the same command, or resume, ends as if nothing
+// had been.
 #include "draw.hpp"
 #include "oracle.hpp"
 #include "strace.hpp"
@@ -24,13 +25,25 @@ namespace {
 
 const std::vector<std::string> calls = {"pwrite64", "fsync", "ftruncate", "unlinkat"};
 
-// A base, a layer that hides a part of it by zeros, and a top over both.
+// What is done to the top, and what resumes it.
+struct Operation {
+  std::string command;
+  std::string resume = "resume top";
+};
+const std::vector<Operation> operations = {
+    {"pull -q top"},
+    {"pull -q -b base top"},
+    {"rebase -b other -F qcow2 top", "resume -b other -F qcow2 top"}};
+
+// A base, a layer that hides a part of it by zeros, and a top over both; and another base, which
+// has some of it.
 void make_chain(const TempFolder& folder, const std::string& options = "") {
   const auto sh = [&](const std::string& command) {
     const Process ran = run_in(folder.path(), command);
     REQUIRE_MESSAGE(ran.status == 0, ran.err);
   };
   sh("qemu-img create -q -f qcow2 base 32M && qemu-io -c 'write -P 1 0 2M' base");
+  sh("cp base other && qemu-io -c 'write -P 2 1M 100k' -c 'write -P 7 25M 64k' other");
   sh("qemu-img create -q -f qcow2 -o cluster_size=4k -b base -F qcow2 mid");
   sh("qemu-io -c 'write -P 2 1M 300k' -c 'write -z 0 4k' -c 'write -z 256k 128k' -c 'write -P 3 "
      "20M 64k' mid");
@@ -67,15 +80,16 @@ TEST_CASE("crash: a pull that is killed or fails anywhere changes nothing that t
   make_chain(made);
   const std::string before = read_file(made / "top");
   const std::string expected = content(made);
-  for (const std::string base : {"", "-b base "}) {
-    const std::string command = "pull -q " + base + "top";
+  for (const Operation& operation : operations) {
+    const std::string& command = operation.command;
+    const std::string& resume = operation.resume;
     testing::write_file(made / "top", before);
     REQUIRE(run_program(made, command).status == 0);
     const std::string pulled = read_file(made / "top");
     for (const std::string& call : calls) {
       for (const std::string what : {"signal=KILL", "error=ENOSPC"}) {
         for (int when = 1; when < 100; ++when) {
-          CAPTURE(base);
+          CAPTURE(command);
           CAPTURE(call);
           CAPTURE(what);
           CAPTURE(when);
@@ -86,7 +100,7 @@ TEST_CASE("crash: a pull that is killed or fails anywhere changes nothing that t
           CHECK((content(made) == expected));
           CHECK(badness(made) <= 1);
           if (when % 3 == 0) {
-            const Process abandoned = run_program(made, "resume --abandon top");
+            const Process abandoned = run_program(made, resume + " --abandon");
             CHECK_MESSAGE(abandoned.status == 0, abandoned.err);
             CHECK((content(made) == expected));
             CHECK(badness(made) == 0);
@@ -94,7 +108,7 @@ TEST_CASE("crash: a pull that is killed or fails anywhere changes nothing that t
             CHECK_FALSE(std::filesystem::exists(made / "top.coldchain-pending"));
           }
           const bool resumes = when % 3 == 1;
-          const Process again = run_program(made, resumes ? "resume top" : command);
+          const Process again = run_program(made, resumes ? resume : command);
           CHECK_MESSAGE(again.status == 0, again.err);
           if (resumes)
             CHECK(run_program(made, command).status == 0);  // where nothing had begun
@@ -145,23 +159,25 @@ std::string draw_action(testing::Draw& draw) {
 }
 
 // Resumes, or gives up, after others have written. Nobody's data is lost, and a pull can be done.
-void end_after_others(const TempFolder& folder, const std::string& actions, bool gives_up) {
+void end_after_others(const TempFolder& folder, const Operation& operation,
+                      const std::string& actions, bool gives_up) {
   const std::string expected = content(folder);
   const int worst = badness(folder);
   CAPTURE(actions);
   REQUIRE(worst <= 1);
-  const Process resumed = run_program(folder, gives_up ? "resume --abandon top" : "resume top");
+  const std::string abandon = operation.resume + " --abandon";
+  const Process resumed = run_program(folder, gives_up ? abandon : operation.resume);
   CHECK((content(folder) == expected));
   CHECK(badness(folder) <= 1);
   if (resumed.status != 0) {
     CAPTURE(resumed.err);
-    const Process abandoned = run_program(folder, "resume --abandon top");
+    const Process abandoned = run_program(folder, abandon);
     CHECK_MESSAGE(abandoned.status == 0, abandoned.err);
     CHECK((content(folder) == expected));
     CHECK(badness(folder) <= 1);
   }
   CHECK_FALSE(std::filesystem::exists(folder / "top.coldchain-pending"));
-  const Process again = run_program(folder, "pull -q top");
+  const Process again = run_program(folder, operation.command);
   CHECK_MESSAGE(again.status == 0, again.err);
   CHECK((content(folder) == expected));
   CHECK(badness(folder) <= 1);
@@ -190,11 +206,12 @@ TEST_CASE("crash: whatever others did while a pull was interrupted, they and it 
     testing::Draw draw(seed);
     const std::size_t kind = draw.below(4);
     const TempFolder& folder = folders[kind];
+    const Operation& operation = operations[draw.below(operations.size())];
     testing::write_file(folder / "top", before[kind]);
     std::filesystem::remove(folder / "top.coldchain-pending");
     const int when = 1 + static_cast<int>(draw.below(draw.chance(50) ? 20 : 120));
     if (run_until(folder, draw.chance(50) ? "pwrite64" : "fsync", "signal=KILL", when,
-                  "pull -q top")
+                  operation.command)
             .status == 0)
       continue;
     std::string actions;
@@ -202,7 +219,7 @@ TEST_CASE("crash: whatever others did while a pull was interrupted, they and it 
       const char* const others[] = {"pwrite64", "fsync", "ftruncate", "unlinkat"};
       const std::string call = others[draw.below(4)];
       const int at = 1 + static_cast<int>(draw.below(12));
-      const std::string again = draw.chance(60) ? "resume --abandon top" : "resume top";
+      const std::string again = operation.resume + (draw.chance(60) ? " --abandon" : "");
       (void)run_until(folder, call, "signal=KILL", at, again);
       actions = fmt::format("{} killed at {} {}\n", again, call, at);
     }
@@ -211,6 +228,6 @@ TEST_CASE("crash: whatever others did while a pull was interrupted, they and it 
       actions += action + "\n";
       (void)run_in(folder.path(), action);
     }
-    end_after_others(folder, actions, draw.chance(50));
+    end_after_others(folder, operation, actions, draw.chance(50));
   }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// A pull changes nothing that QEMU reads, whatever the chain is made of; and the image that it
-// leaves is one without errors and leaks, whose end is the one that was planned.
+// A pull or a safe rebase changes nothing that QEMU reads, whatever the chains are made of; and the
+// image that it leaves is one without errors and leaks, whose end is the one that was planned.
 #include "chain_maker.hpp"
 #include "oracle.hpp"
 
@@ -37,16 +37,16 @@ std::vector<std::string> content(const ChainMaker& chain, const std::string& ima
   return all;
 }
 
+// `verb` with its options, done to a copy of the top, whose backing file is `base` then, if any.
 // Returns whether it was carried out.
-bool pull(const ChainMaker& chain, const std::string& base) {
+bool change(const ChainMaker& chain, const std::vector<std::string>& verb,
+            const std::string& base) {
   REQUIRE(run_in(chain.path(), "cp " + chain.top().name + " pulled").status == 0);
   const std::vector<std::string> before = content(chain, "pulled");
-  std::vector<std::string> arguments = {"-f", "qcow2", "--output=json", "pulled"};
-  if (!base.empty())
-    arguments.insert(arguments.begin(), {"-b", base});
+  std::vector<std::string> arguments = verb;
+  arguments.insert(arguments.end(), {"-f", "qcow2", "--output=json", "pulled"});
   std::vector<std::string> plan = arguments;
-  plan.insert(plan.begin(), {"plan", "pull"});
-  arguments.insert(arguments.begin(), "pull");
+  plan.insert(plan.begin(), "plan");
   const std::string bytes = read_file(chain.path() + "/pulled");
   const Ran planned = run_coldchain_in(chain.path(), plan);
   CHECK((read_file(chain.path() + "/pulled") == bytes));
@@ -80,7 +80,59 @@ bool pull(const ChainMaker& chain, const std::string& base) {
   return true;
 }
 
+bool pull(const ChainMaker& chain, const std::string& base) {
+  return change(chain,
+                base.empty() ? std::vector<std::string>{"pull"}
+                             : std::vector<std::string>{"pull", "-b", base},
+                base);
+}
+
+// An image "new", which has something in common with the chain, or nothing. Returns its format.
+std::string make_new_base(const ChainMaker& chain, testing::Draw& draw) {
+  const testing::LayerFile& model = chain.layers()[draw.below(chain.layers().size())];
+  const bool is_copy = draw.chance(60) && !model.has_data_file && model.name != chain.top().name;
+  const std::string format = is_copy ? model.format : draw.chance(50) ? "raw" : "qcow2";
+  const std::uint64_t size = (1 + draw.below(12)) * (512 << 10) + draw.below(3) * 512;
+  REQUIRE(run_in(chain.path(),
+                 is_copy ? "cp " + model.name + " new"
+                         : fmt::format("rm -f new; qemu-img create -q -f {} new {}", format, size))
+              .status == 0);
+  for (std::uint64_t i = 0; i < draw.below(6); ++i) {
+    const std::uint64_t at = draw.below(8000) * 512;
+    (void)run_in(chain.path(),
+                 fmt::format("qemu-io -f {} -c 'write -q {} {} {}k' new", format,
+                             draw.chance(30) ? "-z" : "-P 77", at, 1 + draw.below(300)));
+  }
+  return format;
+}
+
 }  // namespace
+
+TEST_CASE("oracle: a rebase changes nothing that QEMU reads, and does what was planned") {
+  if (!testing::have_oracles())
+    return;
+  const unsigned first = cases("COLDCHAIN_ORACLE_FIRST", 1);
+  const unsigned count = cases("COLDCHAIN_ORACLE_CASES", 40);
+  unsigned rebased = 0;
+  unsigned refused = 0;
+  for (unsigned seed = first; seed < first + count; ++seed) {
+    CAPTURE(seed);
+    const ChainMaker chain(seed + 2'000'000, false);
+    CAPTURE(chain.recipe());
+    if (chain.top().format != "qcow2")
+      continue;
+    testing::Draw draw(seed);
+    ++(change(chain, {"rebase", "-b", ""}, "") ? rebased : refused);
+    const testing::LayerFile& lower = chain.layers().front();
+    if (chain.layers().size() > 1)
+      ++(change(chain, {"rebase", "-b", lower.name, "-F", lower.format}, lower.name) ? rebased
+                                                                                     : refused);
+    const std::string format = make_new_base(chain, draw);
+    ++(change(chain, {"rebase", "-b", "new", "-F", format}, "new") ? rebased : refused);
+  }
+  MESSAGE(rebased << " rebased, " << refused << " refused");
+  CHECK(rebased > refused);
+}
 
 TEST_CASE("oracle: a pull changes nothing that QEMU reads, and does what was planned") {
   if (!testing::have_oracles())

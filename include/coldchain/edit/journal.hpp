@@ -24,7 +24,7 @@ enum class JournalState : std::uint32_t {
 };
 
 // What makes a change, where it is more than its records: who goes on must plan it again.
-enum class Operation : std::uint32_t { none = 0, pull = 1 };
+enum class Operation : std::uint32_t { none = 0, pull = 1, rebase = 2 };
 
 // What a change is, in the words of whoever makes it.
 struct ChangeFacts {

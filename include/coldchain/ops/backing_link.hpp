@@ -22,4 +22,9 @@ struct BackingLink {
                                               const qcow2::Header& header,
                                               const std::optional<BackingLink>& link);
 
+// The link alone, whatever the guest reads then. `transaction` is of the image's file. Refused
+// where the image is marked as damaged, or can have no backing file, since its data file is raw.
+[[nodiscard]] Result<void> plan_relink(edit::Transaction& transaction,
+                                       const std::optional<BackingLink>& link);
+
 }  // namespace coldchain::ops

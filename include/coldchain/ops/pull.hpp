@@ -6,6 +6,7 @@
 // What the guest reads through the image never changes: data go into clusters that nobody refers to
 // yet; the tables that refer to them change when they are on the storage, and the link last of all.
 // Only the image is written to.
+// Rebase: the backing file becomes another chain; what that has the same is not copied.
 #pragma once
 
 #include <optional>
@@ -20,8 +21,9 @@
 namespace coldchain::ops {
 
 struct PullOptions {
-  std::size_t base = 0;               // the layer that becomes the backing file; 0: none
-  std::optional<BackingLink> link{};  // how it is recorded; with a base
+  std::size_t base = 0;                // the layer that becomes the backing file; 0: none
+  const graph::Chain* onto = nullptr;  // instead: another chain that is below afterwards
+  std::optional<BackingLink> link{};   // how it is recorded; without one there is none
   bool force = false;  // also where an internal snapshot of the image reads what would go
   unsigned workers = 1;
   Progress progress{};

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: MIT
+// rebase: qemu-img's. Safe, what the former chain provides and the new one does not moves into the
+// image, which is a pull onto another base; unsafe, the link alone changes.
+#include "change.hpp"
+#include "pull.hpp"
+#include "verb.hpp"
+
+#include <algorithm>
+#include <array>
+
+#include <coldchain/base/text.hpp>
+#include <coldchain/base/try.hpp>
+#include <coldchain/ops/backing_link.hpp>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
+namespace coldchain::cli {
+
+namespace {
+
+struct RebaseOptions {
+  PullRequest pull;
+  std::optional<std::string> base_format;
+  std::string cache = "writeback";
+  std::string source_cache = "writeback";
+  bool is_unsafe = false;
+};
+
+void options(CLI::App& app, RebaseOptions& rebase) {
+  rebase.pull.is_rebase = true;
+  add_common_options(app, rebase.pull.common);
+  app.add_option("-b", rebase.pull.base, "The new backing file, as it is recorded; '' for none")
+      ->type_name("BASE");
+  app.add_option("-F", rebase.base_format, "Its format")->type_name("FMT");
+  app.add_flag("-u", rebase.is_unsafe, "Change the link alone, whatever the guest reads then");
+  app.add_flag("--force", rebase.pull.force,
+               "Also where an internal snapshot reads through what would go");
+  app.add_option("-t", rebase.cache, "Accepted, and of no effect")->type_name("CACHE");
+  app.add_option("-T", rebase.source_cache, "Accepted, and of no effect")->type_name("CACHE");
+  app.add_flag("-q", rebase.pull.quiet, "Say nothing");
+  app.add_flag("-p,--progress", rebase.pull.shows_progress, "Show how far it is");
+  add_state_option(app, rebase.pull.folders);
+  app.add_option("IMAGE", rebase.pull.image, "Path or block device")->required()->type_name("");
+  app.footer("Example: coldchain rebase -b base.qcow2 -F qcow2 top.qcow2");
+}
+
+void plan_options(CLI::App& app, RebaseOptions& rebase) {
+  options(app, rebase);
+  rebase.pull.is_plan = true;
+}
+
+Result<void> check_cache(const std::string& cache) {
+  constexpr std::array known = {"none", "off", "writeback", "unsafe", "writethrough", "directsync"};
+  if (std::find(known.begin(), known.end(), cache) == known.end())
+    return fail(ErrorCode::invalid_argument,
+                fmt::format("Invalid cache option: {}", to_terminal(cache)));
+  return {};
+}
+
+Result<void> check_usage(const RebaseOptions& rebase) {
+  TRY(check_cache(rebase.cache));
+  TRY(check_cache(rebase.source_cache));
+  if (!rebase.pull.base && !rebase.is_unsafe)
+    return fail(ErrorCode::invalid_argument,
+                "Must specify backing file (-b) or use unsafe mode (-u)");
+  if (rebase.base_format && *rebase.base_format != "qcow2" && *rebase.base_format != "raw")
+    return fail(ErrorCode::invalid_argument,
+                fmt::format("Invalid format name: '{}'", to_terminal(*rebase.base_format)));
+  const bool has_base = rebase.pull.base && !rebase.pull.base->empty();
+  if (has_base && !rebase.base_format)
+    return fail(ErrorCode::invalid_argument,
+                fmt::format("Could not change the backing file to '{}': backing format must be "
+                            "specified",
+                            to_terminal(*rebase.pull.base)));
+  if (rebase.is_unsafe && rebase.pull.is_plan)
+    return fail(ErrorCode::invalid_argument,
+                "with -u one sector of the header is all that changes");
+  return {};
+}
+
+Result<ExitStatus> rebase_unsafely(const RebaseOptions& rebase, ChangeTarget& target) {
+  const edit::ResumeOutcome pending =
+      TRY(edit::resume(target.image, target.side_files, false, examine));
+  if (pending.resumed == edit::Resumed::needs_plan)
+    return fail(ErrorCode::refused,
+                fmt::format("'{}' is pending: 'coldchain resume {}' goes on or, with --abandon, "
+                            "goes back",
+                            pending.verb, to_shell_word(rebase.pull.image)));
+  edit::Transaction transaction(*target.image.file);
+  std::optional<ops::BackingLink> link;
+  if (rebase.pull.base && !rebase.pull.base->empty())
+    link = {*rebase.pull.base, *rebase.base_format};
+  TRY(ops::plan_relink(transaction, link));
+  const std::uint64_t corruptions = TRY(examine(*target.image.file)).corruptions;
+  TRY(edit::commit(transaction, target.image, target.side_files,
+                   {.verb = "rebase -u",
+                    .corruptions_before = corruptions,
+                    .corruptions_after = corruptions,
+                    .keeps_undo = false}));
+  return success;
+}
+
+Result<ExitStatus> run_verb(const RebaseOptions& rebase, World& world) {
+  TRY(check_usage(rebase));
+  TRY(check_no_secrets(rebase.pull.common));
+  PullRequest request = rebase.pull;
+  request.base_format = rebase.base_format.value_or("");
+  if (!rebase.is_unsafe)
+    return run_pull(request, world);
+  const Result<OpenedTree> tree = open_tree(request.common, request.image, false, world);
+  if (!tree && tree.error().code == ErrorCode::locked) {
+    world.complain(tree.error());
+    return in_use;
+  }
+  if (!tree)
+    return fail(tree.error());
+  if (tree->top->qcow2_image() == nullptr)
+    return fail(ErrorCode::refused,
+                fmt::format("Could not change the backing file of '{}': only a qcow2 image has one",
+                            to_terminal(request.image)));
+  const TargetOptions target{request.common.policy, request.folders, request.image};
+  const auto work = [&](ChangeTarget& opened) { return rebase_unsafely(rebase, opened); };
+  const Result<ExitStatus> done = with_target(target, world, work);
+  return done ? done : fail(with_context(done.error(), to_terminal(request.image)));
+}
+
+}  // namespace
+
+void add_rebase_plan(CLI::App& plan, World& world, int& status) {
+  add_verb<RebaseOptions>(plan, "rebase", "What a safe rebase would do", world, status,
+                          plan_options, run_verb);
+}
+
+void register_rebase(CLI::App& app, World& world, int& status) {
+  add_verb<RebaseOptions>(app, "rebase", "Change the backing file, as qemu-img rebase", world,
+                          status, options, run_verb);
+}
+
+}  // namespace coldchain::cli

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: MIT
+#include "fake_world.hpp"
+#include "image_builder.hpp"
+#include "oracle.hpp"
+#include "temp_folder.hpp"
+
+#include <filesystem>
+
+#include <coldchain/io/lock.hpp>
+#include <coldchain/io/open.hpp>
+
+#include <doctest/doctest.h>
+#include <nlohmann/json.hpp>
+
+using namespace coldchain;
+using testing::ImageBuilder;
+using testing::ImageOptions;
+using testing::Ran;
+using testing::read_file;
+using testing::run_coldchain_in;
+using testing::TempFolder;
+
+namespace {
+
+ImageOptions over(const std::string& backing) {
+  ImageOptions options;
+  options.cluster_bits = 12;
+  options.size = 1 << 20;
+  options.backing_file = backing;
+  options.backing_format = backing.empty() ? "" : "qcow2";
+  return options;
+}
+
+// base <- mid <- top, and a base that is another.
+class Scene {
+ public:
+  Scene() {
+    ImageBuilder(over("")).data(1, 'b').data(5, 'b').build().write_to(folder_ / "base");
+    ImageBuilder(over("base")).data(2, 'm').data(6, 'm').build().write_to(folder_ / "mid");
+    ImageBuilder(over("mid")).data(3, 't').build().write_to(folder_ / "top");
+    ImageBuilder(over("")).data(1, 'b').data(2, 'o').data(7, 'o').build().write_to(folder_ /
+                                                                                   "other");
+    before_ = read_file(folder_ / "top");
+  }
+  Ran run(const std::vector<std::string>& arguments) const {
+    return run_coldchain_in(folder_.path(), arguments);
+  }
+  // Of a rebase: what it did, as JSON.
+  nlohmann::json rebase(std::vector<std::string> arguments) const {
+    arguments.insert(arguments.begin(), {"rebase", "--output=json"});
+    const Ran ran = run(arguments);
+    REQUIRE_MESSAGE(ran.status == 0, ran.err);
+    return nlohmann::json::parse(ran.out);
+  }
+  [[nodiscard]] nlohmann::json info() const {
+    return nlohmann::json::parse(run({"info", "--output=json", "top"}).out);
+  }
+  [[nodiscard]] std::string path(const std::string& name) const { return folder_ / name; }
+  [[nodiscard]] bool is_as_before() const { return read_file(folder_ / "top") == before_; }
+  [[nodiscard]] bool is_pending() const {
+    return std::filesystem::exists(folder_ / "top.coldchain-pending");
+  }
+  // Stopped by a signal at the first safe point.
+  Ran interrupt(const std::vector<std::string>& arguments) const {
+    testing::FakeWorld world;
+    world.interrupted = true;
+    const auto here = std::filesystem::current_path();
+    std::filesystem::current_path(folder_.path());
+    const int status = cli::run(arguments, world);
+    std::filesystem::current_path(here);
+    return {status, world.out_text, world.err_text};
+  }
+
+ private:
+  TempFolder folder_;
+  std::string before_;
+};
+
+}  // namespace
+
+TEST_CASE("rebase: what another base does not have just so is copied, and nothing else") {
+  const Scene scene;
+  // 1 is the same in both, 2 and 5 and 6 are not, 7 is nothing here.
+  const nlohmann::json done = scene.rebase({"-b", "other", "-F", "qcow2", "top"});
+  CHECK(done["written-bytes"] == 3 * 4096);
+  CHECK(done["zeroed-bytes"] == 4096);
+  CHECK(scene.info()["backing-filename"] == "other");
+  CHECK(scene.info()["backing-filename-format"] == "qcow2");
+  CHECK(scene.run({"check", "top"}).status == 0);
+}
+
+TEST_CASE("rebase: onto a layer below it is a pull, and to none, too") {
+  const Scene scene;
+  CHECK(scene.rebase({"-b", "base", "-F", "qcow2", "top"})["written-bytes"] == 2 * 4096);
+  CHECK(scene.info()["backing-filename"] == "base");
+  CHECK(scene.rebase({"-b", "", "top"})["written-bytes"] == 2 * 4096);
+  CHECK_FALSE(scene.info().contains("backing-filename"));
+  CHECK(scene.run({"check", "top"}).status == 0);
+}
+
+TEST_CASE("rebase: onto the same base by another name changes the name") {
+  const Scene scene;
+  REQUIRE(scene.run({"rebase", "-b", "./mid", "-F", "qcow2", "top"}).status == 0);
+  CHECK(scene.info()["backing-filename"] == "./mid");
+  const std::string bytes = read_file(scene.path("top"));
+  CHECK(scene.run({"pull", "-b", "mid", "top"}).out.find("Nothing had to be done") !=
+        std::string::npos);
+  CHECK((read_file(scene.path("top")) == bytes));
+  CHECK(scene.run({"check", "top"}).status == 0);
+}
+
+TEST_CASE("rebase: an image or base that another process writes to ends with status 4") {
+  const Scene scene;
+  for (const std::string name : {"other", "top"}) {
+    const auto files = io::system_files({}).value();
+    const io::WritableTarget held = files->open_writable(scene.path(name)).value();
+    REQUIRE(io::hold_write_locks(*held.file).has_value());
+    CHECK(scene.run({"rebase", "-b", "other", "-F", "qcow2", "top"}).status == 4);
+    CHECK(scene.run({"plan", "rebase", "-b", "other", "-F", "qcow2", "top"}).status != 0);
+    CHECK(scene.is_as_before());
+  }
+  const auto files = io::system_files({}).value();
+  const io::WritableTarget held = files->open_writable(scene.path("top")).value();
+  REQUIRE(io::hold_write_locks(*held.file).has_value());
+  CHECK(scene.run({"rebase", "-u", "-b", "other", "-F", "qcow2", "top"}).status == 4);
+}
+
+TEST_CASE("rebase: a snapshot of an image without a backing file would read the new one") {
+  const Scene scene;
+  ImageBuilder(over("")).data(3, 't').snapshot("1", "s").data(4, 'n').build().write_to(
+      scene.path("alone"));
+  const Ran refused = scene.run({"rebase", "-b", "other", "-F", "qcow2", "alone"});
+  CHECK(refused.status == 1);
+  CHECK(refused.err.find("1 (s)") != std::string::npos);
+}
+
+TEST_CASE("rebase: prints nothing, and what it would do is told by plan") {
+  const Scene scene;
+  const Ran plan = scene.run({"plan", "rebase", "-b", "other", "-F", "qcow2", "top"});
+  CHECK(plan.out.find("12288 bytes of guest data") != std::string::npos);
+  CHECK(scene.is_as_before());
+  const Ran done = scene.run({"rebase", "-b", "other", "-F", "qcow2", "top"});
+  CHECK(done.status == 0);
+  CHECK(done.out.empty());
+}
+
+TEST_CASE("rebase: -u changes the link alone") {
+  const Scene scene;
+  REQUIRE(scene.run({"rebase", "-u", "-b", "nowhere", "-F", "raw", "top"}).status == 0);
+  CHECK(scene.info()["backing-filename"] == "nowhere");
+  CHECK(scene.info()["backing-filename-format"] == "raw");
+  REQUIRE(scene.run({"rebase", "-u", "-b", "mid", "-F", "qcow2", "top"}).status == 0);
+  CHECK(scene.info()["backing-filename"] == "mid");
+  CHECK(scene.run({"check", "top"}).status == 0);
+  REQUIRE(scene.run({"rebase", "-u", "top"}).status == 0);
+  CHECK_FALSE(scene.info().contains("backing-filename"));
+  CHECK_FALSE(scene.is_pending());
+  CHECK_FALSE(std::filesystem::exists(scene.path("top.coldchain-undo")));
+}
+
+TEST_CASE("rebase: what makes no sense or is not safe is refused, and nothing is changed") {
+  const Scene scene;
+  const auto refused = [&](const std::vector<std::string>& more, const std::string& why) {
+    std::vector<std::string> arguments = {"rebase"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const Ran ran = scene.run(arguments);
+    CHECK(ran.status == 1);
+    CHECK_MESSAGE(ran.err.find(why) != std::string::npos, ran.err);
+    CHECK(scene.is_as_before());
+    CHECK_FALSE(scene.is_pending());
+  };
+  refused({"top"}, "Must specify backing file (-b) or use unsafe mode (-u)");
+  refused({"-b", "other", "top"}, "backing format must be specified");
+  refused({"-u", "-b", "other", "top"}, "backing format must be specified");
+  refused({"-b", "other", "-F", "foo", "top"}, "Invalid format name: 'foo'");
+  refused({"-b", "other", "-F", "qcow2", "-t", "foo", "top"}, "Invalid cache option: foo");
+  refused({"-b", "none", "-F", "qcow2", "top"}, "Could not open new backing file 'none'");
+  refused({"-b", "top", "-F", "qcow2", "top"}, "Could not open new backing file 'top'");
+  refused({"-f", "raw", "-b", "other", "-F", "qcow2", "top"}, "only a qcow2 image");
+}
+
+TEST_CASE("rebase: an internal snapshot that reads through what would go is in the way") {
+  const Scene scene;
+  ImageBuilder(over("mid"))
+      .data(3, 't')
+      .snapshot("1", "before")
+      .data(4, 'n')
+      .build()
+      .write_to(scene.path("snapped"));
+  const Ran refused = scene.run({"rebase", "-b", "other", "-F", "qcow2", "snapped"});
+  CHECK(refused.status == 1);
+  CHECK(refused.err.find("1 (before)") != std::string::npos);
+  CHECK(scene.run({"rebase", "--force", "-b", "other", "-F", "qcow2", "snapped"}).status == 0);
+}
+
+TEST_CASE("rebase: one that was stopped goes on with the same command or resume, or is given up") {
+  const std::vector<std::string> same = {"rebase", "-b", "other", "-F", "qcow2", "top"};
+  const Scene whole;
+  REQUIRE(whole.run(same).status == 0);
+  for (const std::vector<std::string>& next : std::vector<std::vector<std::string>>{
+           same, {"resume", "-b", "other", "-F", "qcow2", "top"}}) {
+    const Scene scene;
+    REQUIRE(scene.interrupt(same).status == 1);
+    REQUIRE(scene.is_pending());
+    const Ran alone = scene.run({"resume", "top"});
+    CHECK(alone.status == 1);
+    CHECK_MESSAGE(alone.err.find("-b other -F qcow2") != std::string::npos, alone.err);
+    CHECK(scene.run({"rebase", "-b", "base", "-F", "qcow2", "top"}).status == 1);
+    CHECK(scene.run({"pull", "top"}).status == 1);
+    CHECK(scene.run(next).status == 0);
+    CHECK((read_file(scene.path("top")) == read_file(whole.path("top"))));
+    CHECK_FALSE(scene.is_pending());
+  }
+  const Scene scene;
+  REQUIRE(scene.interrupt(same).status == 1);
+  CHECK(scene.run({"resume", "--abandon", "top"}).status == 0);
+  CHECK(scene.is_as_before());
+}
