@@ -8,6 +8,14 @@
 
 namespace coldchain::io {
 
+Result<void> WritableFile::write_zeroes(HostOffset offset, std::uint64_t size) {
+  constexpr std::uint64_t most = 1 << 20;
+  const Bytes zeros(std::min(size, most));
+  for (std::uint64_t done = 0; done < size; done += zeros.size())
+    TRY(write_at(offset + done, ByteView(zeros).first(std::min(size - done, most))));
+  return {};
+}
+
 Result<void> read_exactly(const File& file, HostOffset offset, ByteSpan buffer,
                           std::string_view what) {
   const std::size_t read = TRY(file.read_at(offset, buffer));

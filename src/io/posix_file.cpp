@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include <coldchain/base/checked.hpp>
 #include <coldchain/base/try.hpp>
 
 #include <fcntl.h>
@@ -150,6 +151,17 @@ class WritablePosixFile final : public PosixFileBase<WritableFile> {
     return {};
   }
 
+  [[nodiscard]] Result<void> write_zeroes(HostOffset offset, std::uint64_t size) override {
+    const auto end = checked_add(offset.value, size);
+    if (!end || *end > max_offset)
+      return fail(system_error(EFBIG, fmt::format("writing at {:#x}", offset.value)));
+    if (!punch(offset, size))
+      return WritableFile::write_zeroes(offset, size);
+    return *end > status().size ? resize(*end) : Result<void>{};
+  }
+
+  void discard(HostOffset offset, std::uint64_t size) override { (void)punch(offset, size); }
+
   [[nodiscard]] Result<void> resize(std::uint64_t size) override {
     if (size > max_offset || ::ftruncate(fd(), static_cast<off_t>(size)) != 0)
       return fail(system_error(size > max_offset ? EFBIG : errno,
@@ -174,6 +186,13 @@ class WritablePosixFile final : public PosixFileBase<WritableFile> {
   [[nodiscard]] Result<void> refresh() override {
     mutable_status() = TRY(status_of(fd()));
     return {};
+  }
+
+ private:
+  // Whether what of the range the file has reads as zeros now.
+  [[nodiscard]] bool punch(HostOffset offset, std::uint64_t size) {
+    return ::fallocate(fd(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                       static_cast<off_t>(offset.value), static_cast<off_t>(size)) == 0;
   }
 };
 

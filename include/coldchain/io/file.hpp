@@ -78,6 +78,11 @@ class WritableFile : public File {
  public:
   // All of the bytes, or an error. A regular file grows where they reach past its end.
   [[nodiscard]] virtual Result<void> write_at(HostOffset offset, ByteView bytes) = 0;
+  // Zeros over a range, without storage behind them where the system can do that.
+  [[nodiscard]] virtual Result<void> write_zeroes(HostOffset offset, std::uint64_t size);
+  // Gives back the storage of a range within the file whose content nobody wants; a help, no
+  // promise.
+  virtual void discard(HostOffset /*offset*/, std::uint64_t /*size*/) {}
   [[nodiscard]] virtual Result<void> resize(std::uint64_t size) = 0;
   // Whatever was written is on the storage when this succeeds.
   [[nodiscard]] virtual Result<void> flush() = 0;
