@@ -60,15 +60,8 @@ class Scene {
   [[nodiscard]] bool is_pending() const {
     return std::filesystem::exists(folder_ / "top.coldchain-pending");
   }
-  // Stopped by a signal at the first safe point.
   Ran interrupt(const std::vector<std::string>& arguments) const {
-    testing::FakeWorld world;
-    world.interrupted = true;
-    const auto here = std::filesystem::current_path();
-    std::filesystem::current_path(folder_.path());
-    const int status = cli::run(arguments, world);
-    std::filesystem::current_path(here);
-    return {status, world.out_text, world.err_text};
+    return testing::interrupt_coldchain_in(folder_.path(), arguments);
   }
 
  private:

@@ -11,12 +11,27 @@
 
 namespace coldchain::testing {
 
-inline Ran run_coldchain_in(const std::string& folder, const std::vector<std::string>& arguments) {
+// In the world's place, which may be one that is interrupted.
+inline Ran run_coldchain_in(const std::string& folder, const std::vector<std::string>& arguments,
+                            FakeWorld& world) {
   const auto before = std::filesystem::current_path();
   std::filesystem::current_path(folder);
-  Ran ran = run_coldchain(arguments);
+  const int status = cli::run(arguments, world);
   std::filesystem::current_path(before);
-  return ran;
+  return {status, world.out_text, world.err_text};
+}
+
+inline Ran run_coldchain_in(const std::string& folder, const std::vector<std::string>& arguments) {
+  FakeWorld world;
+  return run_coldchain_in(folder, arguments, world);
+}
+
+// Stopped by a signal at the first safe point.
+inline Ran interrupt_coldchain_in(const std::string& folder,
+                                  const std::vector<std::string>& arguments) {
+  FakeWorld world;
+  world.interrupted = true;
+  return run_coldchain_in(folder, arguments, world);
 }
 
 // The same output and exit status for the same arguments.

@@ -28,6 +28,10 @@ struct Layer {
 
   [[nodiscard]] const qcow2::Image& qcow2() const { return *node->qcow2_image(); }
   [[nodiscard]] const raw::Image& raw() const { return *node->raw_image(); }
+  // Where the guest's bytes lie.
+  [[nodiscard]] const io::File& data_file() const {
+    return mapping ? *qcow2().data_file() : raw().file();
+  }
 };
 
 class Chain {
