@@ -20,6 +20,7 @@ int run(std::vector<std::string> arguments, World& world) {
   app.footer("'coldchain VERB --help' describes a verb.");
   int status = success;
   register_check(app, world, status);
+  register_commit(app, world, status);
   register_info(app, world, status);
   register_layout(app, world, status);
   register_map(app, world, status);

@@ -27,6 +27,7 @@ enum ExitStatus : int {
 
 // Each verb adds its subcommand, whose callback sets `status`.
 void register_check(CLI::App& app, World& world, int& status);
+void register_commit(CLI::App& app, World& world, int& status);
 void register_info(CLI::App& app, World& world, int& status);
 void register_layout(CLI::App& app, World& world, int& status);
 void register_map(CLI::App& app, World& world, int& status);

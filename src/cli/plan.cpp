@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // plan VERB: what a change would do and cost.
+#include "commit.hpp"
 #include "pull.hpp"
 #include "repair.hpp"
 
@@ -10,6 +11,7 @@ namespace coldchain::cli {
 void register_plan(CLI::App& app, World& world, int& status) {
   CLI::App* plan = app.add_subcommand("plan", "Say what a change would do and cost");
   plan->require_subcommand(1);
+  add_commit_plan(*plan, world, status);
   add_pull_plan(*plan, world, status);
   add_rebase_plan(*plan, world, status);
   add_repair_plan(*plan, world, status);

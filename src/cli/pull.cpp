@@ -2,6 +2,7 @@
 // pull: what the layers below provide moves into an image. plan pull: what that would cost.
 #include "pull.hpp"
 
+#include "chain_change.hpp"
 #include "change.hpp"
 #include "verb.hpp"
 
@@ -11,7 +12,6 @@
 #include <coldchain/base/try.hpp>
 #include <coldchain/graph/chain.hpp>
 #include <coldchain/graph/open.hpp>
-#include <coldchain/io/lock.hpp>
 #include <coldchain/ops/pull.hpp>
 #include <coldchain/report/pull_report.hpp>
 
@@ -88,8 +88,8 @@ class PullRun {
                   fmt::format("'{}' is {}: only a qcow2 image has a backing file",
                               to_terminal(request_.image), to_terminal(tree_.top->format)));
     nodes_ = graph::chain_of(*tree_.top);
-    TRY(check_probed());
-    TRY(check_recorded());
+    TRY(check_probed(tree_, request_.common, request_.image));
+    TRY(check_recorded(tree_, request_.common, request_.image));
     return look_at_chain();
   }
 
@@ -105,12 +105,7 @@ class PullRun {
       if (options_.base != 0)
         options_.link = TRY(link_to(options_.base));
     }
-    options_.progress = [this](std::uint64_t done, std::uint64_t total) {
-      if (request_.shows_progress)
-        world_.err(fmt::format("    ({:.2f}/100%)\r",
-                               100.0 * static_cast<double>(done) / static_cast<double>(total)));
-      return !world_.is_interrupted();
-    };
+    options_.progress = progress_of(request_.shows_progress, world_);
     return {};
   }
 
@@ -132,7 +127,7 @@ class PullRun {
                   fmt::format("Could not open new backing file '{}': {}",
                               to_terminal(*request_.base), why_not_open(*linked)));
     for (std::size_t i = 1; i < nodes_.size(); ++i) {
-      if (!is_same_chain(graph::chain_of(*linked), i))
+      if (!is_same_chain(below(*linked), layers_from(i)))
         continue;
       options_.base = i;
       return {};
@@ -143,6 +138,16 @@ class PullRun {
     return {};
   }
 
+  static NodeChain below(const graph::Node& image) {
+    NodeChain nodes = graph::chain_of(image);
+    nodes.erase(nodes.begin());
+    return nodes;
+  }
+
+  [[nodiscard]] std::span<const graph::Node* const> layers_from(std::size_t first) const {
+    return std::span(nodes_).subspan(first);
+  }
+
   static std::string why_not_open(const graph::Node& image) {
     const graph::Node* base = image.backing();
     return base != nullptr && !base->findings.empty() ? base->findings.back().detail
@@ -151,50 +156,6 @@ class PullRun {
 
   [[nodiscard]] Error about_image(Error error) const {
     return with_context(std::move(error), to_terminal(request_.image));
-  }
-
-  // However a name is spelled, and whatever links lead there.
-  [[nodiscard]] Result<io::Location> locate(const graph::Node& node) const {
-    Result<io::Location> location = tree_.files->locate(node.filename);
-    return location ? std::move(location)
-                    : fail(with_context(location.error(), to_terminal(node.filename)));
-  }
-
-  // Who could write to a raw disk could write a header into it that names any file.
-  [[nodiscard]] Result<void> check_probed() const {
-    if (!tree_.top->format_probed || !request_.common.policy.root.empty())
-      return {};
-    const io::Location top = TRY(locate(*tree_.top));
-    for (const graph::Node* node : nodes_) {
-      if (node->is_open() && TRY(locate(*node)).folder != top.folder)
-        return fail(
-            ErrorCode::refused,
-            fmt::format("the format of '{}' was only probed, and its chain leads to another "
-                        "folder ('{}'): give -f qcow2 if you trust it",
-                        to_terminal(request_.image), to_terminal(node->filename)));
-    }
-    return {};
-  }
-
-  // What is typed together with the image is gone when a pull is resumed, and no guest saw it.
-  [[nodiscard]] Result<void> check_recorded() const {
-    if (!nodes_.back()->is_open())
-      return {};  // which is told better when it is to be read
-    const auto recorded = TRY(graph::open_chain_of(
-        *tree_.files, policy_for_links(), std::make_unique<io::OverlayFile>(*tree_.top->file),
-        tree_.top->filename));
-    if (!is_same_chain(graph::chain_of(*recorded), 1))
-      return fail(ErrorCode::refused,
-                  fmt::format("the chain that is given is not the one that '{}' records",
-                              to_terminal(request_.image)));
-    return {};
-  }
-
-  [[nodiscard]] io::OpenPolicy policy_for_links() const {
-    io::OpenPolicy policy = policy_of(request_.common);
-    policy.test_locks = false;  // they were, and we may hold them now
-    policy.allow_probe = true;  // as far as that goes, it went before
-    return policy;
   }
 
   [[nodiscard]] Result<std::size_t> find_base() const {
@@ -239,7 +200,7 @@ class PullRun {
     if (base >= nodes_.size() || !nodes_[base]->is_open())
       return fail(ErrorCode::refused, "the chain is shorter than it was, or broken");
     const graph::Node& node = *nodes_[base];
-    const io::Location location = TRY(locate(node));
+    const io::Location location = TRY(locate(*tree_.files, node));
     const ops::BackingLink recorded{node.name, node.format};
     if (try_out(recorded, base))
       return recorded;
@@ -254,14 +215,14 @@ class PullRun {
     TRY(ops::stage_backing_link(transaction, tree_.top->qcow2_image()->header(), link));
     std::vector<std::string> paths = {tree_.top->filename};
     if (request_.common.policy.sysroot.empty()) {
-      const io::Location own = TRY(locate(*tree_.top));
+      const io::Location own = TRY(locate(*tree_.files, *tree_.top));
       paths.push_back(own.folder + "/" + own.name);
     }
     for (const std::string& path : paths) {
       const auto top =
-          graph::open_chain_of(*tree_.files, policy_for_links(),
+          graph::open_chain_of(*tree_.files, policy_for_links(request_.common),
                                std::make_unique<io::OverlayFile>(transaction.view()), path);
-      if (!top || !is_same_chain(graph::chain_of(**top), base))
+      if (!top || !is_same_chain(below(**top), layers_from(base)))
         return fail(ErrorCode::refused,
                     fmt::format("from '{}' the name '{}' does not lead to '{}' with all that is "
                                 "below it: nothing was changed",
@@ -269,27 +230,6 @@ class PullRun {
                                 to_terminal(nodes_[base]->filename)));
     }
     return {};
-  }
-
-  [[nodiscard]] bool is_same_chain(const std::vector<const graph::Node*>& linked,
-                                   std::size_t base) const {
-    return std::equal(linked.begin() + 1, linked.end(),
-                      nodes_.begin() + static_cast<std::ptrdiff_t>(base), nodes_.end(),
-                      [](const graph::Node* a, const graph::Node* b) { return is_same(*a, *b); });
-  }
-
-  static bool is_same(const graph::Node& a, const graph::Node& b) {
-    if (!a.is_open() || !b.is_open() || a.format != b.format)
-      return false;
-    if (const raw::Image* raw = a.raw_image())
-      return raw->is_same(*b.raw_image());
-    const auto is_same_file = [](const io::File* one, const io::File* other) {
-      return one == nullptr || other == nullptr
-                 ? one == other
-                 : one->status().identity == other->status().identity;
-    };
-    return is_same_file(a.file.get(), b.file.get()) &&
-           is_same_file(a.data_file.get(), b.data_file.get());
   }
 
   Result<std::optional<ExitStatus>> plan() {
@@ -315,7 +255,6 @@ class PullRun {
   Result<std::optional<ExitStatus>> pull() {
     ChangeTarget target = TRY(open_for_change(*tree_.files, tree_.top->filename, request_.folders));
     TRY(lock_layers());
-    TRY(check_unchanged());
     const edit::ResumeOutcome pending = TRY(end_pending(target));
     const bool is_this =
         pending.operation == operation() && pending.argument == ops::pull_argument(base_node());
@@ -339,8 +278,8 @@ class PullRun {
   }
 
   // All layers that are read, and the image itself.
-  [[nodiscard]] std::vector<const graph::Node*> all_nodes() const {
-    std::vector<const graph::Node*> nodes = nodes_;
+  [[nodiscard]] NodeChain all_nodes() const {
+    NodeChain nodes = nodes_;
     if (onto_) {
       const auto more = graph::chain_of(*onto_);
       nodes.insert(nodes.end(), more.begin(), more.end());
@@ -364,8 +303,8 @@ class PullRun {
     if (*former == nullptr)
       return make_plan(*target.image.file);
     locked_ = std::exchange(
-        tree_.top, TRY(graph::open_chain_of(*tree_.files, policy_for_links(), std::move(*former),
-                                            tree_.top->filename)));
+        tree_.top, TRY(graph::open_chain_of(*tree_.files, policy_for_links(request_.common),
+                                            std::move(*former), tree_.top->filename)));
     TRY(look_at_chain());
     return make_plan(*tree_.top->file);
   }
@@ -386,7 +325,6 @@ class PullRun {
 
   Result<edit::Resumed> take_back(ChangeTarget& target) {
     TRY(lock_layers());
-    TRY(check_unchanged());
     TRY(plan_pending(target));
     return edit::give_up(target.image, target.side_files, pull_.change, pull_.data, examine);
   }
@@ -395,40 +333,11 @@ class PullRun {
     return request_.is_rebase ? edit::Operation::rebase : edit::Operation::pull;
   }
 
-  Result<void> lock_layers() {
-    for (const graph::Node* node : all_nodes()) {
-      if (node == tree_.top.get())
-        continue;
-      for (const io::File* file : {node->file.get(), node->data_file.get()}) {
-        const Result<void> held = file != nullptr ? io::hold_read_locks(*file) : Result<void>{};
-        if (!held)
-          return fail(with_context(
-              held.error(), fmt::format("Could not lock '{}'", to_terminal(node->filename))));
-      }
-    }
-    return {};
-  }
-
-  // Between looking and locking, somebody may have come.
-  [[nodiscard]] Result<void> check_unchanged() const {
-    for (const graph::Node* node : all_nodes()) {
-      if (node->file)
-        TRY(check_unchanged(node->filename, *node->file));
-      if (node->data_file)
-        TRY(check_unchanged(node->data_filename, *node->data_file));
-    }
-    return {};
-  }
-
-  [[nodiscard]] Result<void> check_unchanged(const std::string& filename,
-                                             const io::File& opened) const {
-    const std::unique_ptr<io::File> now = TRY(tree_.files->open(filename));
-    const io::FileStatus& then = opened.status();
-    if (now->status().identity != then.identity || now->status().modified != then.modified ||
-        now->size() != then.size)
-      return fail(ErrorCode::refused,
-                  fmt::format("'{}' was changed meanwhile", to_terminal(filename)));
-    return {};
+  // Before anything is looked at again, also the image itself, which is locked for writing.
+  [[nodiscard]] Result<void> lock_layers() const {
+    const NodeChain nodes = all_nodes();
+    TRY(lock_for_reading({nodes.begin() + 1, nodes.end()}));
+    return check_unchanged(*tree_.files, nodes);
   }
 
   Result<edit::ResumeOutcome> end_pending(ChangeTarget& target) {
@@ -460,7 +369,7 @@ class PullRun {
   World& world_;
   OpenedTree tree_;
   std::unique_ptr<graph::Node> locked_;  // the tree whose files are locked, where that is another
-  std::vector<const graph::Node*> nodes_;
+  NodeChain nodes_;
   std::unique_ptr<graph::Node> onto_;  // of a rebase, where it is not below the image already
   std::optional<graph::Chain> onto_chain_;
   ops::PullOptions options_;

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: MIT
 // rebase: qemu-img's. Safe, what the former chain provides and the new one does not moves into the
 // image, which is a pull onto another base; unsafe, the link alone changes.
+#include "cache_option.hpp"
 #include "change.hpp"
 #include "pull.hpp"
 #include "verb.hpp"
-
-#include <algorithm>
-#include <array>
 
 #include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
@@ -48,14 +46,6 @@ void options(CLI::App& app, RebaseOptions& rebase) {
 void plan_options(CLI::App& app, RebaseOptions& rebase) {
   options(app, rebase);
   rebase.pull.is_plan = true;
-}
-
-Result<void> check_cache(const std::string& cache) {
-  constexpr std::array known = {"none", "off", "writeback", "unsafe", "writethrough", "directsync"};
-  if (std::find(known.begin(), known.end(), cache) == known.end())
-    return fail(ErrorCode::invalid_argument,
-                fmt::format("Invalid cache option: {}", to_terminal(cache)));
-  return {};
 }
 
 Result<void> check_usage(const RebaseOptions& rebase) {

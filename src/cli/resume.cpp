@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // resume: finishes a change that was interrupted, or gives it up.
 #include "change.hpp"
+#include "commit.hpp"
 #include "pull.hpp"
 #include "verb.hpp"
 
@@ -48,8 +49,7 @@ std::string words_for(const edit::ResumeOutcome& outcome, const std::string& ima
     case edit::Resumed::left:
       return fmt::format(
           "'{0}' is given up. {1}, or an image below it, is not what it was then, so nothing was "
-          "put "
-          "back; what had been taken for the copy may leak: 'coldchain check {1}' tells.\n",
+          "put back; what had been taken for the copy may leak: 'coldchain check {1}' tells.\n",
           outcome.verb, image);
     case edit::Resumed::abandoned:
       return fmt::format("'{}' is given up; {} is as it was before.\n", to_terminal(outcome.verb),
@@ -77,7 +77,51 @@ PullRequest request_for(const ResumeOptions& options, const edit::ResumeOutcome&
   return request;
 }
 
+// What is pending for an image, without its locks.
+Result<std::optional<edit::JournalHead>> pending_of(const std::string& image,
+                                                    const ResumeOptions& options, World& world) {
+  const auto files = TRY(world.files(options.target.policy));
+  const auto file = TRY(files->open(image));
+  const io::Location location = TRY(files->locate(image));
+  const auto side_files =
+      TRY(edit::SideFiles::of(file->status(), location, options.target.folders));
+  return edit::read_pending(side_files);
+}
+
+Result<std::uint64_t> argument_of(const std::string& image, const ResumeOptions& options,
+                                  World& world) {
+  const auto files = TRY(world.files(options.target.policy));
+  return TRY(files->open(image))->status().lasting_identity.inode;
+}
+
+// A commit changes two images; the one at the top leads.
+Result<ExitStatus> resume_commit(const ResumeOptions& options, const edit::JournalHead& pending,
+                                 World& world) {
+  const edit::ChangeFacts& change = pending.facts.change;
+  CommitRequest request;
+  request.image = options.target.image;
+  request.common.policy = options.target.policy;
+  request.common.policy.allow_probe = true;  // so was this
+  request.common.format = "qcow2";
+  request.folders = options.target.folders;
+  request.force = true;  // was decided when it began
+  request.argument = change.argument;
+  request.keeps = change.operation == edit::Operation::commit_top_kept;
+  if (change.operation == edit::Operation::commit_base) {
+    request.image =
+        TRY(find_committed_top(request.common.policy, options.target.image, pending, world));
+    const auto top = TRY(pending_of(request.image, options, world));
+    request.keeps = top && top->facts.change.operation == edit::Operation::commit_top_kept;
+    request.argument = TRY(argument_of(options.target.image, options, world));
+  }
+  return options.abandon ? give_up_commit(request, world) : run_commit(request, world);
+}
+
 Result<ExitStatus> run_verb(const ResumeOptions& options, World& world) {
+  const auto pending = TRY(pending_of(options.target.image, options, world));
+  if (pending && (pending->facts.change.operation == edit::Operation::commit_base ||
+                  edit::is_commit_top(pending->facts.change.operation)))
+    return resume_commit(options, *pending, world);
   edit::ResumeOutcome outcome;
   const auto resume = [&](ChangeTarget& target) -> Result<ExitStatus> {
     outcome = TRY(edit::resume(target.image, target.side_files, options.abandon, examine));

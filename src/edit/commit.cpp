@@ -61,6 +61,13 @@ Result<std::optional<std::string>> put_away(const Journal& journal, const SideFi
   return std::nullopt;
 }
 
+Error not_put_away(Error error, const SideFiles& side_files) {
+  return with_context(std::move(error),
+                      fmt::format("the image is changed, but {} could not be put away; 'coldchain "
+                                  "resume' tries again",
+                                  side_files.pending_path()));
+}
+
 Result<std::optional<std::string>> finish(Journal& journal, const io::WritableFile& image,
                                           const SideFiles& side_files) {
   TRY(journal.set_state(JournalState::done, image.status().modified));
@@ -84,11 +91,22 @@ bool has_data(const Journal& journal) {
   return journal.facts().change.operation != Operation::none;
 }
 
+// The first phase that comes after the data: with that, others see a change. The top of a commit is
+// not touched at all before its base is done.
+Phase phase_after_data(const Journal& journal) {
+  return is_commit_top(journal.facts().change.operation) ? Phase::announce : Phase::link;
+}
+
+bool is_part(const Journal& journal) {
+  return journal.facts().change.operation == Operation::commit_base;
+}
+
 // Whether whoever goes on must plan it again.
 bool is_under_way(const Journal& journal) {
   return has_data(journal) &&
          (journal.state() == JournalState::applying || journal.state() == JournalState::writing ||
-          journal.state() == JournalState::linking);
+          journal.state() == JournalState::linking ||
+          (journal.state() == JournalState::done && is_part(journal)));
 }
 
 // Of a change with data: whoever else writes finds a sound image at each moment of it, so it can
@@ -178,21 +196,6 @@ Result<std::uint64_t> missing_bytes(const FreshData& data, const io::File& image
   return missing;
 }
 
-Result<void> check_room(const FreshData& data, const Transaction& transaction,
-                        const io::File& image, const SideFiles& side_files) {
-  if (image.status().kind != io::FileKind::regular)
-    return {};
-  const std::uint64_t needed = TRY(missing_bytes(data, image)) + transaction.changed_bytes() +
-                               TRY(Journal::size_of(transaction));
-  const std::uint64_t available = TRY(side_files.available_bytes());
-  if (needed > available)
-    return fail(ErrorCode::refused,
-                fmt::format("nothing was changed: {} bytes are to be written, and the file system "
-                            "has room for {}",
-                            needed, available));
-  return {};
-}
-
 // While the file is longer, others may write to what lies in clusters behind its former end: when
 // it is cut again, whole clusters stay.
 Result<void> make_whole(const FreshData& data, io::WritableFile& image) {
@@ -229,7 +232,7 @@ Result<Pending> begin(const Transaction& transaction, io::WritableFile& image,
 
 // Whether all that was copied is still what it should be, and counted.
 Result<void> check_data(const FreshData& data, Journal& journal, io::WritableFile& image) {
-  if (!TRY(has_reached(journal, image, Phase::link)))
+  if (!TRY(has_reached(journal, image, phase_after_data(journal))))
     return fail(ErrorCode::refused,
                 "clusters that were taken are free again: somebody has repaired the image "
                 "meanwhile");
@@ -238,7 +241,7 @@ Result<void> check_data(const FreshData& data, Journal& journal, io::WritableFil
 }
 
 Result<void> write_data(const FreshData& data, Journal& journal, io::WritableFile& image) {
-  TRY(roll_forward_until(journal, image, Phase::link));
+  TRY(roll_forward_until(journal, image, phase_after_data(journal)));
   if (journal.state() == JournalState::applying)
     TRY(journal.set_state(JournalState::writing, {}));
   FreshWriter writer(image, journal, data.ranges, FreshWriter::Mode::write);
@@ -308,7 +311,9 @@ Result<ResumeOutcome> finish_forward(Journal& journal, io::WritableFile& image,
 // of a change that had not come so far can be only theirs.
 Result<std::uint64_t> check_goes_back(const Journal& journal, const io::File& image,
                                       const Examine& examine) {
-  if (journal.state() != JournalState::linking && TRY(has_begun(journal, image, Phase::link)))
+  const bool may_have_begun =
+      journal.state() == JournalState::linking || journal.state() == JournalState::done;
+  if (!may_have_begun && TRY(has_begun(journal, image, phase_after_data(journal))))
     return fail(ErrorCode::refused,
                 "clusters that were taken are in use: somebody has written to the image meanwhile");
   return check_roll(journal, image, false, examine);
@@ -326,15 +331,28 @@ Result<ResumeOutcome> resume_data(Journal& journal, io::WritableFile& image,
                                   const SideFiles& side_files, bool goes_back,
                                   const Examine& examine) {
   const bool is_linking = journal.state() == JournalState::linking;
-  if (is_linking && has_reached(journal, image, end_of_phases).value_or(false))
+  if (is_linking && !is_part(journal) && has_reached(journal, image, end_of_phases).value_or(false))
     return finish_forward(journal, image, side_files);
   const ChangeFacts& change = journal.facts().change;
   ResumeOutcome outcome{.resumed = Resumed::needs_plan,
                         .verb = to_terminal(change.verb),
                         .operation = change.operation,
                         .argument = change.argument};
+  const bool has_begun_to_link =
+      journal.state() == JournalState::done ||
+      (is_linking && has_begun(journal, image, phase_after_data(journal)).value_or(false));
+  if (goes_back && has_begun_to_link && is_commit_top(change.operation))
+    return fail(ErrorCode::refused,
+                fmt::format("'{}' cannot be given up any more: the base has all of the data, and "
+                            "the image is being emptied. 'coldchain resume' ends it, without loss",
+                            outcome.verb));
+  // Nobody sees through the image above what a base holds now; what it held there is gone.
+  if (goes_back && has_begun_to_link && is_part(journal)) {
+    outcome.resumed = TRY(leave(side_files));
+    return outcome;
+  }
   // What is referred to already may have been written to: the plan tells.
-  if (!goes_back || (is_linking && has_begun(journal, image, Phase::link).value_or(false)))
+  if (!goes_back || has_begun_to_link)
     return outcome;
   // Of what went back only the side file is left, whatever was written since.
   if (journal.state() != JournalState::undone) {
@@ -365,24 +383,27 @@ bool may_tell_of_kept(const SideFiles::Found& found, const SideFiles& side_files
          head->facts.change.kept_clusters != 0;
 }
 
-}  // namespace
-
-Result<std::optional<std::string>> commit(const Transaction& transaction, io::WritableTarget& image,
-                                          const SideFiles& side_files, const ChangeFacts& change,
-                                          const FreshData* data) {
+// Up to the state `done`.
+Result<Pending> carry_out(const Transaction& transaction, io::WritableTarget& image,
+                          const SideFiles& side_files, const ChangeFacts& change,
+                          const FreshData* data) {
   Result<Pending> pending = data != nullptr && TRY(side_files.has_pending())
                                 ? open_begun(side_files, *image.file, change)
                                 : begin(transaction, *image.file, side_files, change, data);
   if (!pending)
     return fail(pending.error());
   Journal& journal = *pending->journal;
+  if (journal.state() == JournalState::done)
+    return pending;
   if (data != nullptr && journal.state() == JournalState::linking) {
     if (const Result<void> sound = check_data(*data, journal, *image.file); !sound)
       return fail(is_final(sound.error()) ? only_given_up(sound.error(), side_files)
                                           : unfinished(sound.error(), false, side_files));
   } else if (data != nullptr) {
+    // What became of the base, its own message tells.
     if (const Result<void> done = write_data(*data, journal, *image.file); !done)
-      return fail(unfinished(done.error(), false, side_files));
+      return fail(is_commit_top(change.operation) ? done.error()
+                                                  : unfinished(done.error(), false, side_files));
   }
   if (const Result<void> done = roll_forward(journal, *image.file); !done) {
     // What was copied is not thrown away.
@@ -390,13 +411,54 @@ Result<std::optional<std::string>> commit(const Transaction& transaction, io::Wr
       return fail(with_context(done.error(), "the image was put back as it was"));
     return fail(unfinished(done.error(), false, side_files));
   }
-  Result<std::optional<std::string>> kept = finish(journal, *image.file, side_files);
+  if (const Result<void> done =
+          journal.set_state(JournalState::done, image.file->status().modified);
+      !done)
+    return fail(not_put_away(done.error(), side_files));
+  return pending;
+}
+
+}  // namespace
+
+Result<std::optional<std::string>> commit(const Transaction& transaction, io::WritableTarget& image,
+                                          const SideFiles& side_files, const ChangeFacts& change,
+                                          const FreshData* data) {
+  const Pending pending = TRY(carry_out(transaction, image, side_files, change, data));
+  Result<std::optional<std::string>> kept = put_away(*pending.journal, side_files);
   if (!kept)
-    return fail(with_context(kept.error(),
-                             fmt::format("the image is changed, but {} could not be put away; "
-                                         "'coldchain resume' tries again",
-                                         side_files.pending_path())));
+    return fail(not_put_away(kept.error(), side_files));
   return kept;
+}
+
+Result<void> commit_part(const Transaction& transaction, io::WritableTarget& image,
+                         const SideFiles& side_files, const ChangeFacts& change,
+                         const FreshData& data) {
+  TRY(carry_out(transaction, image, side_files, change, &data));
+  return {};
+}
+
+Result<void> check_room(const FreshData& data, const Transaction& transaction,
+                        const io::File& image, const SideFiles& side_files) {
+  if (image.status().kind != io::FileKind::regular)
+    return {};
+  const std::uint64_t needed = TRY(missing_bytes(data, image)) + transaction.changed_bytes() +
+                               TRY(Journal::size_of(transaction));
+  const std::uint64_t available = TRY(side_files.available_bytes());
+  if (needed > available)
+    return fail(ErrorCode::refused,
+                fmt::format("nothing was changed: {} bytes are to be written, and the file system "
+                            "has room for {}",
+                            needed, available));
+  return {};
+}
+
+Result<std::optional<JournalHead>> read_pending(const SideFiles& side_files) {
+  if (!TRY(side_files.has_pending()))
+    return std::nullopt;
+  const std::unique_ptr<io::WritableFile> file = TRY(side_files.open_pending());
+  if (TRY(Journal::is_incomplete(*file)))
+    return std::nullopt;
+  return TRY(Journal::read_head(*file));
 }
 
 Result<std::unique_ptr<io::OverlayFile>> former_view(const io::File& image,
@@ -461,7 +523,8 @@ Result<ResumeOutcome> resume(io::WritableTarget& image, const SideFiles& side_fi
   const bool goes_back = abandon || journal.state() == JournalState::undoing ||
                          journal.state() == JournalState::undone;
   // Of what is done only the name is missing, whatever was written since.
-  if (journal.state() == JournalState::done && (!goes_back || has_data(journal)))
+  if (journal.state() == JournalState::done && (!goes_back || has_data(journal)) &&
+      !is_part(journal))
     return ResumeOutcome{.resumed = Resumed::finished,
                          .verb = verb,
                          .operation = journal.facts().change.operation,

@@ -11,8 +11,10 @@ namespace coldchain::edit {
 namespace {
 
 constexpr std::uint64_t most_buffer_bytes = 4ULL << 20;
-// Smaller writes are left to the system.
-constexpr std::uint64_t least_writeback_bytes = 1ULL << 20;
+// So far apart the system is told to write to the storage what there is.
+constexpr std::uint64_t writeback_bytes = 8ULL << 20;
+// Fewer zeros are written like any other bytes.
+constexpr std::uint64_t least_zeroed_bytes = 64ULL << 10;
 
 bool contain(const std::vector<HostRange>& ranges, HostRange wanted) {
   const auto after = std::upper_bound(
@@ -30,10 +32,16 @@ Result<void> FreshWriter::begin(std::uint64_t cursor) {
   return {};
 }
 
+Result<void> FreshWriter::check_place(HostRange range) const {
+  if (contain(ranges_, range))
+    return {};
+  return fail(ErrorCode::refused,
+              fmt::format("{:#x}-{:#x} is not to be written to: somebody may own it",
+                          range.begin.value, range.end.value));
+}
+
 Result<void> FreshWriter::write(HostOffset at, std::uint64_t size, const Fill& fill) {
-  if (!contain(ranges_, {at, at + size}))
-    return fail(ErrorCode::refused, fmt::format("{:#x}-{:#x} is not fresh: somebody may own it",
-                                                at.value, at.value + size));
+  TRY(check_place({at, at + size}));
   for (std::uint64_t done = 0; done < size;) {
     if (begin_ + buffer_.size() != at + done || buffer_.size() == most_buffer_bytes)
       TRY(write_out());
@@ -50,9 +58,13 @@ Result<void> FreshWriter::write(HostOffset at, std::uint64_t size, const Fill& f
 
 Result<void> FreshWriter::write_zeros(HostOffset at, std::uint64_t size) {
   const HostRange range{at, at + size};
-  if (contain(ranges_, range) && range.end.value <= image_.size() &&
-      TRY(io::data_ranges(image_, range)).empty())
+  TRY(check_place(range));
+  if (range.end.value <= image_.size() && TRY(io::data_ranges(image_, range)).empty())
     return {};
+  if (is_new() && size >= least_zeroed_bytes) {
+    TRY(write_out());
+    return image_.write_zeroes(at, size);
+  }
   return write(at, size, [](std::uint64_t, ByteSpan bytes) -> Result<void> {
     std::fill(bytes.begin(), bytes.end(), std::byte{0});
     return {};
@@ -60,7 +72,7 @@ Result<void> FreshWriter::write_zeros(HostOffset at, std::uint64_t size) {
 }
 
 Result<bool> FreshWriter::is_there() const {
-  if (mode_ == Mode::write && begun_ > written_to_)
+  if (is_new())
     return false;
   Bytes there(buffer_.size());
   TRY(io::read_zero_extended(image_, begin_, there));
@@ -76,9 +88,13 @@ Result<void> FreshWriter::write_out() {
     return fail(ErrorCode::refused, "what was copied has been written to since");
   TRY(image_.write_at(begin_, buffer_));
   since_flush_ += buffer_.size();
-  if (buffer_.size() >= least_writeback_bytes)
-    image_.start_writeback(begin_, buffer_.size());
+  since_writeback_ += buffer_.size();
   buffer_.clear();
+  // Wherever it lies: what is written in place lies anywhere.
+  if (since_writeback_ >= writeback_bytes) {
+    image_.start_writeback({0}, image_.size());
+    since_writeback_ = 0;
+  }
   return {};
 }
 
@@ -90,6 +106,7 @@ Result<void> FreshWriter::flush() {
   TRY(write_out());
   TRY(image_.flush());
   since_flush_ = 0;
+  since_writeback_ = 0;
   return journal_.set_cursor(std::max(begun_, written_to_));
 }
 

@@ -35,6 +35,7 @@ ImageEditor::ImageEditor(edit::Transaction& transaction, const qcow2::Image& ima
       image_(image),
       checked_(checked),
       geometry_(image.header()),
+      l1_at_{image.header().l1_table_offset},
       refcount_table_(checked.stored.table()),
       table_at_{image.header().refcount_table_offset} {
   // The entries that are not used were left out.
@@ -80,6 +81,25 @@ Result<std::uint64_t> ImageEditor::take_cluster() {
   }
 }
 
+Result<HostOffset> ImageEditor::add_cluster() {
+  ++added_.others;
+  return host_of(TRY(take_cluster()));
+}
+
+Result<std::uint64_t> ImageEditor::take_row(std::uint64_t count) {
+  const std::uint64_t first = std::max({cursor_, checked_.claims.end(), checked_.stored.end()});
+  TRY(take(first, count));
+  for (std::uint64_t index = first / clusters_per_block();
+       index <= (cursor_ - 1) / clusters_per_block(); ++index) {
+    const std::uint64_t block = cursor_;
+    if (refcount_table_[index] != 0)
+      continue;
+    TRY(take(block, 1));
+    add_block(index, block);
+  }
+  return first;
+}
+
 bool ImageEditor::add_block(std::uint64_t index, std::uint64_t cluster) {
   if (refcount_table_[index] != 0)
     return false;
@@ -106,9 +126,10 @@ Result<void> ImageEditor::open_table(GuestOffset offset) {
   if (table_ && table_->l1_index == l1_index)
     return {};
   TRY(close_table());
-  const HostOffset at{image_.header().l1_table_offset + l1_index * sizeof(be64)};
   be64 raw;
-  TRY(io::read_exactly(image_.file(), at, std::as_writable_bytes(std::span(&raw, 1)), "L1 entry"));
+  if (l1_index < image_.header().l1_size)
+    TRY(io::read_exactly(image_.file(), {image_.header().l1_table_offset + l1_index * sizeof(be64)},
+                         std::as_writable_bytes(std::span(&raw, 1)), "L1 entry"));
   Table table;
   table.l1_index = l1_index;
   table.at = qcow2::L1Entry(raw.get()).l2_table();
@@ -123,7 +144,7 @@ Result<void> ImageEditor::open_table(GuestOffset offset) {
       release(table.at.value >> geometry_.cluster_bits(), 1);
     table.at = host_of(TRY(take_cluster()));
     ++added_.l2_tables;
-    TRY(transaction_.stage_entry(Phase::link, at, table.at.value | copied_flag));
+    l1_entries_[l1_index] = table.at.value | copied_flag;
   } else {
     table.before = table.bytes;
   }
@@ -164,23 +185,38 @@ void ImageEditor::release(std::uint64_t first, std::uint64_t count) {
   append_range(released_, {host_of(first), host_of(first + count)});
 }
 
-Result<void> ImageEditor::allocate_in_cluster(GuestRange part) {
-  const std::uint64_t index = geometry_.l2_index(part.begin);
-  const std::uint64_t old = entry(index, 0);
-  const bool has_host = (old & qcow2::offset_mask) != 0;
-  if (!has_host || (old & copied_flag) == 0) {
-    const std::uint64_t cluster = TRY(take_cluster());
-    ++added_.data;
-    if (has_host)
-      release((old & qcow2::offset_mask) >> geometry_.cluster_bits(), 1);
-    set_entry(index, 0, host_of(cluster).value | copied_flag);
+void ImageEditor::release_entry(qcow2::L2Entry entry) {
+  if (entry.is_compressed()) {
+    const qcow2::CompressedExtent extent = entry.compressed_extent(geometry_.cluster_bits());
+    const std::uint64_t first = extent.begin.value >> geometry_.cluster_bits();
+    const std::uint64_t last =
+        (extent.begin.value + extent.max_bytes - 1) >> geometry_.cluster_bits();
+    release(first, last - first + 1);
+  } else if (entry.host_offset().value != 0) {
+    release(entry.host_offset().value >> geometry_.cluster_bits(), 1);
   }
-  const HostOffset host{(entry(index, 0) & qcow2::offset_mask) +
-                        geometry_.in_cluster(part.begin.value)};
+}
+
+void ImageEditor::add_data(GuestRange part, std::uint64_t size) {
+  const HostOffset cluster = qcow2::L2Entry(entry(geometry_.l2_index(part.begin), 0)).host_offset();
+  const HostOffset host = cluster + geometry_.in_cluster(part.begin.value);
   // The file may end in a cluster that is there already.
   transaction_.grow(align_up(host.value + 1, cluster_size()));
+  append_range(data_, {host, host + size});
+}
+
+Result<void> ImageEditor::allocate_in_cluster(GuestRange part) {
+  const std::uint64_t index = geometry_.l2_index(part.begin);
+  const qcow2::L2Entry old(entry(index, 0));
+  HostOffset host = old.host_offset();
+  if (old.is_compressed() || host.value == 0 || !old.is_copied()) {
+    host = host_of(TRY(take_cluster()));
+    ++added_.data;
+    release_entry(old);
+  }
+  set_entry(index, 0, host.value | copied_flag);
   // Behind the end of the disk, too, nothing may come to light that was there before.
-  append_range(fresh_data_, {host, host + align_up(part.size(), geometry_.subcluster_size())});
+  add_data(part, align_up(part.size(), geometry_.subcluster_size()));
   if (geometry_.subclusters_per_cluster() > 1) {
     const std::uint64_t allocated = subclusters_of(part);
     set_entry(index, 1, (entry(index, 1) | allocated) & ~(allocated << 32));
@@ -190,11 +226,40 @@ Result<void> ImageEditor::allocate_in_cluster(GuestRange part) {
 
 Result<void> ImageEditor::set_zero_in_cluster(GuestRange part) {
   const std::uint64_t index = geometry_.l2_index(part.begin);
-  if (geometry_.subclusters_per_cluster() > 1)
-    set_entry(index, 1, entry(index, 1) | std::uint64_t{subclusters_of(part)} << 32);
-  else
+  const qcow2::L2Entry old(entry(index, 0));
+  if (geometry_.subclusters_per_cluster() == 1) {
+    release_entry(old);
     set_entry(index, 0, qcow2::zero_flag);
+    return {};
+  }
+  const std::uint64_t zero = subclusters_of(part);
+  const std::uint64_t bitmap = (entry(index, 1) | zero << 32) & ~zero;
+  set_entry(index, 1, bitmap);
+  // Nobody needs a place for what is zero throughout.
+  if (old.is_compressed() || qcow2::SubclusterBitmap(bitmap).zero() == ~std::uint32_t{0}) {
+    release_entry(old);
+    set_entry(index, 0, 0);
+  }
   return {};
+}
+
+Result<void> ImageEditor::overwrite_in_cluster(GuestRange part) {
+  add_data(part, part.size());
+  return {};
+}
+
+Result<void> ImageEditor::overwrite(GuestRange range) {
+  return for_each_cluster(range, &ImageEditor::overwrite_in_cluster);
+}
+
+std::vector<HostRange> ImageEditor::sorted_data() const {
+  std::vector<HostRange> sorted = data_;
+  std::sort(sorted.begin(), sorted.end(),
+            [](const HostRange& a, const HostRange& b) { return a.begin < b.begin; });
+  std::vector<HostRange> merged;
+  for (const HostRange& range : sorted)
+    append_range(merged, range);
+  return merged;
 }
 
 Result<void> ImageEditor::allocate(GuestRange range) {
@@ -216,8 +281,52 @@ Result<void> ImageEditor::for_each_cluster(GuestRange range,
   return {};
 }
 
+// Where the table's clusters have room, its end becomes part of it; else it moves. Entries that are
+// new are empty, so that each of the two sizes is right with it.
+Result<void> ImageEditor::grow_disk(std::uint64_t size) {
+  const qcow2::Header& header = image_.header();
+  const std::uint64_t entries = divide_up(size, geometry_.l2_coverage());
+  if (entries > header.l1_size)
+    TRY(place_l1_table(entries));
+  return transaction_.stage_entry(Phase::conclude, {offsetof(qcow2::wire::Header, size)}, size);
+}
+
+Result<void> ImageEditor::place_l1_table(std::uint64_t entries) {
+  const qcow2::Header& header = image_.header();
+  const std::uint64_t bytes = entries * sizeof(be64);
+  if (bytes > qcow2::limits::max_l1_bytes)
+    return fail(
+        ErrorCode::refused,
+        fmt::format("the L1 table would need {} bytes, more than an image may have", bytes));
+  const std::uint64_t bytes_before = std::uint64_t{header.l1_size} * sizeof(be64);
+  const std::uint64_t room = align_up(bytes_before, cluster_size());
+  if (bytes <= room) {
+    TRY(transaction_.stage(Phase::fresh, l1_at_ + bytes_before, Bytes(bytes - bytes_before)));
+  } else {
+    const std::uint64_t clusters = divide_up(bytes, cluster_size());
+    Bytes table(bytes_before);
+    TRY(io::read_exactly(image_.file(), l1_at_, table, "L1 table"));
+    table.resize(clusters * cluster_size());
+    release(l1_at_.value >> geometry_.cluster_bits(), room / cluster_size());
+    l1_at_ = host_of(TRY(take_row(clusters)));
+    added_.others += clusters;
+    TRY(transaction_.stage_fresh(l1_at_, table));
+  }
+  Bytes fields;
+  append(fields, be32(static_cast<std::uint32_t>(entries)));
+  append(fields, be64(l1_at_.value));
+  return transaction_.stage(Phase::extend, {offsetof(qcow2::wire::Header, l1_size)}, fields);
+}
+
+Result<void> ImageEditor::stage_l1_entries() {
+  for (const auto& [index, entry] : l1_entries_)
+    TRY(transaction_.stage_entry(Phase::link, l1_at_ + index * sizeof(be64), entry));
+  return {};
+}
+
 Result<void> ImageEditor::finish() {
   TRY(close_table());
+  TRY(stage_l1_entries());
   if (refcount_table_.size() > entries_before_)
     TRY(place_table());
   TRY(count_taken());
@@ -242,19 +351,72 @@ Result<void> ImageEditor::place_table() {
     return fail(ErrorCode::refused,
                 fmt::format("the refcount table would need {} bytes, more than an image may have",
                             clusters * cluster_size()));
-  TRY(take(first, clusters));
+  table_at_ = host_of(TRY(take_row(clusters)));
   added_.refcounts += clusters;
   refcount_table_.resize(clusters * entries_per_cluster);
-  for (std::uint64_t index = first / per_block; index <= (cursor_ - 1) / per_block; ++index) {
-    if (refcount_table_[index] != 0)
+  release(image_.header().refcount_table_offset >> geometry_.cluster_bits(),
+          image_.header().refcount_table_clusters);
+  return {};
+}
+
+// Reads through the L1 table fall through to the backing file one entry after the other; only then
+// does anybody else get the clusters. Blocks go last: what they count counts as free without them.
+Result<void> ImageEditor::empty() {
+  std::vector<be64> l1(image_.header().l1_size);
+  TRY(io::read_exactly(image_.file(), l1_at_, writable_bytes_of(l1), "L1 table"));
+  Bytes table(cluster_size());
+  const std::uint64_t entry_size = geometry_.l2_entry_bytes();
+  for (std::uint64_t index = 0; index < l1.size(); ++index) {
+    const qcow2::L1Entry l1_entry(l1[index].get());
+    if (!l1_entry.has_l2_table())
       continue;
-    const std::uint64_t block = cursor_;
-    TRY(take(block, 1));
-    add_block(index, block);
+    l1_entries_[index] = 0;
+    release(l1_entry.l2_table().value >> geometry_.cluster_bits(), 1);
+    TRY(io::read_exactly(image_.file(), l1_entry.l2_table(), table, "L2 table"));
+    for (std::uint64_t at = 0; at < table.size(); at += entry_size) {
+      const qcow2::L2Entry l2_entry(load<be64>(table, at)->get());
+      // What lies in an external data file is not counted.
+      if (!image_.header().has_data_file())
+        release_entry(l2_entry);
+    }
   }
-  const HostOffset old = table_at_;
-  table_at_ = host_of(first);
-  release(old.value >> geometry_.cluster_bits(), image_.header().refcount_table_clusters);
+  TRY(stage_l1_entries());
+  TRY(count_released());
+  return drop_empty_blocks();
+}
+
+// A block goes with all others that count its cluster or whose clusters it counts.
+Result<void> ImageEditor::drop_empty_blocks() {
+  const std::uint64_t per_block = clusters_per_block();
+  const unsigned order = image_.header().refcount_order;
+  std::map<std::uint64_t, std::uint64_t> index_of;  // by cluster
+  for (std::uint64_t index = 0; index < refcount_table_.size(); ++index) {
+    if (refcount_table_[index] != 0)
+      index_of[(refcount_table_[index] & qcow2::refcount_block_mask) >> geometry_.cluster_bits()] =
+          index;
+  }
+  std::set<std::uint64_t> stays;
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> together;
+  Bytes block(cluster_size());
+  for (const auto& [cluster, index] : index_of) {
+    together.emplace_back(index, cluster / per_block);
+    TRY(io::read_exactly(transaction_.view(), host_of(cluster), block, "refcount block"));
+    for (std::uint64_t i = 0; i < per_block && !stays.contains(index); ++i) {
+      if (qcow2::refcount_at(block, order, i) != 0 && !index_of.contains(index * per_block + i))
+        stays.insert(index);
+    }
+  }
+  for (std::size_t before = 0; before != stays.size();) {
+    before = stays.size();
+    for (const auto& [block_index, counted_in] : together) {
+      if (stays.contains(block_index) || stays.contains(counted_in))
+        stays.insert({block_index, counted_in});
+    }
+  }
+  for (const auto& [cluster, index] : index_of) {
+    if (!stays.contains(index))
+      TRY(transaction_.stage_entry(Phase::settle, table_at_ + index * sizeof(be64), 0));
+  }
   return {};
 }
 

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT
-// Gives guest clusters of a sound qcow2 image a place of their own, on a transaction: free host
-// clusters, the lowest first, refcounts, refcount blocks and table, L2 tables, copied flags. What
-// the clusters hold is written elsewhere, before anything refers to them (edit/fresh_data.hpp).
-// Phases: new tables are fresh; counts go up in `secure`, where what is counted is not referred to
-// yet; `link` refers to it; what a copy of an L2 table leaves behind is released. qcow2.rst,
-// "Host cluster management", "Cluster mapping".
+// Gives guest clusters of a sound qcow2 image a place of their own, on a transaction, or takes it
+// away: free host clusters, the lowest first, refcounts, refcount blocks and table, L1 and L2
+// tables, copied flags. What the clusters hold is written elsewhere, before anything refers to them
+// (edit/fresh_data.hpp). Phases: new tables are fresh; counts go up in `secure`, where what is
+// counted is not referred to yet; `extend` refers to tables, `link` to all else; what nothing
+// refers to any more is released. qcow2.rst, "Host cluster management", "Cluster mapping".
 #pragma once
 
 #include <functional>
+#include <map>
 #include <optional>
 #include <set>
 #include <string>
@@ -32,17 +33,30 @@ class ImageEditor {
   ImageEditor(edit::Transaction& transaction, const qcow2::Image& image,
               const check::CheckResult& checked);
 
-  // In both, `range` is whole clusters, or subclusters where the image has them, but for the end of
-  // the guest's disk; nothing of it is allocated. Ranges come in ascending order.
+  // In the first two, `range` is whole clusters, or subclusters where the image has them, but for
+  // the end of the guest's disk. What was there is replaced; whole clusters, where it is
+  // compressed, or shared and data follows. Ranges come in ascending order.
   [[nodiscard]] Result<void> allocate(GuestRange range);
   [[nodiscard]] Result<void> set_zero(GuestRange range);
+  // Any sectors whose place is the image's alone, and stays.
+  [[nodiscard]] Result<void> overwrite(GuestRange range);
 
-  // Stages what is still open: the last L2 table, and all refcounts.
+  // Makes room in the L1 table for a disk of that size, and the disk as large, last of all.
+  [[nodiscard]] Result<void> grow_disk(std::uint64_t size);
+
+  // A cluster for something else, which is to be counted; it holds anything.
+  [[nodiscard]] Result<HostOffset> add_cluster();
+
+  // Takes away all that the active L1 table refers to, and refcount blocks that count no more than
+  // themselves afterwards. Instead of all the others.
+  [[nodiscard]] Result<void> empty();
+
+  // Stages what is still open: L1 entries, the last L2 table, and all refcounts.
   [[nodiscard]] Result<void> finish();
 
   [[nodiscard]] const AddedClusters& added() const { return added_; }
-  // Where fresh data goes: host ranges, in the order in which they were allocated.
-  [[nodiscard]] const std::vector<HostRange>& fresh_data() const { return fresh_data_; }
+  // Where data goes: sorted, disjoint.
+  [[nodiscard]] std::vector<HostRange> sorted_data() const;
 
  private:
   // An L2 table that is being changed.
@@ -68,8 +82,17 @@ class ImageEditor {
   Result<void> for_each_cluster(GuestRange range, Result<void> (ImageEditor::*action)(GuestRange));
   Result<void> allocate_in_cluster(GuestRange part);
   Result<void> set_zero_in_cluster(GuestRange part);
+  Result<void> overwrite_in_cluster(GuestRange part);
+  void add_data(GuestRange part, std::uint64_t size);
+  // What an L2 entry refers to.
+  void release_entry(qcow2::L2Entry entry);
   [[nodiscard]] std::uint32_t subclusters_of(GuestRange part) const;
 
+  Result<void> stage_l1_entries();
+  Result<void> place_l1_table(std::uint64_t entries);
+  // So many clusters in a row behind all others, with the refcount blocks that these need.
+  Result<std::uint64_t> take_row(std::uint64_t count);
+  Result<void> drop_empty_blocks();
   Result<void> place_table();
   void release(std::uint64_t first, std::uint64_t count);
   Result<void> change_counts(edit::Phase phase, const std::vector<HostRange>& ranges,
@@ -95,14 +118,16 @@ class ImageEditor {
   const check::CheckResult& checked_;
   qcow2::Geometry geometry_;
   std::optional<Table> table_;
-  std::uint64_t cursor_ = 1;  // no cluster below it is free
+  HostOffset l1_at_;
+  std::map<std::uint64_t, std::uint64_t> l1_entries_;  // that change, by index
+  std::uint64_t cursor_ = 1;                           // no cluster below it is free
   std::vector<std::uint64_t> refcount_table_;
   std::uint64_t entries_before_ = 0;      // of the refcount table
   HostOffset table_at_;                   // the refcount table
   std::set<std::uint64_t> fresh_blocks_;  // by their index in it
   std::vector<HostRange> taken_;          // all clusters that are added, merged, in order
   std::vector<HostRange> released_;       // clusters that lose one reference for each time
-  std::vector<HostRange> fresh_data_;
+  std::vector<HostRange> data_;
   AddedClusters added_;
 };
 

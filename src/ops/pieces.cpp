@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "pieces.hpp"
 
+#include "extents.hpp"
+
 #include <algorithm>
-#include <limits>
 #include <optional>
 #include <span>
 
@@ -18,15 +19,15 @@ using analysis::Extent;
 // What is copied in one piece: bounds its list of extents, and how far apart safe points are.
 constexpr std::uint64_t most_piece_bytes = 8ULL << 20;
 
-// What must happen to an extent if nothing else shares its cluster.
+// What must happen to an extent if nothing else shares its cluster: nothing, if the image has it
+// itself.
 struct Needs {
   bool copy = false;  // data of a layer that goes
   bool zero = false;  // zeros that would no longer hide the base
   bool keep = false;  // of the base, or below it
-  bool own = false;   // the image has it itself
 
   friend Needs operator|(Needs a, Needs b) {
-    return {a.copy || b.copy, a.zero || b.zero, a.keep || b.keep, a.own || b.own};
+    return {a.copy || b.copy, a.zero || b.zero, a.keep || b.keep};
   }
 };
 
@@ -37,13 +38,6 @@ Filling filling_of(Needs needs) {
   if (needs.copy || (needs.zero && needs.keep))
     return Filling::copy;
   return needs.zero ? Filling::zero : Filling::nothing;
-}
-
-Extent clip(const Extent& extent, GuestRange range) {
-  Extent part = extent;
-  part.guest = {std::max(extent.guest.begin, range.begin), std::min(extent.guest.end, range.end)};
-  part.host = extent.host + (part.guest.begin - extent.guest.begin);
-  return part;
 }
 
 // Where guest bytes that a layer has lie, if that says what they are.
@@ -57,13 +51,7 @@ struct Place {
 std::optional<Place> place_of(const graph::Chain& chain, const Extent& extent) {
   if (!extent.present || !extent.has_host || extent.compressed || extent.zero)
     return std::nullopt;
-  const graph::Node& node = *chain.layers()[extent.layer].node;
-  const io::File& file = node.data_file ? *node.data_file : *node.file;
-  return Place{file.status().identity, extent.host};
-}
-
-bool reads_as_zeros(const Extent& extent) {
-  return extent.zero || !extent.present;
+  return Place{chain.layers()[extent.layer].data_file().status().identity, extent.host};
 }
 
 // What a chain and the one that takes the place of all but its top read differently.
@@ -71,13 +59,13 @@ class Comparison {
  public:
   Comparison(const graph::Chain& now, const graph::Chain& then, std::uint64_t grain,
              unsigned workers)
-      : now_(now), then_(then), grain_(grain), workers_(workers) {}
+      : now_(now), then_(then), grain_(grain), cursor_then_(then, workers) {}
 
   // Calls `take` for the parts of `extent`, which lie in one cluster each or are alike.
   template <class Take>
   Result<void> for_each_part(const Extent& extent, const Take& take) {
     for (GuestOffset at = extent.guest.begin; at < extent.guest.end;) {
-      const Extent other = TRY(extent_of_then(at));
+      const Extent other = TRY(cursor_then_.at(at));
       const Extent part = clip(extent, {at, std::min(extent.guest.end, other.guest.end)});
       const bool is_same_place =
           place_of(now_, part) && place_of(now_, part) == place_of(then_, clip(other, part.guest));
@@ -92,29 +80,6 @@ class Comparison {
 
  private:
   static constexpr std::uint64_t most_compared_bytes = 1ULL << 20;
-  static constexpr std::uint64_t window_bytes = 256ULL << 20;
-
-  // Offsets only grow. What is behind the end of the other chain reads as zeros.
-  Result<Extent> extent_of_then(GuestOffset at) {
-    const GuestOffset end{then_.guest_size()};
-    if (at >= end) {
-      Extent behind;
-      behind.guest = {at, {std::numeric_limits<std::uint64_t>::max()}};
-      return behind;
-    }
-    while (next_ < window_.size() && window_[next_].guest.end <= at)
-      ++next_;
-    if (next_ == window_.size()) {
-      window_.clear();
-      next_ = 0;
-      TRY(analysis::map(then_, {at, std::min(end, at + window_bytes)}, workers_,
-                        [&](std::span<const Extent> some) -> Result<void> {
-                          window_.insert(window_.end(), some.begin(), some.end());
-                          return {};
-                        }));
-    }
-    return window_[next_];
-  }
 
   template <class Take>
   Result<void> compare(const Extent& extent, bool then_is_zero, const Take& take) {
@@ -148,9 +113,7 @@ class Comparison {
   const graph::Chain& now_;
   const graph::Chain& then_;
   std::uint64_t grain_;
-  unsigned workers_;
-  std::vector<Extent> window_;  // of the map of the other chain
-  std::size_t next_ = 0;        // in it
+  MapCursor cursor_then_;  // what is behind the end of that chain reads as zeros
   Bytes bytes_now_;
   Bytes bytes_then_;
 };
@@ -161,7 +124,8 @@ class PieceMaker {
              const PieceConsumer& consumer)
       : chain_(chain),
         base_(below.base),
-        consumer_(consumer),
+        joiner_(consumer),
+        entries_(chain.layers().front()),
         geometry_(chain.layers().front().mapping->geometry()),
         has_zero_flag_(chain.layers().front().qcow2().header().version >= 3) {
     if (below.onto != nullptr)
@@ -174,12 +138,12 @@ class PieceMaker {
     return {};
   }
 
-  Result<void> finish() { return hand_out(); }
+  Result<void> finish() { return joiner_.finish(); }
 
  private:
   Result<void> take(const Extent& extent) {
     if (comparison_ && extent.present && extent.layer == 0)
-      return take(extent, Needs{.own = true});
+      return take(extent, Needs{});
     if (comparison_)
       return comparison_->for_each_part(
           extent, [&](const Extent& part, Needs needs) { return take(part, needs); });
@@ -227,8 +191,8 @@ class PieceMaker {
     Needs needs;
     const bool goes = base_ == 0 || extent.layer < base_;
     if (extent.present && extent.layer == 0)
-      needs.own = true;
-    else if (extent.present && !goes)
+      return needs;
+    if (extent.present && !goes)
       needs.keep = true;
     else if (extent.present && !extent.zero)
       needs.copy = true;
@@ -287,20 +251,8 @@ class PieceMaker {
 
   // Whether the image has a host cluster there that a snapshot shares: a copy of it takes its
   // place, whole.
-  [[nodiscard]] Result<bool> is_shared(GuestRange cluster) const {
-    const qcow2::Mapping& mapping = *chain_.layers().front().mapping;
-    const std::uint64_t l1_index = geometry_.l1_index(cluster.begin);
-    if (l1_index >= mapping.l1().size())
-      return false;
-    const qcow2::L1Entry l1(mapping.l1()[l1_index].get());
-    if (!l1.has_l2_table())
-      return false;
-    be64 raw;
-    TRY(io::read_exactly(
-        chain_.layers().front().qcow2().file(),
-        l1.l2_table() + geometry_.l2_index(cluster.begin) * geometry_.l2_entry_bytes(),
-        std::as_writable_bytes(std::span(&raw, 1)), "L2 entry"));
-    const qcow2::L2Entry entry(raw.get());
+  [[nodiscard]] Result<bool> is_shared(GuestRange cluster) {
+    const qcow2::L2Entry entry = TRY(entries_.at(cluster.begin)).cluster;
     return entry.host_offset().value != 0 && !entry.is_copied();
   }
 
@@ -308,44 +260,50 @@ class PieceMaker {
     if (filling == Filling::nothing)
       return {};
     const bool is_zero = filling == Filling::zero && has_zero_flag_;
-    while (!range.empty()) {
-      const bool goes_on = piece_.guest.end == range.begin && piece_.is_zero == is_zero &&
-                           (is_zero || piece_.guest.size() < most_piece_bytes);
-      if (!goes_on) {
-        TRY(hand_out());
-        piece_ = {.guest = {range.begin, range.begin}, .is_zero = is_zero};
-      }
-      GuestRange part = range;
-      if (!is_zero)
-        part.end = std::min(part.end, part.begin + (most_piece_bytes - piece_.guest.size()));
-      piece_.guest.end = part.end;
-      for (const Extent& source : sources) {
-        if (const Extent clipped = clip(source, part); !is_zero && !clipped.guest.empty())
-          piece_.sources.push_back(clipped);
-      }
-      range.begin = part.end;
-    }
-    return {};
-  }
-
-  Result<void> hand_out() {
-    if (!piece_.guest.empty())
-      TRY(consumer_(piece_));
-    piece_ = {};
-    return {};
+    return joiner_.add(is_zero ? PieceKind::zero : PieceKind::copy, range, sources);
   }
 
   const graph::Chain& chain_;
   std::size_t base_;
-  const PieceConsumer& consumer_;
+  PieceJoiner joiner_;
+  EntryCursor entries_;
   std::optional<Comparison> comparison_;  // where another chain is to be below
   qcow2::Geometry geometry_;
   bool has_zero_flag_;
   std::vector<Part> cluster_;  // of the cluster that is not whole yet
-  Piece piece_;                // not handed out yet
 };
 
 }  // namespace
+
+Result<void> PieceJoiner::add(PieceKind kind, GuestRange range,
+                              const std::vector<Extent>& sources) {
+  const bool is_zero = kind == PieceKind::zero;
+  while (!range.empty()) {
+    const bool goes_on = piece_.guest.end == range.begin && piece_.kind == kind &&
+                         (is_zero || piece_.guest.size() < most_piece_bytes);
+    if (!goes_on) {
+      TRY(finish());
+      piece_ = {.guest = {range.begin, range.begin}, .kind = kind};
+    }
+    GuestRange part = range;
+    if (!is_zero)
+      part.end = std::min(part.end, part.begin + (most_piece_bytes - piece_.guest.size()));
+    piece_.guest.end = part.end;
+    for (const Extent& source : sources) {
+      if (const Extent clipped = clip(source, part); !is_zero && !clipped.guest.empty())
+        piece_.sources.push_back(clipped);
+    }
+    range.begin = part.end;
+  }
+  return {};
+}
+
+Result<void> PieceJoiner::finish() {
+  if (!piece_.guest.empty())
+    TRY(consumer_(piece_));
+  piece_ = {};
+  return {};
+}
 
 Result<void> for_each_piece(const graph::Chain& chain, const Below& below, unsigned workers,
                             const PieceConsumer& consumer) {

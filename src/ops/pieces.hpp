@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
-// What a pull or rebase must give the image at the top of a chain a place for, in guest order:
-// cluster by cluster, or subcluster by subcluster where the image has them. Drawn from the map of
-// the chain, so that each layer's tables are read once, whatever the depth.
+// What a change must give an image a place for, or put into a place that it has, in guest order.
+// Drawn from the map of the chain, so that each layer's tables are read once, whatever the depth.
 #pragma once
 
 #include <functional>
@@ -12,15 +11,37 @@
 
 namespace coldchain::ops {
 
+enum class PieceKind : std::uint8_t {
+  zero,       // whole clusters, or subclusters, become explicit zeros
+  copy,       // the same get a place of their own, and the content of the sources
+  overwrite,  // sectors of a place that is the image's alone get the content of the sources
+};
+
 struct Piece {
   GuestRange guest;
-  bool is_zero = false;                     // becomes explicit zeros; else it is copied
-  std::vector<analysis::Extent> sources{};  // of what is copied: they cover `guest`
+  PieceKind kind = PieceKind::copy;
+  std::vector<analysis::Extent> sources{};  // they cover `guest`; of a zero piece none
 };
 
 using PieceConsumer = std::function<Result<void>(const Piece&)>;
 
-// What is below the image afterwards.
+// Joins what is handed to it into pieces that are neither too many nor too large.
+class PieceJoiner {
+ public:
+  explicit PieceJoiner(const PieceConsumer& consumer) : consumer_(consumer) {}
+
+  // `sources` cover `range`, and may reach beyond it.
+  [[nodiscard]] Result<void> add(PieceKind kind, GuestRange range,
+                                 const std::vector<analysis::Extent>& sources);
+  // Hands out the last one.
+  [[nodiscard]] Result<void> finish();
+
+ private:
+  const PieceConsumer& consumer_;
+  Piece piece_;
+};
+
+// What is below the image of a pull or rebase afterwards.
 struct Below {
   std::size_t base = 0;  // a layer of the chain; 0: nothing, or
   // another chain: what that has the same need not be copied, which is seen by reading both.
@@ -29,6 +50,8 @@ struct Below {
   [[nodiscard]] bool is_nothing() const { return base == 0 && onto == nullptr; }
 };
 
+// What a pull or rebase copies into the image at the top of `chain`: cluster by cluster, or
+// subcluster by subcluster where the image has them.
 [[nodiscard]] Result<void> for_each_piece(const graph::Chain& chain, const Below& below,
                                           unsigned workers, const PieceConsumer& consumer);
 

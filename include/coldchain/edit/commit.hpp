@@ -27,6 +27,20 @@ namespace coldchain::edit {
                                                         const ChangeFacts& change,
                                                         const FreshData* data = nullptr);
 
+// The same for one image of a change of several: its side file stays, and says that it is done,
+// until resume() puts it away or it is removed. Of Operation::commit_base, nothing is done where it
+// says so already.
+[[nodiscard]] Result<void> commit_part(const Transaction& transaction, io::WritableTarget& image,
+                                       const SideFiles& side_files, const ChangeFacts& change,
+                                       const FreshData& data);
+
+// `refused` where the file system of a regular image has no room for what will be written.
+[[nodiscard]] Result<void> check_room(const FreshData& data, const Transaction& transaction,
+                                      const io::File& image, const SideFiles& side_files);
+
+// What is pending; nothing where that is nothing, or had not begun.
+[[nodiscard]] Result<std::optional<JournalHead>> read_pending(const SideFiles& side_files);
+
 // Whether a kept side file beside the image says that its change left clusters counted which may be
 // lost data. One that may not be read might say so.
 [[nodiscard]] Result<bool> has_kept_clusters(const io::File& image, const SideFiles& side_files);
@@ -47,9 +61,9 @@ struct ResumeOutcome {
   std::optional<std::string> undo_file{};  // where it is kept, if it is
 };
 
-// What a check says of an image. Bytes alone do not tell that nobody wrote
-// between a crash and now: who reuses what a change has freed may leave just the bytes that were
-// there before. So what a roll would leave is counted before anything is written.
+// What a check says of an image. Bytes alone do not tell that nobody wrote between a crash and now:
+// who reuses what a change has freed may leave just the bytes that were there before. So what a
+// roll would leave is looked at before anything is written.
 struct Examined {
   std::uint64_t corruptions = 0;
   std::uint64_t image_end = 0;  // bytes: up to here clusters count, or are referred to

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
-// The content of clusters that a transaction makes part of an image. It is written when they count,
-// so that nobody else takes them, and before anything refers to them: it needs no record, and a
-// kill on the way leaves the image as it was but for leaks. How far it came is noted in the side
-// file now and then, after a flush: who goes on writes at most one batch again. What was written
-// before that is compared: others may have freed, used and freed these clusters meanwhile.
+// Guest data that comes with a transaction. It is written when its clusters count, so that nobody
+// else takes them, and either before anything refers to them, or where nobody can see it: an image
+// above has these guest bytes itself (ops/commit.hpp). So it needs no record, and a kill on the way
+// leaves what the guest reads as it was. How far it came is noted in the side file now and then,
+// after a flush: who goes on writes at most one batch again. What was written before that is
+// compared: others may have freed, used and freed these clusters meanwhile.
 #pragma once
 
 #include <functional>
@@ -41,6 +42,8 @@ class FreshWriter {
   // A piece; those that continue the last one are written together.
   [[nodiscard]] Result<void> write(HostOffset at, std::uint64_t size, const Fill& fill);
 
+  [[nodiscard]] Mode mode() const { return mode_; }
+
   // Nothing is written where the file has a hole.
   [[nodiscard]] Result<void> write_zeros(HostOffset at, std::uint64_t size);
 
@@ -51,6 +54,8 @@ class FreshWriter {
 
  private:
   Result<void> write_out();
+  [[nodiscard]] Result<void> check_place(HostRange range) const;
+  [[nodiscard]] bool is_new() const { return mode_ == Mode::write && begun_ > written_to_; }
   [[nodiscard]] Result<bool> is_there() const;
 
   io::WritableFile& image_;
@@ -60,6 +65,7 @@ class FreshWriter {
   Bytes buffer_;
   HostOffset begin_;  // where the buffer belongs
   std::uint64_t since_flush_ = 0;
+  std::uint64_t since_writeback_ = 0;
   std::uint64_t written_to_;  // the cursor of a former attempt
   std::uint64_t begun_ = 0;
 };

@@ -14,8 +14,8 @@
 namespace coldchain::edit {
 
 enum class JournalState : std::uint32_t {
-  applying =
-      1,        // the image may hold any part of the change; of one with data, what comes before it
+  // The image may hold any part of the change; of one with data, what comes before that.
+  applying = 1,
   done = 2,     // the image holds all of it
   undoing = 3,  // the image may hold any part of it, and goes back
   undone = 4,   // the image is as it was before
@@ -24,7 +24,19 @@ enum class JournalState : std::uint32_t {
 };
 
 // What makes a change, where it is more than its records: who goes on must plan it again.
-enum class Operation : std::uint32_t { none = 0, pull = 1, rebase = 2 };
+enum class Operation : std::uint32_t {
+  none = 0,
+  pull = 1,
+  rebase = 2,
+  // Of two images that change together: the base first, whose side file stays until the top, whose
+  // data is what was done to the base, is done, too.
+  commit_base = 3,
+  commit_top = 4,       // which is emptied
+  commit_top_kept = 5,  // which stays as it is
+};
+[[nodiscard]] constexpr bool is_commit_top(Operation operation) {
+  return operation == Operation::commit_top || operation == Operation::commit_top_kept;
+}
 
 // What a change is, in the words of whoever makes it.
 struct ChangeFacts {

@@ -21,6 +21,7 @@ struct AddedClusters {
   std::uint64_t data = 0;
   std::uint64_t l2_tables = 0;
   std::uint64_t refcounts = 0;  // blocks and tables
+  std::uint64_t others = 0;     // of L1 tables and bitmaps
 };
 
 struct Cost {

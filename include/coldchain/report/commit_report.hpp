@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: MIT
+// What a commit does, or would do, and what it costs.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <coldchain/ops/commit.hpp>
+#include <coldchain/report/json_writer.hpp>
+
+namespace coldchain::report {
+
+struct CommitFacts {
+  const ops::Commit* commit = nullptr;
+  const ops::Emptying* emptying = nullptr;  // null where the top keeps what it has
+  std::string image;                        // as it was given
+  std::string base;                         // as it was opened
+  std::vector<std::string> dependents;      // other images that read through the base
+  bool is_plan = false;
+};
+
+[[nodiscard]] std::string commit_text(const CommitFacts& facts);
+[[nodiscard]] std::string commit_json(const CommitFacts& facts);
+
+// What the plan says that its owner must know, however little else is told.
+[[nodiscard]] std::string commit_warnings(const CommitFacts& facts);
+
+}  // namespace coldchain::report

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: MIT
+#include "chain_change.hpp"
+
+#include <algorithm>
+
+#include <coldchain/base/text.hpp>
+#include <coldchain/base/try.hpp>
+#include <coldchain/io/lock.hpp>
+#include <coldchain/io/overlay_file.hpp>
+
+#include <fmt/format.h>
+
+namespace coldchain::cli {
+
+namespace {
+
+bool is_same(const graph::Node& a, const graph::Node& b) {
+  if (!a.is_open() || !b.is_open() || a.format != b.format)
+    return false;
+  if (const raw::Image* raw = a.raw_image())
+    return raw->is_same(*b.raw_image());
+  const auto is_same_file = [](const io::File* one, const io::File* other) {
+    return one == nullptr || other == nullptr ? one == other
+                                              : one->status().identity == other->status().identity;
+  };
+  return is_same_file(a.file.get(), b.file.get()) &&
+         is_same_file(a.data_file.get(), b.data_file.get());
+}
+
+Result<void> check_file(const io::FileSource& files, const std::string& filename,
+                        const io::File& opened) {
+  const std::unique_ptr<io::File> now = TRY(files.open(filename));
+  const io::FileStatus& then = opened.status();
+  if (now->status().identity != then.identity || now->status().modified != then.modified ||
+      now->size() != then.size)
+    return fail(ErrorCode::refused,
+                fmt::format("'{}' was changed meanwhile", to_terminal(filename)));
+  return {};
+}
+
+}  // namespace
+
+io::OpenPolicy policy_for_links(const CommonOptions& options) {
+  io::OpenPolicy policy = policy_of(options);
+  policy.test_locks = false;  // they were, and we may hold them now
+  policy.allow_probe = true;  // as far as that goes, it went before
+  return policy;
+}
+
+Result<io::Location> locate(const io::FileSource& files, const graph::Node& node) {
+  Result<io::Location> location = files.locate(node.filename);
+  return location ? std::move(location)
+                  : fail(with_context(location.error(), to_terminal(node.filename)));
+}
+
+Result<void> check_probed(const OpenedTree& tree, const CommonOptions& options,
+                          const std::string& image) {
+  if (!tree.top->format_probed || !options.policy.root.empty())
+    return {};
+  const io::Location top = TRY(locate(*tree.files, *tree.top));
+  for (const graph::Node* node : graph::chain_of(*tree.top)) {
+    if (node->is_open() && TRY(locate(*tree.files, *node)).folder != top.folder)
+      return fail(ErrorCode::refused,
+                  fmt::format("the format of '{}' was only probed, and its chain leads to another "
+                              "folder ('{}'): give -f qcow2 if you trust it",
+                              to_terminal(image), to_terminal(node->filename)));
+  }
+  return {};
+}
+
+Result<void> check_recorded(const OpenedTree& tree, const CommonOptions& options,
+                            const std::string& image) {
+  const NodeChain nodes = graph::chain_of(*tree.top);
+  if (!nodes.back()->is_open())
+    return {};  // which is told better when it is to be read
+  const auto recorded = TRY(graph::open_chain_of(*tree.files, policy_for_links(options),
+                                                 std::make_unique<io::OverlayFile>(*tree.top->file),
+                                                 tree.top->filename));
+  const NodeChain linked = graph::chain_of(*recorded);
+  if (!is_same_chain(std::span(linked).subspan(1), std::span(nodes).subspan(1)))
+    return fail(ErrorCode::refused,
+                fmt::format("the chain that is given is not the one that '{}' records",
+                            to_terminal(image)));
+  return {};
+}
+
+bool is_same_chain(std::span<const graph::Node* const> one,
+                   std::span<const graph::Node* const> other) {
+  return std::equal(one.begin(), one.end(), other.begin(), other.end(),
+                    [](const graph::Node* a, const graph::Node* b) { return is_same(*a, *b); });
+}
+
+Result<void> lock_for_reading(const NodeChain& nodes) {
+  for (const graph::Node* node : nodes) {
+    for (const io::File* file : {node->file.get(), node->data_file.get()}) {
+      const Result<void> held = file != nullptr ? io::hold_read_locks(*file) : Result<void>{};
+      if (!held)
+        return fail(with_context(held.error(),
+                                 fmt::format("Could not lock '{}'", to_terminal(node->filename))));
+    }
+  }
+  return {};
+}
+
+Result<void> check_unchanged(const io::FileSource& files, const NodeChain& nodes) {
+  for (const graph::Node* node : nodes) {
+    if (node->file)
+      TRY(check_file(files, node->filename, *node->file));
+    if (node->data_file)
+      TRY(check_file(files, node->data_filename, *node->data_file));
+  }
+  return {};
+}
+
+Progress progress_of(bool is_shown, World& world) {
+  return [is_shown, &world](std::uint64_t done, std::uint64_t total) {
+    if (is_shown)
+      world.err(fmt::format("    ({:.2f}/100%)\r",
+                            100.0 * static_cast<double>(done) / static_cast<double>(total)));
+    return !world.is_interrupted();
+  };
+}
+
+}  // namespace coldchain::cli

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: MIT
+// What verbs share that change an image together with, or by what is in, the chain below it.
+#pragma once
+
+#include "common_options.hpp"
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include <coldchain/base/progress.hpp>
+
+namespace coldchain::cli {
+
+using NodeChain = std::vector<const graph::Node*>;
+
+// To open again what was opened before: its locks, which may be ours by now, are not tested.
+[[nodiscard]] io::OpenPolicy policy_for_links(const CommonOptions& options);
+
+// However a name is spelled, and whatever links lead there.
+[[nodiscard]] Result<io::Location> locate(const io::FileSource& files, const graph::Node& node);
+
+// `refused` where the format of the image was only probed, and its chain leads to another folder:
+// who could write to a raw disk could write a header into it that names any file.
+[[nodiscard]] Result<void> check_probed(const OpenedTree& tree, const CommonOptions& options,
+                                        const std::string& image);
+
+// `refused` where the chain was typed together with the image and is not what the image records: it
+// is gone when the change is resumed, and no guest saw it.
+[[nodiscard]] Result<void> check_recorded(const OpenedTree& tree, const CommonOptions& options,
+                                          const std::string& image);
+
+// The same files and formats, one after the other, all of them open.
+[[nodiscard]] bool is_same_chain(std::span<const graph::Node* const> one,
+                                 std::span<const graph::Node* const> other);
+
+// As QEMU holds them for a backing file. `locked` where somebody writes to one.
+[[nodiscard]] Result<void> lock_for_reading(const NodeChain& nodes);
+
+// `refused` where one of the files is not what was opened: between looking and locking, somebody
+// may have come.
+[[nodiscard]] Result<void> check_unchanged(const io::FileSource& files, const NodeChain& nodes);
+
+// What shows how far a change is, if it is to be shown, and stops it where that was asked for.
+[[nodiscard]] Progress progress_of(bool is_shown, World& world);
+
+}  // namespace coldchain::cli

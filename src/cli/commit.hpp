@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: MIT
+// A commit, as `commit`, `plan` and `resume` ask for it.
+#pragma once
+
+#include "app.hpp"
+#include "common_options.hpp"
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <coldchain/edit/journal.hpp>
+#include <coldchain/edit/side_files.hpp>
+
+namespace coldchain::cli {
+
+struct CommitRequest {
+  CommonOptions common;
+  std::string image;
+  std::optional<std::string> base;          // as it was given
+  std::optional<std::uint64_t> argument{};  // instead: as a side file knows it
+  bool keeps = false;                       // the top is not emptied
+  bool force = false;
+  std::vector<std::string> scan;  // folders whose images may read through the base
+  std::string rate = "0";         // bytes per second; 0: as fast as it goes
+  std::string cache = "writeback";
+  edit::SideFolders folders;
+  bool is_plan = false;
+  bool quiet = false;
+  bool shows_progress = false;
+};
+
+[[nodiscard]] Result<ExitStatus> run_commit(const CommitRequest& request, World& world);
+
+// Gives up a commit that is pending, and says what of the base has changed.
+[[nodiscard]] Result<ExitStatus> give_up_commit(const CommitRequest& request, World& world);
+
+// The image at the top of the commit that is pending in `base`, as its side file knows it: of those
+// in the same folder that read through it.
+[[nodiscard]] Result<std::string> find_committed_top(const io::OpenPolicy& policy,
+                                                     const std::string& base,
+                                                     const edit::JournalHead& pending,
+                                                     const World& world);
+
+// `commit` below `plan`.
+void add_commit_plan(CLI::App& plan, World& world, int& status);
+
+}  // namespace coldchain::cli

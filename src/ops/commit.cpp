@@ -1,0 +1,346 @@
+// SPDX-License-Identifier: MIT
+// Order of writes: 1. the top's side file, flush: a commit is under way. 2. The base: all changes
+// of its metadata into its side file, flush; tables that are fresh, counts, references to refcount
+// blocks, bits of its bitmaps; data, into clusters that count by now, or in place, where the layers
+// above hide it, flushed batch by batch; references to data; the size of its disk; its side file
+// says that it is done, flush. 3. The top's side file says that the base has all, flush; the top's
+// L1 entries; its refcounts; refcount blocks that count nothing. 4. Both side files go.
+#include "commit_pieces.hpp"
+#include "data_writer.hpp"
+#include "dirty_bits.hpp"
+#include "extents.hpp"
+#include "image_editor.hpp"
+#include "soundness.hpp"
+
+#include <algorithm>
+
+#include <coldchain/base/checked.hpp>
+#include <coldchain/base/text.hpp>
+#include <coldchain/base/try.hpp>
+#include <coldchain/ops/commit.hpp>
+
+#include <fmt/format.h>
+
+namespace coldchain::ops {
+
+namespace {
+
+using analysis::Extent;
+using graph::Chain;
+using graph::Layer;
+
+class CommitPlanner {
+ public:
+  CommitPlanner(edit::Transaction& transaction, const Chain& chain, const Chain& base_chain,
+                const CommitOptions& options)
+      : transaction_(transaction),
+        options_(options),
+        view_{&chain, options.base, &base_chain, options.workers},
+        base_(base_chain.layers().front()) {}
+
+  Result<Commit> plan() {
+    commit_.disk_size_before = base_.guest_size;
+    commit_.disk_size_after = std::max(base_.guest_size, view_.chain->guest_size());
+    for (std::size_t i = 0; i <= options_.base; ++i)
+      commit_.cost.sources.push_back({view_.chain->layers()[i].node->filename});
+    TRY(check_readable(view_.chain->layers()));
+    TRY(base_.mapping ? plan_qcow2() : plan_raw());
+    TRY(look_at_snapshots());
+    TRY(look_at_layers());
+    commit_.change = {.verb = "commit",
+                      .keeps_undo = false,
+                      .operation = edit::Operation::commit_base,
+                      .argument = commit_argument(*view_.chain->layers().front().node),
+                      .digest = TRY(digest_of(transaction_, other_nodes()))};
+    commit_.data.write = writer();
+    return std::move(commit_);
+  }
+
+ private:
+  Result<void> plan_qcow2() {
+    const qcow2::Header& header = base_.qcow2().header();
+    TRY(check_kind(header));
+    const check::CheckResult before = TRY(check_metadata(transaction_.view(), options_.workers));
+    TRY(check_sound(header, before));
+    const qcow2::Image image = TRY(qcow2::Image::open(transaction_.view()));
+    TRY(check_may_grow(image));
+    if (transaction_.view().status().kind == io::FileKind::regular)
+      transaction_.grow(align_up(transaction_.size_before(), header.cluster_size()));
+    commit_.data.whole_size = transaction_.size_after();
+    commit_.cost.cluster_size = header.cluster_size();
+    ImageEditor editor(transaction_, image, before);
+    TRY(clear_unknown_autoclear(transaction_, header));
+    TRY(for_each_commit_piece(view_, [&](const Piece& piece) { return take(editor, piece); }));
+    for (const qcow2::Bitmap& bitmap : TRY(recording_bitmaps(image))) {
+      TRY(stage_dirty_bits(transaction_, editor, image, bitmap, commit_.changed));
+      commit_.bitmaps_marked.push_back(bitmap.name);
+    }
+    if (grows())
+      TRY(editor.grow_disk(commit_.disk_size_after));
+    TRY(editor.finish());
+    TRY(check_device(transaction_));
+    const check::CheckResult after = TRY(check_metadata(transaction_.view(), options_.workers));
+    TRY(check_plan(after));
+    commit_.cost.added = editor.added();
+    commit_.data.ranges = editor.sorted_data();
+    return fill_cost(commit_.cost, transaction_, before, after);
+  }
+
+  Result<void> plan_raw() {
+    if (base_.raw().host_offset({0}).value != 0 ||
+        base_.raw().exact_size() != base_.raw().file().size())
+      return fail(ErrorCode::refused, "is a window of a file, which is not written to");
+    commit_.data.whole_size = transaction_.size_before();
+    if (grows())
+      transaction_.grow(commit_.disk_size_after);
+    const auto take_place = [&](const Piece& piece) -> Result<void> {
+      count(piece);
+      transaction_.grow(piece.guest.end.value);
+      const HostRange host{{piece.guest.begin.value}, {piece.guest.end.value}};
+      std::vector<HostRange>& ranges = commit_.data.ranges;
+      if (!ranges.empty() && ranges.back().end == host.begin)
+        ranges.back().end = host.end;
+      else
+        ranges.push_back(host);
+      return {};
+    };
+    TRY(for_each_commit_piece(view_, take_place));
+    TRY(check_device(transaction_));
+    Cost& cost = commit_.cost;
+    cost.image_end_before = cost.file_size_before = transaction_.size_before();
+    cost.image_end_after = cost.file_size_after = transaction_.size_after();
+    cost.side_file_bytes = TRY(edit::Journal::size_of(transaction_));
+    return {};
+  }
+
+  [[nodiscard]] bool grows() const { return commit_.disk_size_after > commit_.disk_size_before; }
+
+  // What else tells a size of the disk must be able to tell the new one.
+  [[nodiscard]] Result<void> check_may_grow(const qcow2::Image& image) const {
+    if (!grows())
+      return {};
+    for (const qcow2::Snapshot& snapshot :
+         TRY(qcow2::read_snapshots(image.file(), image.header()))) {
+      if (!snapshot.disk_size())
+        return fail(
+            ErrorCode::refused,
+            fmt::format("its internal snapshot {} ({}) has no disk size of its own, so that "
+                        "its disk cannot grow to {} bytes",
+                        to_terminal(snapshot.id), to_terminal(snapshot.name),
+                        commit_.disk_size_after));
+    }
+    return check_bitmaps_reach(image, commit_.disk_size_after);
+  }
+
+  Result<void> take(ImageEditor& editor, const Piece& piece) {
+    count(piece);
+    switch (piece.kind) {
+      case PieceKind::zero:
+        return editor.set_zero(piece.guest);
+      case PieceKind::copy:
+        return editor.allocate(piece.guest);
+      case PieceKind::overwrite:
+        return editor.overwrite(piece.guest);
+    }
+    return {};
+  }
+
+  void count(const Piece& piece) {
+    Cost& cost = commit_.cost;
+    if (piece.kind == PieceKind::zero) {
+      cost.zeroed_bytes += piece.guest.size();
+      add_changed(piece.guest);
+      return;
+    }
+    cost.written_bytes += piece.guest.size();
+    if (piece.kind == PieceKind::overwrite)
+      commit_.overwritten_bytes += piece.guest.size();
+    for (const Extent& source : piece.sources) {
+      if (view_.is_above(source))
+        add_changed(source.guest);
+      if (reads_as_zeros(source))
+        continue;
+      // What fills up clusters of the base comes from it, or from below it.
+      SourceCost& from = cost.sources[std::min<std::size_t>(source.layer, options_.base)];
+      from.bytes += source.guest.size();
+      ++from.extents;
+    }
+  }
+
+  void add_changed(GuestRange guest) {
+    if (!commit_.changed.empty() && commit_.changed.back().end == guest.begin)
+      commit_.changed.back().end = guest.end;
+    else
+      commit_.changed.push_back(guest);
+  }
+
+  [[nodiscard]] bool changes(GuestRange guest) const {
+    const auto after = std::upper_bound(
+        commit_.changed.begin(), commit_.changed.end(), guest.begin,
+        [](GuestOffset offset, const GuestRange& range) { return offset < range.end; });
+    return after != commit_.changed.end() && after->begin < guest.end;
+  }
+
+  Result<void> look_at_snapshots() {
+    for (std::size_t i = 0; i < options_.base; ++i) {
+      const Layer& layer = view_.chain->layers()[i];
+      for (const qcow2::Snapshot& snapshot :
+           TRY(qcow2::read_snapshots(layer.qcow2().file(), layer.qcow2().header()))) {
+        if (TRY(reads_what_changes(layer, options_.base - i, snapshot.id)))
+          commit_.snapshots.push_back(
+              fmt::format("{} ({}) of {}", snapshot.id, snapshot.name, layer.node->filename));
+      }
+    }
+    if (!commit_.snapshots.empty() && !options_.force)
+      return fail(ErrorCode::refused,
+                  fmt::format("internal snapshots read through what would change: {}; --force "
+                              "commits all the same, and they read something else then",
+                              to_terminal(fmt::format("{}", fmt::join(commit_.snapshots, ", ")))));
+    return {};
+  }
+
+  Result<bool> reads_what_changes(const Layer& layer, std::size_t base, const std::string& id) {
+    const Chain through = TRY(Chain::make(*layer.node, {.snapshot = id}));
+    bool reads = false;
+    const auto look = [&](std::span<const Extent> extents) -> Result<void> {
+      for (const Extent& extent : extents) {
+        const bool is_own = extent.present && extent.layer < base;
+        reads = reads || (!is_own && changes(extent.guest));
+      }
+      return {};
+    };
+    TRY(analysis::map(through, {{0}, {through.guest_size()}}, options_.workers, look));
+    return reads;
+  }
+
+  Result<void> look_at_layers() {
+    for (std::size_t i = 0; i < options_.base; ++i) {
+      const graph::Node& node = *view_.chain->layers()[i].node;
+      const std::uint64_t data = node.data_file ? node.data_file->status().allocated : 0;
+      commit_.not_needed.push_back({node.filename, node.file->status().allocated + data});
+      if (i != 0)
+        commit_.stale_layers.push_back(node.filename);
+    }
+    commit_.bitmaps_left = TRY(bitmaps_of(*view_.chain, 0, options_.base));
+    return {};
+  }
+
+  [[nodiscard]] std::vector<const graph::Node*> other_nodes() const {
+    std::vector<const graph::Node*> nodes;
+    for (const Layer& layer : view_.chain->layers()) {
+      if (layer.node != base_.node)
+        nodes.push_back(layer.node);
+    }
+    return nodes;
+  }
+
+  [[nodiscard]] std::function<Result<void>(edit::FreshWriter&)> writer() const {
+    return
+        [view = view_, &transaction = transaction_, progress = options_.progress,
+         is_raw = !base_.mapping, total = commit_.cost.written_bytes](edit::FreshWriter& writer) {
+          const auto pieces = [&](const PieceConsumer& consumer) {
+            return for_each_commit_piece(view, consumer);
+          };
+          return write_pieces(writer, {view.chain, view.base_chain, view.base},
+                              is_raw ? nullptr : &transaction.view(), pieces, total, progress);
+        };
+  }
+
+  edit::Transaction& transaction_;
+  const CommitOptions& options_;
+  CommitView view_;
+  const Layer& base_;
+  Commit commit_;
+};
+
+}  // namespace
+
+Result<Commit> plan_commit(edit::Transaction& transaction, const Chain& chain,
+                           const Chain& base_chain, const CommitOptions& options) {
+  return CommitPlanner(transaction, chain, base_chain, options).plan();
+}
+
+Result<Emptying> plan_emptying(edit::Transaction& transaction, const Chain& chain, std::size_t base,
+                               bool empties, unsigned workers) {
+  const qcow2::Header& header = chain.layers().front().qcow2().header();
+  Emptying emptying;
+  emptying.change = {
+      .verb = empties ? "commit" : "commit -d",
+      .keeps_undo = false,
+      .operation = empties ? edit::Operation::commit_top : edit::Operation::commit_top_kept,
+      .argument = commit_argument(*chain.layers()[base].node)};
+  if (!empties)
+    return emptying;
+  const check::CheckResult before = TRY(check_metadata(transaction.view(), workers));
+  TRY(check_sound(header, before));
+  const qcow2::Image image = TRY(qcow2::Image::open(transaction.view()));
+  TRY(clear_unknown_autoclear(transaction, header));
+  TRY(ImageEditor(transaction, image, before).empty());
+  const check::CheckResult after = TRY(check_metadata(transaction.view(), workers));
+  TRY(check_plan(after));
+  emptying.metadata_bytes = transaction.changed_bytes();
+  emptying.image_end_before = before.counts.image_end_offset;
+  emptying.image_end_after = after.counts.image_end_offset;
+  emptying.change.digest = TRY(digest_of(transaction, {}));
+  return emptying;
+}
+
+Result<void> check_committed(const Chain& chain, std::size_t base, const Chain& base_chain,
+                             unsigned workers) {
+  constexpr std::uint64_t most = 4 << 20;
+  Bytes above;
+  Bytes below;
+  const auto compare = [&](GuestRange range) -> Result<void> {
+    above.resize(range.size());
+    below.resize(range.size());
+    TRY(chain.read(range.begin, above));
+    TRY(base_chain.read(range.begin, below));
+    if (above != below)
+      return fail(
+          ErrorCode::refused,
+          fmt::format("the base does not have what was copied into it at guest offset {:#x} "
+                      "and behind: somebody has written to it since",
+                      range.begin.value));
+    return {};
+  };
+  return analysis::map(chain, {{0}, {chain.guest_size()}}, workers,
+                       [&](std::span<const Extent> extents) -> Result<void> {
+                         for (const Extent& extent : extents) {
+                           if (extent.layer >= base)
+                             continue;
+                           for (GuestRange some = extent.guest; some.begin < extent.guest.end;
+                                some.begin = some.end) {
+                             some.end = std::min(extent.guest.end, some.begin + most);
+                             TRY(compare(some));
+                           }
+                         }
+                         return {};
+                       });
+}
+
+std::uint64_t commit_argument(const graph::Node& image) {
+  return image.file->status().lasting_identity.inode;
+}
+
+Result<void> give_back(io::WritableFile& image, bool cuts) {
+  const check::CheckResult checked = TRY(check_metadata(image, 1));
+  const qcow2::Image opened = TRY(qcow2::Image::open(image));
+  if (!check_sound(opened.header(), checked))
+    return {};
+  const std::uint64_t cluster_size = opened.header().cluster_size();
+  const std::uint64_t end = std::max(checked.claims.end(), checked.stored.end());
+  const auto next_used = [&](std::uint64_t from) {
+    return std::min({end, checked.claims.next_used(from), checked.stored.next_used(from)});
+  };
+  for (std::uint64_t cluster = 0; cluster < end;) {
+    const std::uint64_t used = next_used(cluster);
+    if (used > cluster)
+      image.discard({cluster * cluster_size}, (used - cluster) * cluster_size);
+    cluster = used + 1;
+  }
+  const bool is_longer =
+      image.status().kind == io::FileKind::regular && image.size() > end * cluster_size;
+  return cuts && is_longer ? image.resize(end * cluster_size) : Result<void>{};
+}
+
+}  // namespace coldchain::ops

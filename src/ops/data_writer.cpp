@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: MIT
+#include "data_writer.hpp"
+
+#include <algorithm>
+
+#include <coldchain/base/checked.hpp>
+#include <coldchain/base/text.hpp>
+#include <coldchain/base/try.hpp>
+#include <coldchain/qcow2/image.hpp>
+
+namespace coldchain::ops {
+
+namespace {
+
+using analysis::Extent;
+using graph::Chain;
+using graph::Layer;
+
+class DataWriter {
+ public:
+  DataWriter(edit::FreshWriter& writer, const Sources& sources,
+             std::optional<qcow2::Mapping> mapping)
+      : writer_(writer), sources_(sources), mapping_(std::move(mapping)) {}
+
+  Result<void> write(const Piece& piece) {
+    TRY(find_places(piece.guest));
+    auto source = piece.sources.begin();
+    for (const qcow2::Run& run : runs_) {
+      if (run.kind != qcow2::RunKind::data)
+        return fail(ErrorCode::corrupt, "a cluster that was planned has no place");
+      for (GuestOffset at = run.guest.begin; at < run.guest.end;) {
+        while (source->guest.end <= at)
+          ++source;
+        const GuestOffset end = std::min(run.guest.end, source->guest.end);
+        TRY(write_extent(*source, {at, end}, run.host + (at - run.guest.begin)));
+        at = end;
+      }
+    }
+    return piece.kind == PieceKind::copy ? write_tail() : Result<void>{};
+  }
+
+ private:
+  Result<void> find_places(GuestRange guest) {
+    runs_.clear();
+    if (mapping_)
+      return mapping_->runs(guest, cursor_, runs_);
+    runs_.push_back({guest, {guest.begin.value}, qcow2::RunKind::data});
+    return {};
+  }
+
+  // What lies behind the end of the disk may come to light when it grows.
+  Result<void> write_tail() {
+    const qcow2::Run& last = runs_.back();
+    const std::uint64_t grain = mapping_->geometry().subcluster_size();
+    const std::uint64_t tail = align_up(last.guest.end.value, grain) - last.guest.end.value;
+    return tail == 0 ? Result<void>{} : writer_.write_zeros(last.host + last.guest.size(), tail);
+  }
+
+  Result<void> write_extent(const Extent& source, GuestRange guest, HostOffset to) {
+    if (reads_as_zeros(source))
+      return writer_.write_zeros(to, guest.size());
+    const Layer& layer = sources_.chain->layers()[source.layer];
+    const bool is_below = sources_.below != nullptr && source.layer >= sources_.base;
+    const Chain& chain = is_below ? *sources_.below : *sources_.chain;
+    const HostOffset from = source.host + (guest.begin - source.guest.begin);
+    const auto fill = [&](std::uint64_t done, ByteSpan bytes) -> Result<void> {
+      if (!source.has_host)
+        return chain.read(guest.begin + done, bytes);
+      if (const Result<void> read = io::read_zero_extended(layer.data_file(), from + done, bytes);
+          !read)
+        return fail(with_context(read.error(), to_terminal(layer.node->filename)));
+      return {};
+    };
+    return writer_.write(to, guest.size(), fill);
+  }
+
+  edit::FreshWriter& writer_;
+  const Sources& sources_;
+  std::optional<qcow2::Mapping> mapping_;
+  qcow2::Mapping::Cursor cursor_;
+  std::vector<qcow2::Run> runs_;
+};
+
+}  // namespace
+
+Result<void> write_pieces(edit::FreshWriter& writer, const Sources& sources, const io::File* result,
+                          const PieceSource& pieces, std::uint64_t total,
+                          const Progress& progress) {
+  std::optional<qcow2::Image> image;
+  std::optional<qcow2::Mapping> mapping;
+  if (result != nullptr) {
+    image = TRY(qcow2::Image::open(*result));
+    mapping = TRY(image->active_mapping());
+  }
+  DataWriter data(writer, sources, std::move(mapping));
+  std::uint64_t done = 0;
+  const auto write = [&](const Piece& piece) -> Result<void> {
+    if (piece.kind == PieceKind::zero)
+      return {};
+    TRY(writer.begin(piece.guest.end.value));
+    TRY(data.write(piece));
+    TRY(writer.end());
+    done += piece.guest.size();
+    if (progress && !progress(done, total)) {
+      TRY(writer.flush());
+      return fail(ErrorCode::interrupted, "interrupted");
+    }
+    return {};
+  };
+  TRY(pieces(write));
+  return writer.flush();
+}
+
+}  // namespace coldchain::ops

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: MIT
+// Persistent bitmaps of an image record what a change writes for its guest: those that are enabled
+// and sound, as QEMU does. A bit that is set too early says too much, never too little: they are
+// set before the data is written. qcow2.rst, "Bitmaps".
+#pragma once
+
+#include "image_editor.hpp"
+
+#include <coldchain/qcow2/bitmaps.hpp>
+
+namespace coldchain::ops {
+
+// Bitmaps of `image` that record.
+[[nodiscard]] Result<std::vector<qcow2::Bitmap>> recording_bitmaps(const qcow2::Image& image);
+
+// `refused` where one of the image's bitmaps has no room for a disk of that size.
+[[nodiscard]] Result<void> check_bitmaps_reach(const qcow2::Image& image, std::uint64_t size);
+
+// Sets the bits of `changed`, which is sorted and disjoint, in `bitmap`. New clusters of it come
+// from the editor, which is not finished yet.
+[[nodiscard]] Result<void> stage_dirty_bits(edit::Transaction& transaction, ImageEditor& editor,
+                                            const qcow2::Image& image, const qcow2::Bitmap& bitmap,
+                                            const std::vector<GuestRange>& changed);
+
+}  // namespace coldchain::ops

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MIT
+#include "extents.hpp"
+
+#include <algorithm>
+#include <limits>
+
+#include <coldchain/base/try.hpp>
+
+namespace coldchain::ops {
+
+using analysis::Extent;
+
+Extent clip(const Extent& extent, GuestRange range) {
+  Extent part = extent;
+  part.guest = {std::max(extent.guest.begin, range.begin), std::min(extent.guest.end, range.end)};
+  part.host = extent.host + (part.guest.begin - extent.guest.begin);
+  return part;
+}
+
+Result<Extent> MapCursor::at(GuestOffset at) {
+  constexpr std::size_t few_extents = 1 << 15;
+  const GuestOffset end{chain_.guest_size()};
+  if (at >= end) {
+    Extent behind;
+    behind.guest = {at, {std::numeric_limits<std::uint64_t>::max()}};
+    return behind;
+  }
+  while (next_ < window_.size() && window_[next_].guest.end <= at)
+    ++next_;
+  if (next_ == window_.size()) {
+    if (window_.size() < few_extents)
+      window_bytes_ *= 2;
+    window_.clear();
+    next_ = 0;
+    TRY(analysis::map(chain_, {at, std::min(end, at + window_bytes_)}, workers_,
+                      [&](std::span<const Extent> some) -> Result<void> {
+                        window_.insert(window_.end(), some.begin(), some.end());
+                        return {};
+                      }));
+  }
+  return window_[next_];
+}
+
+Result<EntryCursor::Entry> EntryCursor::at(GuestOffset at) {
+  const qcow2::Geometry& geometry = layer_.mapping->geometry();
+  const std::uint64_t l1_index = geometry.l1_index(at);
+  const auto& l1 = layer_.mapping->l1();
+  if (l1_index >= l1.size() || !qcow2::L1Entry(l1[l1_index].get()).has_l2_table())
+    return Entry{};
+  const HostOffset wanted = qcow2::L1Entry(l1[l1_index].get()).l2_table();
+  if (table_at_ != wanted) {
+    table_.resize(geometry.cluster_size());
+    TRY(io::read_exactly(layer_.qcow2().file(), wanted, table_, "L2 table"));
+    table_at_ = wanted;
+  }
+  const std::uint64_t begin = geometry.l2_index(at) * geometry.l2_entry_bytes();
+  Entry entry;
+  entry.cluster = qcow2::L2Entry(load<be64>(table_, begin)->get());
+  if (geometry.subclusters_per_cluster() > 1)
+    entry.subclusters = qcow2::SubclusterBitmap(load<be64>(table_, begin + sizeof(be64))->get());
+  return entry;
+}
+
+}  // namespace coldchain::ops

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: MIT
+#include "soundness.hpp"
+
+#include <algorithm>
+
+#include <coldchain/base/endian.hpp>
+#include <coldchain/base/text.hpp>
+#include <coldchain/base/try.hpp>
+#include <coldchain/codec/checksum.hpp>
+#include <coldchain/edit/journal.hpp>
+#include <coldchain/qcow2/bitmaps.hpp>
+
+#include <fmt/format.h>
+
+namespace coldchain::ops {
+
+namespace {
+
+bool is_sound(const check::CheckResult& checked) {
+  return !checked.failure && checked.findings.worst() < finding::Severity::corruption;
+}
+
+}  // namespace
+
+Result<check::CheckResult> check_metadata(const io::File& file, unsigned workers) {
+  return check::check(TRY(qcow2::Image::open_damaged(file)), {.deep = false, .workers = workers});
+}
+
+Result<void> check_sound(const qcow2::Header& header, const check::CheckResult& checked) {
+  if (checked.is_partial)
+    return fail(ErrorCode::refused,
+                "has more tables than its file can hold: not all of them were looked at");
+  if (!is_sound(checked) || header.has_incompatible(qcow2::incompatible::dirty))
+    return fail(ErrorCode::refused,
+                "is damaged, or was not closed: 'coldchain check' tells what there is, and "
+                "'coldchain check -r all' mends it");
+  return {};
+}
+
+Result<void> check_plan(const check::CheckResult& checked) {
+  if (!checked.is_partial && is_sound(checked))
+    return {};
+  const finding::Findings& findings = checked.findings.runs();
+  const auto worst = std::max_element(
+      findings.begin(), findings.end(), [](const finding::Finding& a, const finding::Finding& b) {
+        return finding::row(a.code).severity < finding::row(b.code).severity;
+      });
+  return fail(ErrorCode::refused,
+              fmt::format("the result would not be sound ({}): this is an error of coldchain. "
+                          "Nothing was changed",
+                          worst == findings.end() ? "?" : finding::row(worst->code).slug));
+}
+
+Result<void> check_kind(const qcow2::Header& header) {
+  if (header.crypt_method != 0)
+    return fail(ErrorCode::refused, "is encrypted: what is copied into it would have to be, too");
+  if (header.has_data_file())
+    return fail(ErrorCode::refused, "keeps its data in an external data file");
+  return {};
+}
+
+Result<void> check_device(const edit::Transaction& transaction) {
+  const io::FileStatus& status = transaction.view().status();
+  if (status.kind == io::FileKind::block_device &&
+      transaction.size_after() > transaction.size_before())
+    return fail(ErrorCode::refused,
+                fmt::format("the device has {} bytes and needs {}: make it larger first",
+                            transaction.size_before(), transaction.size_after()));
+  return {};
+}
+
+Result<void> check_readable(const std::vector<graph::Layer>& layers) {
+  for (const graph::Layer& layer : layers) {
+    if (!layer.mapping)
+      continue;
+    if (const Result<void> done = layer.qcow2().check_readable(); !done)
+      return fail(with_context(done.error(), to_terminal(layer.node->filename)));
+  }
+  return {};
+}
+
+Result<std::uint32_t> digest_of(const edit::Transaction& transaction,
+                                const std::vector<const graph::Node*>& nodes) {
+  std::uint32_t digest = 0;
+  TRY(transaction.for_each_change([&](const edit::Change& change) -> Result<void> {
+    digest = codec::crc32(bytes_of(be64(change.offset.value)), digest);
+    digest = codec::crc32(change.after, digest);
+    return {};
+  }));
+  for (const graph::Node* node : nodes) {
+    for (const io::File* file : {node->file.get(), node->data_file.get()}) {
+      if (file == nullptr)
+        continue;
+      const io::FileStatus& status = file->status();
+      for (const std::uint64_t fact : {status.lasting_identity.inode, status.size,
+                                       static_cast<std::uint64_t>(status.modified.seconds),
+                                       std::uint64_t{status.modified.nanoseconds}})
+        digest = codec::crc32(bytes_of(be64(fact)), digest);
+    }
+  }
+  return digest;
+}
+
+Result<std::vector<std::string>> bitmaps_of(const graph::Chain& chain, std::size_t begin,
+                                            std::size_t end) {
+  std::vector<std::string> names;
+  for (std::size_t i = begin; i < end; ++i) {
+    const graph::Layer& layer = chain.layers()[i];
+    if (!layer.mapping)
+      continue;
+    for (const qcow2::Bitmap& bitmap :
+         TRY(qcow2::read_bitmaps(layer.qcow2().file(), layer.qcow2().header())))
+      names.push_back(fmt::format("{} in {}", bitmap.name, layer.node->filename));
+  }
+  return names;
+}
+
+Result<void> fill_cost(Cost& cost, const edit::Transaction& transaction,
+                       const check::CheckResult& before, const check::CheckResult& after) {
+  cost.metadata_bytes = transaction.changed_bytes();
+  cost.image_end_before = before.counts.image_end_offset;
+  cost.image_end_after = after.counts.image_end_offset;
+  cost.file_size_before = transaction.size_before();
+  cost.file_size_after = transaction.size_after();
+  cost.side_file_bytes = TRY(edit::Journal::size_of(transaction));
+  return {};
+}
+
+}  // namespace coldchain::ops

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: MIT
+// What every change of a sound image looks at before it is planned, and when it is.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include <coldchain/check/check.hpp>
+#include <coldchain/edit/transaction.hpp>
+#include <coldchain/graph/chain.hpp>
+#include <coldchain/ops/plan.hpp>
+
+namespace coldchain::ops {
+
+[[nodiscard]] Result<check::CheckResult> check_metadata(const io::File& file, unsigned workers);
+
+// `refused` for an image that is damaged, or was not closed: who allocates by refcounts that are
+// too low overwrites data.
+[[nodiscard]] Result<void> check_sound(const qcow2::Header& header,
+                                       const check::CheckResult& checked);
+
+// `refused` where the outcome of a plan, looked at like an image that somebody else has made, is
+// not sound.
+[[nodiscard]] Result<void> check_plan(const check::CheckResult& checked);
+
+// `refused` for what data cannot be written into by us.
+[[nodiscard]] Result<void> check_kind(const qcow2::Header& header);
+
+// `refused`, with the size needed, where a block device is too small.
+[[nodiscard]] Result<void> check_device(const edit::Transaction& transaction);
+
+// Whether the data of all qcow2 layers can be read; errors name the layer.
+[[nodiscard]] Result<void> check_readable(const std::vector<graph::Layer>& layers);
+
+// Of the changes, and of the files that are read from as they are now.
+[[nodiscard]] Result<std::uint32_t> digest_of(const edit::Transaction& transaction,
+                                              const std::vector<const graph::Node*>& nodes);
+
+// "NAME in FILE" for each bitmap of the layers from `begin` up to `end`.
+[[nodiscard]] Result<std::vector<std::string>> bitmaps_of(const graph::Chain& chain,
+                                                          std::size_t begin, std::size_t end);
+
+// What `transaction` does to the metadata of an image, as the checks before and after it tell.
+[[nodiscard]] Result<void> fill_cost(Cost& cost, const edit::Transaction& transaction,
+                                     const check::CheckResult& before,
+                                     const check::CheckResult& after);
+
+}  // namespace coldchain::ops

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: MIT
+#include "cost_report.hpp"
+
+#include <coldchain/base/text.hpp>
+#include <coldchain/report/commit_report.hpp>
+
+#include <fmt/format.h>
+
+namespace coldchain::report {
+
+std::string commit_warnings(const CommitFacts& facts) {
+  std::string out;
+  for (const std::string& snapshot : facts.commit->snapshots)
+    out += fmt::format("internal snapshot {} reads something else afterwards\n",
+                       to_terminal(snapshot));
+  for (const std::string& path : facts.dependents)
+    out += fmt::format("{} reads through the base, and something else afterwards\n",
+                       to_terminal(path));
+  for (const std::string& bitmap : facts.commit->bitmaps_left)
+    out += fmt::format("bitmap {} stays there: the base does not get it\n", to_terminal(bitmap));
+  return out;
+}
+
+std::string commit_text(const CommitFacts& facts) {
+  const ops::Commit& commit = *facts.commit;
+  std::string out = plan_line("image", to_terminal(facts.image));
+  out += plan_line("base", to_terminal(facts.base));
+  out += cost_lines(commit.cost);
+  out += plan_line("in place", fmt::format("{} of the written bytes", commit.overwritten_bytes));
+  if (commit.disk_size_after != commit.disk_size_before)
+    out += plan_line("disk", fmt::format("of the base: {} -> {} bytes", commit.disk_size_before,
+                                         commit.disk_size_after));
+  if (facts.emptying != nullptr)
+    out += plan_line(
+        "emptied", fmt::format("{}: image end {} -> {}", to_terminal(facts.image),
+                               facts.emptying->image_end_before, facts.emptying->image_end_after));
+  for (const std::string& bitmap : commit.bitmaps_marked)
+    out += plan_line("bitmap", to_terminal(bitmap) + " of the base records what is written");
+  for (const std::string& layer : commit.stale_layers)
+    out += plan_line("stale", to_terminal(layer) + " shows something else afterwards");
+  for (const ops::LayerStorage& layer : commit.not_needed)
+    out += plan_line("not needed", fmt::format("{}, beside the base: {} bytes of storage",
+                                               to_terminal(layer.filename), layer.allocated));
+  for (const std::string& path : facts.dependents)
+    out += plan_line("depends", to_terminal(path) + " reads through the base");
+  return facts.is_plan ? out + "Nothing has been written.\n" : out;
+}
+
+std::string commit_json(const CommitFacts& facts) {
+  const ops::Commit& commit = *facts.commit;
+  JsonWriter json;
+  json.begin_object().member("schema", "coldchain.commit").member("version", 1);
+  json.member("is-plan", facts.is_plan);
+  json.name_member("filename", facts.image).name_member("base-filename", facts.base);
+  write_cost(json, commit.cost);
+  json.member("overwritten-bytes", commit.overwritten_bytes)
+      .member("disk-size-before", commit.disk_size_before)
+      .member("disk-size-after", commit.disk_size_after);
+  if (facts.emptying != nullptr)
+    json.key("emptied")
+        .begin_object()
+        .member("metadata-bytes", facts.emptying->metadata_bytes)
+        .member("image-end-before", facts.emptying->image_end_before)
+        .member("image-end-after", facts.emptying->image_end_after)
+        .end_object();
+  json.key("not-needed").begin_array();
+  for (const ops::LayerStorage& layer : commit.not_needed)
+    json.begin_object()
+        .name_member("filename", layer.filename)
+        .member("allocated", layer.allocated)
+        .end_object();
+  json.end_array();
+  write_names(json, "stale", commit.stale_layers);
+  write_names(json, "dependents", facts.dependents);
+  write_names(json, "snapshots-changed", commit.snapshots);
+  write_names(json, "bitmaps-marked", commit.bitmaps_marked);
+  write_names(json, "bitmaps-left", commit.bitmaps_left);
+  json.end_object();
+  return json.take() + "\n";
+}
+
+}  // namespace coldchain::report

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: MIT
+#include "cost_report.hpp"
+
+#include <coldchain/base/text.hpp>
+
+#include <fmt/format.h>
+
+namespace coldchain::report {
+
+std::string plan_line(std::string_view name, const std::string& text) {
+  return fmt::format("{:<12}{}\n", name, text);
+}
+
+std::string cost_lines(const ops::Cost& cost) {
+  std::string out;
+  for (const ops::SourceCost& source : cost.sources)
+    out += plan_line("read", fmt::format("{} bytes in {} extents of {}", source.bytes,
+                                         source.extents, to_terminal(source.filename)));
+  out += plan_line("written", fmt::format("{} bytes of guest data, {} bytes of metadata",
+                                          cost.written_bytes, cost.metadata_bytes));
+  out += plan_line("zeroed", fmt::format("{} bytes become explicit zeros", cost.zeroed_bytes));
+  if (cost.cluster_size != 0)
+    out += plan_line(
+        "added",
+        fmt::format(
+            "{} data clusters, {} L2 tables, {} clusters of refcounts{}, "
+            "of {} bytes each",
+            cost.added.data, cost.added.l2_tables, cost.added.refcounts,
+            cost.added.others == 0 ? "" : fmt::format(", {} of other tables", cost.added.others),
+            cost.cluster_size));
+  out +=
+      plan_line("image end", fmt::format("{} -> {}", cost.image_end_before, cost.image_end_after));
+  out +=
+      plan_line("file size", fmt::format("{} -> {}", cost.file_size_before, cost.file_size_after));
+  out += plan_line("side file", fmt::format("{} bytes meanwhile", cost.side_file_bytes));
+  return out;
+}
+
+void write_cost(JsonWriter& json, const ops::Cost& cost) {
+  json.key("sources").begin_array();
+  for (const ops::SourceCost& source : cost.sources) {
+    json.begin_object().name_member("filename", source.filename);
+    json.member("bytes", source.bytes).member("extents", source.extents).end_object();
+  }
+  json.end_array()
+      .member("written-bytes", cost.written_bytes)
+      .member("zeroed-bytes", cost.zeroed_bytes)
+      .member("metadata-bytes", cost.metadata_bytes)
+      .member("cluster-size", cost.cluster_size)
+      .key("added-clusters")
+      .begin_object()
+      .member("data", cost.added.data)
+      .member("l2-tables", cost.added.l2_tables)
+      .member("refcounts", cost.added.refcounts)
+      .member("others", cost.added.others)
+      .end_object()
+      .member("image-end-before", cost.image_end_before)
+      .member("image-end-after", cost.image_end_after)
+      .member("size-before", cost.file_size_before)
+      .member("size-after", cost.file_size_after)
+      .member("side-file-bytes", cost.side_file_bytes);
+}
+
+void write_names(JsonWriter& json, std::string_view key, const std::vector<std::string>& names) {
+  json.key(key).begin_array();
+  for (const std::string& name : names)
+    json.value(name);
+  json.end_array();
+}
+
+}  // namespace coldchain::report

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: MIT
+// The lines and members that the plans of all changes have.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <coldchain/ops/plan.hpp>
+#include <coldchain/report/json_writer.hpp>
+
+namespace coldchain::report {
+
+[[nodiscard]] std::string plan_line(std::string_view name, const std::string& text);
+
+// From "read" to "side file".
+[[nodiscard]] std::string cost_lines(const ops::Cost& cost);
+
+// From "sources" to "side-file-bytes", into the object that is open.
+void write_cost(JsonWriter& json, const ops::Cost& cost);
+
+void write_names(JsonWriter& json, std::string_view key, const std::vector<std::string>& names);
+
+}  // namespace coldchain::report

@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: MIT
+#include "fake_world.hpp"
+#include "image_builder.hpp"
+#include "oracle.hpp"
+#include "patient.hpp"
+#include "temp_folder.hpp"
+
+#include <filesystem>
+
+#include <doctest/doctest.h>
+#include <nlohmann/json.hpp>
+
+using namespace coldchain;
+using testing::ImageBuilder;
+using testing::ImageOptions;
+using testing::Ran;
+using testing::read_file;
+using testing::run_coldchain_in;
+using testing::TempFolder;
+
+namespace {
+
+ImageOptions over(const std::string& backing, std::uint64_t size = 32 << 20) {
+  ImageOptions options;
+  options.cluster_bits = 12;
+  options.size = size;
+  options.backing_file = backing;
+  options.backing_format = backing.empty() ? "" : "qcow2";
+  return options;
+}
+
+// base <- mid <- top, with more than one piece of data in top.
+class Scene {
+ public:
+  Scene() {
+    ImageBuilder(over("")).data(1, 'b').data(5000, 'b').build().write_to(folder_ / "base");
+    ImageBuilder(over("base")).data(2, 'm').data(3, 'm').build().write_to(folder_ / "mid");
+    ImageBuilder top(over("mid"));
+    for (std::uint64_t cluster = 3; cluster < 4500; ++cluster)
+      top.data(cluster, static_cast<std::uint8_t>(cluster % 251 + 1));
+    top.zero(5000).build().write_to(folder_ / "top");
+    before_ = all();
+  }
+  Ran run(const std::vector<std::string>& arguments) const {
+    return run_coldchain_in(folder_.path(), arguments);
+  }
+  Ran interrupt(const std::vector<std::string>& arguments) const {
+    return testing::interrupt_coldchain_in(folder_.path(), arguments);
+  }
+  [[nodiscard]] std::string path(const std::string& name) const { return folder_ / name; }
+  [[nodiscard]] bool is_as_before() const { return all() == before_; }
+  [[nodiscard]] bool is_pending() const {
+    return std::filesystem::exists(folder_ / "top.coldchain-pending") ||
+           std::filesystem::exists(folder_ / "mid.coldchain-pending") ||
+           std::filesystem::exists(folder_ / "base.coldchain-pending");
+  }
+  // Offsets of clusters that an image has itself, by what map says.
+  [[nodiscard]] std::string map(const std::string& image) const {
+    return run({"map", "--summary", image}).out;
+  }
+
+ private:
+  [[nodiscard]] std::string all() const {
+    return read_file(folder_ / "base") + read_file(folder_ / "mid") + read_file(folder_ / "top");
+  }
+
+  TempFolder folder_;
+  std::string before_;
+};
+
+void check_refused(const Scene& scene, const std::vector<std::string>& arguments,
+                   const std::string& why) {
+  const Ran ran = scene.run(arguments);
+  CHECK(ran.status == 1);
+  CHECK_MESSAGE(ran.err.find(why) != std::string::npos, ran.err);
+  CHECK(scene.is_as_before());
+  CHECK_FALSE(scene.is_pending());
+}
+
+}  // namespace
+
+TEST_CASE("commit: does what its plan says, which writes nothing") {
+  for (const std::vector<std::string>& more :
+       std::vector<std::vector<std::string>>{{"-b", "base"}, {"-d"}, {}}) {
+    const Scene scene;
+    std::vector<std::string> arguments = {"commit", "--output=json"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    arguments.push_back("top");
+    std::vector<std::string> plan = arguments;
+    plan.insert(plan.begin(), "plan");
+    auto promised = nlohmann::json::parse(scene.run(plan).out);
+    CHECK(scene.is_as_before());
+    CHECK(promised["is-plan"] == true);
+    auto done = nlohmann::json::parse(scene.run(arguments).out);
+    promised["is-plan"] = false;
+    CHECK(done == promised);
+    CHECK(scene.run({"check", "--backing-chain", "top"}).status == 0);
+    CHECK_FALSE(scene.is_pending());
+    CHECK(done.contains("emptied") == more.empty());
+    CHECK(done["stale"].size() == (more.size() == 2 ? 1 : 0));
+  }
+}
+
+TEST_CASE("commit: prints what qemu-img prints, and nothing with -q") {
+  const Scene scene;
+  CHECK(scene.run({"commit", "-p", "-t", "none", "-r", "1G", "top"}).out == "Image committed.\n");
+  const Ran again = scene.run({"commit", "-q", "top"});
+  CHECK(again.status == 0);
+  CHECK(again.out.empty());
+  CHECK(again.err.empty());
+}
+
+TEST_CASE("commit: what makes no sense is refused in qemu-img's words") {
+  const Scene scene;
+  check_refused(scene, {"commit", "base"}, "Image does not have a backing file");
+  check_refused(scene, {"commit", "-f", "raw", "top"}, "Image does not have a backing file");
+  check_refused(scene, {"commit", "-b", "top", "top"},
+                "Did not find 'top' in the backing chain of 'top'");
+  check_refused(scene, {"commit", "-b", "none", "top"},
+                "Did not find 'none' in the backing chain of 'top'");
+  check_refused(scene, {"commit", "-b", "", "top"}, "Did not find ''");
+  check_refused(scene, {"commit", "-t", "bogus", "top"}, "Invalid cache option: bogus");
+  check_refused(scene, {"commit", "-r", "garbage", "top"}, "Invalid rate limit specified");
+  check_refused(scene, {"commit", "missing"}, "No such file");
+}
+
+TEST_CASE("commit: a base that another image reads through is not changed without --force") {
+  const Scene scene;
+  ImageBuilder(over("base")).data(9, 's').build().write_to(scene.path("sibling"));
+  check_refused(scene, {"commit", "-b", "base", "top"}, "sibling");
+  const Ran plan = scene.run({"plan", "commit", "-b", "base", "top"});
+  CHECK(plan.status == 1);
+  CHECK(plan.out.find("sibling reads through the base") != std::string::npos);
+  // The next layer is another matter.
+  CHECK(scene.run({"commit", "top"}).status == 0);
+  CHECK(scene.run({"commit", "--force", "-b", "base", "top"}).status == 0);
+}
+
+TEST_CASE("commit: an image in another folder is found where --scan says") {
+  const Scene scene;
+  const TempFolder other;
+  ImageBuilder(over(scene.path("base"))).data(9, 's').build().write_to(other / "sibling");
+  check_refused(scene, {"commit", "--scan", other.path(), "-b", "base", "top"}, "sibling");
+  CHECK(scene.run({"commit", "-b", "base", "top"}).status == 0);
+}
+
+TEST_CASE("commit: overlays of the image itself read the same, and are not in the way") {
+  const Scene scene;
+  ImageBuilder(over("top")).data(9, 's').build().write_to(scene.path("overlay"));
+  CHECK(scene.run({"commit", "top"}).status == 0);
+  CHECK(scene.run({"check", "--backing-chain", "overlay"}).status == 0);
+}
+
+TEST_CASE("commit: an internal snapshot that reads through the base is in the way") {
+  const Scene scene;
+  ImageBuilder(over("mid"))
+      .data(3, 't')
+      .snapshot("1", "before")
+      .data(4, 'n')
+      .build()
+      .write_to(scene.path("snapped"));
+  // It has 3 itself, and reads 4 through what changes.
+  check_refused(scene, {"commit", "--force", "--scan", ".", "-b", "none", "snapped"}, "none");
+  const Ran refused = scene.run({"commit", "snapped"});
+  CHECK(refused.status == 1);
+  CHECK(refused.err.find("1 (before) of snapped") != std::string::npos);
+  const Ran forced = scene.run({"commit", "--force", "snapped"});
+  CHECK(forced.status == 0);
+  CHECK(forced.err.find("1 (before) of snapped reads something else") != std::string::npos);
+}
+
+TEST_CASE("commit: a base whose format is recorded nowhere is not written to") {
+  const Scene scene;
+  ImageOptions options = over("base");
+  options.backing_format = "";
+  ImageBuilder(options).data(3, 't').build().write_to(scene.path("unsure"));
+  check_refused(scene, {"commit", "--allow-probe", "unsure"}, "recorded nowhere");
+}
+
+TEST_CASE("commit: a damaged base, and a damaged image, are refused and told how to mend") {
+  const Scene scene;
+  for (const std::string name : {"base", "top"}) {
+    const std::string text = read_file(scene.path(name));
+    const ByteView bytes = text_bytes(text);
+    testing::Patient patient(Bytes(bytes.begin(), bytes.end()));
+    patient.set_refcount(patient.host_cluster(name == "base" ? 1 : 3), 0);
+    const Scene other;
+    testing::write_file(other.path(name), patient.bytes());
+    const std::string damaged = read_file(other.path(name));
+    // Below the next layer nobody writes to the top's own clusters.
+    const Ran ran =
+        name == "base" ? other.run({"commit", "-b", "base", "top"}) : other.run({"commit", "top"});
+    CHECK(ran.status == 1);
+    CHECK_MESSAGE(ran.err.find("coldchain check -r all") != std::string::npos, ran.err);
+    CHECK((read_file(other.path(name)) == damaged));
+    CHECK_FALSE(other.is_pending());
+  }
+}
+
+TEST_CASE("commit: one that is interrupted is known of both images, and either leads on") {
+  for (const std::string resumed : {"top", "mid"}) {
+    const Scene scene;
+    const std::string seen = scene.map("top");
+    const Ran stopped = scene.interrupt({"commit", "top"});
+    CHECK(stopped.status == 1);
+    CHECK(stopped.err.find("interrupted") != std::string::npos);
+    CHECK(stopped.err.find("coldchain resume") != std::string::npos);
+    CHECK(scene.map("top") == seen);
+    for (const std::string image : {"top", "mid"})
+      CHECK(scene.run({"info", image}).err.find("coldchain resume") != std::string::npos);
+    // Nobody else goes on with it.
+    CHECK(scene.run({"pull", "mid"}).status == 1);
+    CHECK(scene.run({"commit", "-d", "top"}).err.find("another commit is pending") !=
+          std::string::npos);
+    const Ran ended = scene.run({"resume", resumed});
+    CHECK_MESSAGE(ended.status == 0, ended.err);
+    CHECK_FALSE(scene.is_pending());
+    CHECK(scene.run({"check", "--backing-chain", "top"}).status == 0);
+    CHECK(scene.run({"commit", "top"}).status == 0);
+  }
+}
+
+TEST_CASE(
+    "commit: one that is given up leaves the image as it was, and says what may have changed") {
+  const Scene scene;
+  const std::string top = read_file(scene.path("top"));
+  REQUIRE(scene.interrupt({"commit", "-b", "base", "top"}).status == 1);
+  const Ran given_up = scene.run({"resume", "--abandon", "base"});
+  CHECK_MESSAGE(given_up.status == 0, given_up.err);
+  CHECK(given_up.out.find("top is as it was before") != std::string::npos);
+  CHECK(given_up.out.find("0x2000-0x1194000") != std::string::npos);
+  CHECK((read_file(scene.path("top")) == top));
+  CHECK_FALSE(scene.is_pending());
+  CHECK(scene.run({"check", "base"}).status == 0);
+}
+
+TEST_CASE("commit: bits of the base's bitmap record what is written") {
+  if (!testing::have_oracles())
+    return;
+  const TempFolder folder;
+  REQUIRE(testing::run_in(folder.path(),
+                          "qemu-img create -q -f qcow2 base 8M && qemu-io -c 'write -q 3M 64k' "
+                          "base && qemu-img bitmap --add base on && "
+                          "qemu-img bitmap --add --disable base off && "
+                          "qemu-img create -q -f qcow2 -b base -F qcow2 top && "
+                          "qemu-io -c 'write -q 1M 128k' -c 'write -q -z 3M 64k' top")
+              .status == 0);
+  REQUIRE(run_coldchain_in(folder.path(), {"commit", "-q", "top"}).status == 0);
+  CHECK(testing::run_in(folder.path(), "qemu-img check -q base").status == 0);
+  for (const std::string name : {"on", "off"}) {
+    const auto map = testing::run_in(
+        folder.path(), "qemu-nbd -r -f qcow2 -B " + name +
+                           " -k $PWD/socket --fork base && nbdinfo --map=qemu:dirty-bitmap:" +
+                           name + " \"nbd+unix:///?socket=$PWD/socket\"");
+    CAPTURE(map.err);
+    CHECK((map.out.find("dirty") != std::string::npos) == (name == "on"));
+    if (name == "on") {
+      CHECK(map.out.find("131072    1  dirty") != std::string::npos);
+      CHECK(map.out.find("65536    1  dirty") != std::string::npos);
+    }
+  }
+}

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: MIT
+// A commit that is killed at each call that changes a file, or where that fails: QEMU reads the
+// same through the top at every moment, and the same command, or resume, ends as if nothing had
+// been.
+#include "oracle.hpp"
+#include "strace.hpp"
+#include "temp_folder.hpp"
+
+#include <cstdlib>
+#include <filesystem>
+
+#include <fmt/format.h>
+
+using namespace coldchain;
+using testing::have_strace;
+using testing::Process;
+using testing::read_file;
+using testing::run_in;
+using testing::run_program;
+using testing::run_until;
+using testing::TempFolder;
+
+namespace {
+
+const std::vector<std::string> calls = {"pwrite64", "fsync", "ftruncate", "unlinkat", "fallocate"};
+
+// A kind of base, and what is committed into it.
+struct Scene {
+  std::string name;
+  std::string make_base;
+  std::string command;
+  bool base_is_qcow2 = true;
+};
+
+const std::vector<Scene> scenes = {
+    {"the base owns some of it", "qemu-img create -q -f qcow2 base 3M", "commit -q top"},
+    {"a snapshot of the base shares it",
+     "qemu-img create -q -f qcow2 base 3M && qemu-io -c 'write -P 9 0 2M' base && "
+     "qemu-img snapshot -c s base && qemu-img bitmap --add base b",
+     "commit -q top"},
+    {"subclusters", "qemu-img create -q -f qcow2 -o extended_l2=on base 3M", "commit -q -d top"},
+    {"version 2, below the next layer", "qemu-img create -q -f qcow2 -o compat=0.10 base 3M",
+     "commit -q -b base top"},
+    {"a raw base", "qemu-img create -q -f raw base 3M", "commit -q -b base top", false}};
+
+void sh(const TempFolder& folder, const std::string& command) {
+  const Process ran = run_in(folder.path(), command);
+  REQUIRE_MESSAGE(ran.status == 0, command << ran.err);
+}
+
+std::string format_of(const Scene& scene) {
+  return scene.base_is_qcow2 ? "qcow2" : "raw";
+}
+
+void make_chain(const TempFolder& folder, const Scene& scene) {
+  const std::string format = format_of(scene);
+  sh(folder, scene.make_base);
+  sh(folder, "qemu-io -f " + format + " -c 'write -P 1 0 1M' -c 'write -P 8 1500k 64k' base");
+  const bool has_middle = scene.command.find("-b") != std::string::npos;
+  if (has_middle) {
+    sh(folder, "qemu-img create -q -f qcow2 -o cluster_size=4k -b base -F " + format + " mid");
+    sh(folder, "qemu-io -c 'write -P 2 900k 300k' -c 'write -z 256k 128k' mid");
+  }
+  sh(folder, std::string("qemu-img create -q -f qcow2 -b ") +
+                 (has_middle ? "mid -F qcow2" : "base -F " + format) + " top 4M");
+  sh(folder,
+     "qemu-io -c 'write -P 4 700k 8k' -c 'write -z 128k 64k' -c 'write -c -P 5 1536k 64k' "
+     "-c 'write -P 6 2M 100k' -c 'write -P 7 3800k 10k' top");
+}
+
+std::string content(const TempFolder& folder, const std::string& image, const std::string& format) {
+  const Process ran = run_in(folder.path(), "qemu-img convert -f " + format + " -O raw " + image +
+                                                " content && cat content");
+  return ran.status == 0 ? ran.out : "cannot be read: " + ran.err;
+}
+
+// 0: clean, 1: leaks, 2: worse.
+int badness(const TempFolder& folder, const std::string& image) {
+  const int status = run_in(folder.path(), "qemu-img check -q -f qcow2 " + image).status;
+  return status == 0 ? 0 : status == 3 ? 1 : 2;
+}
+
+class Images {
+ public:
+  Images(const TempFolder& folder, const Scene& scene)
+      : folder_(folder),
+        scene_(scene),
+        base_(read_file(folder / "base")),
+        top_(read_file(folder / "top")),
+        expected_(content(folder, "top", "qcow2")) {}
+
+  void restore() const {
+    testing::write_file(folder_ / "base", base_);
+    testing::write_file(folder_ / "top", top_);
+    std::filesystem::remove(folder_ / "base.coldchain-pending");
+    std::filesystem::remove(folder_ / "top.coldchain-pending");
+  }
+
+  [[nodiscard]] const std::string& expected() const { return expected_; }
+
+  // Whoever comes now finds nothing worse than leaks, and reads what there was.
+  void look_on_the_way() const {
+    CHECK((content(folder_, "top", "qcow2") == expected_));
+    CHECK(badness(folder_, "top") <= 1);
+    if (scene_.base_is_qcow2)
+      CHECK(badness(folder_, "base") <= 1);
+    if (scene_.name.find("snapshot") != std::string::npos)
+      CHECK(run_in(folder_.path(),
+                   "qemu-img convert -l s -O raw base s && "
+                   "qemu-io -f raw -c 'read -P 9 1600k 400k' s | grep -c 'failed'")
+                .out == "0\n");
+  }
+
+  // Where it was given up in between, clusters lie elsewhere.
+  void look_at_the_end(const std::string& committed_base, const std::string& committed_top,
+                       bool was_given_up) const {
+    look_on_the_way();
+    CHECK((content(folder_, "base", format_of(scene_)) == expected_));
+    CHECK((was_given_up || read_file(folder_ / "base") == committed_base));
+    CHECK((read_file(folder_ / "top") == committed_top));
+    CHECK_FALSE(std::filesystem::exists(folder_ / "top.coldchain-pending"));
+    CHECK_FALSE(std::filesystem::exists(folder_ / "base.coldchain-pending"));
+  }
+
+ private:
+  const TempFolder& folder_;
+  const Scene& scene_;
+  std::string base_;
+  std::string top_;
+  std::string expected_;
+};
+
+enum class Way { abandon_first, resume_top, resume_base, same_command };
+
+void go_on(const TempFolder& folder, const Scene& scene, Way way) {
+  if (way == Way::abandon_first) {
+    const Process abandoned = run_program(folder, "resume --abandon top");
+    const bool was_emptied = abandoned.err.find("cannot be given up any more") != std::string::npos;
+    CHECK_MESSAGE((abandoned.status == 0 || was_emptied), abandoned.err);
+    if (abandoned.status == 0) {
+      CHECK_FALSE(std::filesystem::exists(folder / "top.coldchain-pending"));
+      CHECK_FALSE(std::filesystem::exists(folder / "base.coldchain-pending"));
+    }
+  }
+  // Where nothing had begun, there is nothing to resume.
+  if (way == Way::resume_top) {
+    const Process resumed = run_program(folder, "resume top");
+    CHECK_MESSAGE(resumed.status == 0, resumed.err);
+  }
+  if (way == Way::resume_base && std::filesystem::exists(folder / "base.coldchain-pending")) {
+    const Process resumed = run_program(folder, "resume base");
+    CHECK_MESSAGE(resumed.status == 0, resumed.err);
+  }
+  const Process again = run_program(folder, scene.command);
+  CHECK_MESSAGE(again.status == 0, again.err);
+}
+
+}  // namespace
+
+TEST_CASE("crash: a commit that is killed or fails anywhere changes nothing that the guest reads") {
+  if (!testing::have_oracles() || !have_strace()) {
+    MESSAGE("skipped: strace or QEMU's tools cannot be used");
+    return;
+  }
+  const bool does_all = std::getenv("COLDCHAIN_CRASH_ALL") != nullptr;
+  for (const Scene& scene : scenes) {
+    CAPTURE(scene.name);
+    const TempFolder folder;
+    make_chain(folder, scene);
+    const Images images(folder, scene);
+    REQUIRE(run_program(folder, scene.command).status == 0);
+    const std::string base = read_file(folder / "base");
+    const std::string top = read_file(folder / "top");
+    images.look_at_the_end(base, top, false);
+    for (const std::string& call : calls) {
+      for (const bool kills : {true, false}) {
+        const std::string what = kills ? "signal=KILL" : "error=ENOSPC";
+        for (int when = 1; when < 100; ++when) {
+          // By turns, where both would take too long.
+          if (!does_all && (when % 2 == 0) == kills)
+            continue;
+          CAPTURE(call);
+          CAPTURE(what);
+          CAPTURE(when);
+          images.restore();
+          const Process stopped = run_until(folder, call, what, when, scene.command);
+          if (stopped.status == 0)
+            break;  // there is no such call any more, or it only helps
+          images.look_on_the_way();
+          const Way way{when / 2 % 4};
+          go_on(folder, scene, way);
+          images.look_at_the_end(base, top, way == Way::abandon_first);
+        }
+      }
+    }
+  }
+}

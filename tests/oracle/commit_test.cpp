@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: MIT
+// A commit leaves what qemu-img commit leaves: every layer reads the same, whatever the chain is
+// made of; and it costs what was planned.
+#include "chain_maker.hpp"
+#include "oracle.hpp"
+
+#include <cstdlib>
+#include <filesystem>
+
+#include <nlohmann/json.hpp>
+
+using namespace coldchain;
+using testing::ChainMaker;
+using testing::LayerFile;
+using testing::Ran;
+using testing::read_file;
+using testing::run_coldchain_in;
+using testing::run_in;
+
+namespace {
+
+unsigned cases(const char* variable, unsigned otherwise) {
+  const char* text = std::getenv(variable);
+  return text == nullptr ? otherwise : static_cast<unsigned>(std::strtoul(text, nullptr, 10));
+}
+
+// What QEMU reads through a layer, or through one of its snapshots.
+std::string content(const std::string& folder, const LayerFile& layer,
+                    const std::string& snapshot = "") {
+  const std::string view = snapshot.empty() ? "" : "-l " + snapshot + " ";
+  const auto done = run_in(folder, "qemu-img convert -f " + layer.format + " -O raw " + view +
+                                       layer.name + " content && cat content && rm content");
+  return done.status == 0 ? done.out : "cannot be read";
+}
+
+nlohmann::json checked(const std::string& folder, const std::string& image) {
+  const auto check = run_in(folder, "qemu-img check -f qcow2 --output=json " + image);
+  CAPTURE(check.out);
+  CAPTURE(check.err);
+  CHECK(check.status == 0);
+  return nlohmann::json::parse(check.out, nullptr, false);
+}
+
+void compare_layers(const ChainMaker& chain, std::size_t base, const std::string& ours,
+                    const std::string& theirs) {
+  for (const LayerFile& layer : chain.layers()) {
+    CAPTURE(layer.name);
+    CHECK((content(ours, layer) == content(theirs, layer)));
+    // QEMU shows snapshots with the size that the disk has now.
+    for (const std::string& snapshot : layer.snapshots)
+      CHECK((content(ours, layer, snapshot).starts_with(content(chain.path(), layer, snapshot))));
+    if (layer.format == "qcow2")
+      checked(ours, layer.name);
+  }
+  CHECK((content(ours, chain.top()) == content(chain.path(), chain.top())));
+  CHECK((content(ours, chain.layers()[base]).starts_with(content(chain.path(), chain.top()))));
+}
+
+void compare_cost(const Ran& planned, const Ran& done, const LayerFile& base, const LayerFile& top,
+                  const std::string& folder) {
+  auto cost = nlohmann::json::parse(done.out);
+  auto promised = nlohmann::json::parse(planned.out);
+  CHECK(promised["is-plan"] == true);
+  cost.erase("is-plan");
+  promised.erase("is-plan");
+  CHECK(cost == promised);
+  CHECK(cost["size-after"] == read_file(folder + "/" + base.name).size());
+  if (base.format == "qcow2")
+    CHECK(cost["image-end-after"] == checked(folder, base.name)["image-end-offset"]);
+  if (cost.contains("emptied"))
+    CHECK(cost["emptied"]["image-end-after"] == checked(folder, top.name)["image-end-offset"]);
+}
+
+// Returns whether it was carried out. With `names_base`, the base is named, and the top is kept.
+bool commit(const ChainMaker& chain, std::size_t base, std::vector<std::string> arguments) {
+  const std::string ours = chain.path() + "/ours";
+  const std::string theirs = chain.path() + "/theirs";
+  REQUIRE(run_in(chain.path(),
+                 "rm -rf ours theirs && mkdir ours theirs && "
+                 "find . -maxdepth 1 -type f -exec cp --sparse=always -t ours {} + -exec "
+                 "cp --sparse=always -t theirs {} +")
+              .status == 0);
+  arguments.insert(arguments.begin(), "commit");
+  arguments.insert(arguments.end(), {"-f", "qcow2", chain.top().name});
+  const auto peer = run_in(theirs, fmt::format("qemu-img {}", fmt::join(arguments, " ")));
+  CAPTURE(peer.err);
+  arguments.emplace_back("--output=json");
+  std::vector<std::string> plan = arguments;
+  plan.insert(plan.begin(), "plan");
+  const Ran planned = run_coldchain_in(ours, plan);
+  CHECK(run_in(chain.path(), "for f in *; do test -d $f || cmp $f ours/$f || exit 1; done")
+            .out.empty());
+  const Ran done = run_coldchain_in(ours, arguments);
+  CHECK(done.status == planned.status);
+  CAPTURE(fmt::format("{}", fmt::join(arguments, " ")));
+  CAPTURE(done.err);
+  if (done.status != 0) {
+    CHECK(run_in(chain.path(), "for f in *; do test -d $f || cmp $f ours/$f || exit 1; done")
+              .status == 0);
+    bool is_known = false;
+    for (const char* reason : {"external data file", "internal snapshots read", "is damaged",
+                               "has no disk size of its own"})
+      is_known = is_known || done.err.find(reason) != std::string::npos;
+    CHECK_MESSAGE(is_known, done.err);
+    return false;
+  }
+  CHECK(run_in(ours, "ls | grep coldchain").out.empty());
+  compare_layers(chain, base, ours, peer.status == 0 ? theirs : ours);
+  compare_cost(planned, done, chain.layers()[base], chain.top(), ours);
+  return true;
+}
+
+}  // namespace
+
+TEST_CASE("oracle: a commit leaves what qemu-img commit leaves, and does what was planned") {
+  if (!testing::have_oracles())
+    return;
+  const unsigned first = cases("COLDCHAIN_ORACLE_FIRST", 1);
+  const unsigned count = cases("COLDCHAIN_ORACLE_CASES", 50);
+  unsigned committed = 0;
+  unsigned refused = 0;
+  for (unsigned seed = first; seed < first + count; ++seed) {
+    CAPTURE(seed);
+    const ChainMaker chain(seed + 3'000'000, false);
+    CAPTURE(chain.recipe());
+    const std::size_t next = chain.layers().size() - 2;
+    if (chain.layers().size() < 2)
+      continue;
+    ++(commit(chain, next, {}) ? committed : refused);
+    if (seed % 3 == 0)
+      ++(commit(chain, next, {"-d"}) ? committed : refused);
+    for (std::size_t base = 0; base <= next; ++base)
+      ++(commit(chain, base, {"-b", chain.layers()[base].name}) ? committed : refused);
+  }
+  MESSAGE(committed << " committed, " << refused << " refused");
+  CHECK(committed > refused);
+}
