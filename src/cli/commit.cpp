@@ -226,7 +226,7 @@ class CommitRun {
     return {};
   }
 
-  [[nodiscard]] bool empties() const { return !request_.keeps && !request_.base; }
+  [[nodiscard]] bool empties() const { return !request_.keeps && !request_.base && base_ == 1; }
 
   // Images that would read something else.
   Result<void> look_for_dependents() {
@@ -283,12 +283,13 @@ class CommitRun {
       return std::nullopt;
     const std::optional<edit::JournalHead>& top = *top_pending;
     TRY(check_is_this(top, *base_pending));
+    if (goes_back(top) || goes_back(*base_pending)) {
+      const ExitStatus status = TRY(abandon());
+      return request_.argument ? std::optional(status) : std::nullopt;
+    }
     if (request_.argument && !top && !*base_pending)
       return fail(ErrorCode::refused, "what was pending has been ended meanwhile");
-    const bool is_done = (*base_pending && (*base_pending)->state == edit::JournalState::done &&
-                          (!top || top->state == edit::JournalState::done)) ||
-                         (top && top->state == edit::JournalState::done);
-    if (is_done)
+    if (top && top->state == edit::JournalState::done)
       return std::optional(TRY(end_done()));
     const bool has_all = top && top->state == edit::JournalState::linking;
     if (top || *base_pending)
@@ -296,11 +297,17 @@ class CommitRun {
     return std::optional(TRY(has_all ? finish_top() : carry_out(!top && !*base_pending)));
   }
 
+  static bool goes_back(const std::optional<edit::JournalHead>& head) {
+    return head && (head->state == edit::JournalState::undoing ||
+                    head->state == edit::JournalState::undone);
+  }
+
   // What is pending there of a commit. What else is pending is ended first: nothing is returned.
   Result<std::optional<std::optional<edit::JournalHead>>> pending_in(ChangeTarget& target,
                                                                      const std::string& name) {
     using Found = std::optional<std::optional<edit::JournalHead>>;
-    std::optional<edit::JournalHead> head = TRY(edit::read_pending(target.side_files));
+    std::optional<edit::JournalHead> head =
+        TRY(edit::read_pending(*target.image.file, target.side_files));
     if (head && (head->facts.change.operation == edit::Operation::commit_base ||
                  edit::is_commit_top(head->facts.change.operation)))
       return Found(std::move(head));
@@ -427,8 +434,9 @@ class CommitRun {
   }
 
   Result<ExitStatus> abandon() {
-    const auto top = TRY(edit::read_pending(top_->side_files));
-    const auto base_pending = TRY(edit::read_pending(base_target_->side_files));
+    const auto top = TRY(edit::read_pending(*top_->image.file, top_->side_files));
+    const auto base_pending =
+        TRY(edit::read_pending(*base_target_->image.file, base_target_->side_files));
     TRY(check_is_this(top, base_pending));
     const bool has_data = base_pending && base_pending->state != edit::JournalState::applying;
     const Result<void> planned = has_data ? plan_former() : Result<void>{};
@@ -442,8 +450,13 @@ class CommitRun {
       TRY(world_.out(fmt::format("Nothing is pending for {}.\n", to_terminal(request_.image))));
       return success;
     }
-    TRY(world_.out(fmt::format("The commit is given up; {} is as it was before.\n",
-                               to_terminal(request_.image))));
+    const std::string image = to_terminal(request_.image);
+    TRY(world_.out(
+        ended.resumed == edit::Resumed::left
+            ? fmt::format("The commit is given up; {0} shows what it did before, and may have "
+                          "clusters that leak: 'coldchain check {0}' tells.\n",
+                          image)
+            : fmt::format("The commit is given up; {} is as it was before.\n", image)));
     if (has_data)
       TRY(world_.out(planned ? words_for_changed() : words_for_all()));
     return success;
@@ -472,6 +485,8 @@ class CommitRun {
                          commit_.changed[i].end.value);
     if (commit_.changed.size() > most)
       out += fmt::format("  and {} more\n", commit_.changed.size() - most);
+    for (const std::string& bitmap : commit_.bitmaps_marked)
+      out += fmt::format("Its bitmap {} may not record that.\n", to_terminal(bitmap));
     return out;
   }
 

@@ -85,7 +85,7 @@ Result<std::optional<edit::JournalHead>> pending_of(const std::string& image,
   const io::Location location = TRY(files->locate(image));
   const auto side_files =
       TRY(edit::SideFiles::of(file->status(), location, options.target.folders));
-  return edit::read_pending(side_files);
+  return edit::read_pending(*file, side_files);
 }
 
 Result<std::uint64_t> argument_of(const std::string& image, const ResumeOptions& options,
@@ -111,7 +111,7 @@ Result<ExitStatus> resume_commit(const ResumeOptions& options, const edit::Journ
     request.image =
         TRY(find_committed_top(request.common.policy, options.target.image, pending, world));
     const auto top = TRY(pending_of(request.image, options, world));
-    request.keeps = top && top->facts.change.operation == edit::Operation::commit_top_kept;
+    request.keeps = !top || top->facts.change.operation != edit::Operation::commit_top;
     request.argument = TRY(argument_of(options.target.image, options, world));
   }
   return options.abandon ? give_up_commit(request, world) : run_commit(request, world);

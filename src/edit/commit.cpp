@@ -341,13 +341,9 @@ Result<ResumeOutcome> resume_data(Journal& journal, io::WritableFile& image,
   const bool has_begun_to_link =
       journal.state() == JournalState::done ||
       (is_linking && has_begun(journal, image, phase_after_data(journal)).value_or(false));
-  if (goes_back && has_begun_to_link && is_commit_top(change.operation))
-    return fail(ErrorCode::refused,
-                fmt::format("'{}' cannot be given up any more: the base has all of the data, and "
-                            "the image is being emptied. 'coldchain resume' ends it, without loss",
-                            outcome.verb));
-  // Nobody sees through the image above what a base holds now; what it held there is gone.
-  if (goes_back && has_begun_to_link && is_part(journal)) {
+  // Each moment of a commit is sound for whoever reads through the top: where the top lets go of
+  // something, the base has it; and what the base holds now, nobody sees who looks through the top.
+  if (goes_back && has_begun_to_link && (is_part(journal) || is_commit_top(change.operation))) {
     outcome.resumed = TRY(leave(side_files));
     return outcome;
   }
@@ -393,8 +389,13 @@ Result<Pending> carry_out(const Transaction& transaction, io::WritableTarget& im
   if (!pending)
     return fail(pending.error());
   Journal& journal = *pending->journal;
-  if (journal.state() == JournalState::done)
+  // What others may have written to since, too.
+  if (journal.state() == JournalState::done) {
+    if (const Result<void> sound = check_data(*data, journal, *image.file); !sound)
+      return fail(is_final(sound.error()) ? only_given_up(sound.error(), side_files)
+                                          : unfinished(sound.error(), false, side_files));
     return pending;
+  }
   if (data != nullptr && journal.state() == JournalState::linking) {
     if (const Result<void> sound = check_data(*data, journal, *image.file); !sound)
       return fail(is_final(sound.error()) ? only_given_up(sound.error(), side_files)
@@ -452,13 +453,14 @@ Result<void> check_room(const FreshData& data, const Transaction& transaction,
   return {};
 }
 
-Result<std::optional<JournalHead>> read_pending(const SideFiles& side_files) {
+Result<std::optional<JournalHead>> read_pending(const io::File& image,
+                                                const SideFiles& side_files) {
   if (!TRY(side_files.has_pending()))
     return std::nullopt;
-  const std::unique_ptr<io::WritableFile> file = TRY(side_files.open_pending());
-  if (TRY(Journal::is_incomplete(*file)))
-    return std::nullopt;
-  return TRY(Journal::read_head(*file));
+  const Result<Pending> pending = open_pending(side_files, image);
+  if (!pending)
+    return fail(stuck(pending.error(), side_files));
+  return pending->journal ? std::optional(pending->journal->head()) : std::nullopt;
 }
 
 Result<std::unique_ptr<io::OverlayFile>> former_view(const io::File& image,

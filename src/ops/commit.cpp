@@ -121,13 +121,13 @@ class CommitPlanner {
       return {};
     for (const qcow2::Snapshot& snapshot :
          TRY(qcow2::read_snapshots(image.file(), image.header()))) {
-      if (!snapshot.disk_size())
-        return fail(
-            ErrorCode::refused,
-            fmt::format("its internal snapshot {} ({}) has no disk size of its own, so that "
-                        "its disk cannot grow to {} bytes",
-                        to_terminal(snapshot.id), to_terminal(snapshot.name),
-                        commit_.disk_size_after));
+      // QEMU applies no snapshot of version 2 to a disk of another size.
+      if (image.header().version < 3 || !snapshot.disk_size())
+        return fail(ErrorCode::refused,
+                    fmt::format("its internal snapshot {} ({}) could not be applied to a disk that "
+                                "grows to {} bytes",
+                                to_terminal(snapshot.id), to_terminal(snapshot.name),
+                                commit_.disk_size_after));
     }
     return check_bitmaps_reach(image, commit_.disk_size_after);
   }

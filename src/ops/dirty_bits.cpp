@@ -60,8 +60,9 @@ class BitmapWriter {
       return transaction_.stage(Phase::secure, at_, bytes_);
     at_ = TRY(editor_.add_cluster());
     TRY(transaction_.stage_fresh(at_, bytes_));
+    // Not before the refcount blocks that count the cluster are known to everybody.
     return transaction_.stage_entry(
-        Phase::extend, {bitmap_.bitmap_table_offset + cluster_ * sizeof(be64)}, at_.value);
+        Phase::link, {bitmap_.bitmap_table_offset + cluster_ * sizeof(be64)}, at_.value);
   }
 
  private:

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Persistent bitmaps of an image record what a change writes for its guest: those that are enabled
-// and sound, as QEMU does. A bit that is set too early says too much, never too little: they are
-// set before the data is written. qcow2.rst, "Bitmaps".
+// and sound, as QEMU does. In clusters that a bitmap has, bits are set before the data is written:
+// one that is set too early says too much, never too little. Clusters that it gets come with the
+// references to the data. qcow2.rst, "Bitmaps".
 #pragma once
 
 #include "image_editor.hpp"

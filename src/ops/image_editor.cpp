@@ -315,7 +315,8 @@ Result<void> ImageEditor::place_l1_table(std::uint64_t entries) {
   Bytes fields;
   append(fields, be32(static_cast<std::uint32_t>(entries)));
   append(fields, be64(l1_at_.value));
-  return transaction_.stage(Phase::extend, {offsetof(qcow2::wire::Header, l1_size)}, fields);
+  // Not before the refcount blocks that count the table are known to everybody.
+  return transaction_.stage(Phase::link, {offsetof(qcow2::wire::Header, l1_size)}, fields);
 }
 
 Result<void> ImageEditor::stage_l1_entries() {

@@ -99,7 +99,7 @@ bool commit(const ChainMaker& chain, std::size_t base, std::vector<std::string> 
               .status == 0);
     bool is_known = false;
     for (const char* reason : {"external data file", "internal snapshots read", "is damaged",
-                               "has no disk size of its own"})
+                               "could not be applied to a disk"})
       is_known = is_known || done.err.find(reason) != std::string::npos;
     CHECK_MESSAGE(is_known, done.err);
     return false;

@@ -38,8 +38,10 @@ namespace coldchain::edit {
 [[nodiscard]] Result<void> check_room(const FreshData& data, const Transaction& transaction,
                                       const io::File& image, const SideFiles& side_files);
 
-// What is pending; nothing where that is nothing, or had not begun.
-[[nodiscard]] Result<std::optional<JournalHead>> read_pending(const SideFiles& side_files);
+// What is pending; nothing where that is nothing, or had not begun. Refused where it is another
+// image's.
+[[nodiscard]] Result<std::optional<JournalHead>> read_pending(const io::File& image,
+                                                              const SideFiles& side_files);
 
 // Whether a kept side file beside the image says that its change left clusters counted which may be
 // lost data. One that may not be read might say so.

@@ -94,6 +94,7 @@ class Journal {
   // Whether it was never finished, so that the image cannot have been touched.
   [[nodiscard]] static Result<bool> is_incomplete(const io::File& file);
 
+  [[nodiscard]] const JournalHead& head() const { return head_; }
   [[nodiscard]] const JournalFacts& facts() const { return head_.facts; }
   [[nodiscard]] JournalState state() const { return head_.state; }
   [[nodiscard]] io::Timestamp image_modified() const { return head_.image_modified; }
