@@ -14,7 +14,6 @@ namespace coldchain::ops {
 namespace {
 
 using analysis::Extent;
-using qcow2::L2Entry;
 
 // What the base's tables say of a cluster or subcluster.
 enum class Place {
