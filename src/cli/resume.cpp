@@ -77,11 +77,15 @@ PullRequest request_for(const ResumeOptions& options, const edit::ResumeOutcome&
   return request;
 }
 
-// What is pending for an image, without its locks.
+// What is pending for an image, without its locks. That it cannot be opened, those tell who change
+// it.
 Result<std::optional<edit::JournalHead>> pending_of(const std::string& image,
                                                     const ResumeOptions& options, World& world) {
   const auto files = TRY(world.files(options.target.policy));
-  const auto file = TRY(files->open(image));
+  const Result<std::unique_ptr<io::File>> opened = files->open(image);
+  if (!opened)
+    return std::nullopt;
+  const std::unique_ptr<io::File>& file = *opened;
   const io::Location location = TRY(files->locate(image));
   const auto side_files =
       TRY(edit::SideFiles::of(file->status(), location, options.target.folders));
