@@ -185,10 +185,10 @@ Result<Pending> open_begun(const SideFiles& side_files, const io::File& image,
   return pending;
 }
 
-// What the storage of a file must still give.
-Result<std::uint64_t> missing_bytes(const FreshData& data, const io::File& image) {
+// What has no storage yet.
+Result<std::uint64_t> bytes_in_holes(const std::vector<HostRange>& ranges, const io::File& image) {
   std::uint64_t missing = 0;
-  for (const HostRange& range : data.ranges) {
+  for (const HostRange& range : ranges) {
     missing += range.size();
     for (const HostRange& there : TRY(io::data_ranges(image, range)))
       missing -= there.size();
@@ -442,8 +442,9 @@ Result<void> check_room(const FreshData& data, const Transaction& transaction,
                         const io::File& image, const SideFiles& side_files) {
   if (image.status().kind != io::FileKind::regular)
     return {};
-  const std::uint64_t needed = TRY(missing_bytes(data, image)) + transaction.changed_bytes() +
-                               TRY(Journal::size_of(transaction));
+  const std::uint64_t needed = TRY(bytes_in_holes(data.ranges, image)) -
+                               TRY(bytes_in_holes(data.zeros, image)) +
+                               transaction.changed_bytes() + TRY(Journal::size_of(transaction));
   const std::uint64_t available = TRY(side_files.available_bytes());
   if (needed > available)
     return fail(ErrorCode::refused,

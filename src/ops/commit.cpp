@@ -96,12 +96,11 @@ class CommitPlanner {
     const auto take_place = [&](const Piece& piece) -> Result<void> {
       count(piece);
       transaction_.grow(piece.guest.end.value);
-      const HostRange host{{piece.guest.begin.value}, {piece.guest.end.value}};
-      std::vector<HostRange>& ranges = commit_.data.ranges;
-      if (!ranges.empty() && ranges.back().end == host.begin)
-        ranges.back().end = host.end;
-      else
-        ranges.push_back(host);
+      append(commit_.data.ranges, to_host(piece.guest));
+      for (const Extent& source : piece.sources) {
+        if (reads_as_zeros(source))
+          append(commit_.data.zeros, to_host(source.guest));
+      }
       return {};
     };
     TRY(for_each_commit_piece(view_, take_place));
@@ -149,7 +148,7 @@ class CommitPlanner {
     Cost& cost = commit_.cost;
     if (piece.kind == PieceKind::zero) {
       cost.zeroed_bytes += piece.guest.size();
-      add_changed(piece.guest);
+      append(commit_.changed, piece.guest);
       return;
     }
     cost.written_bytes += piece.guest.size();
@@ -157,7 +156,7 @@ class CommitPlanner {
       commit_.overwritten_bytes += piece.guest.size();
     for (const Extent& source : piece.sources) {
       if (view_.is_above(source))
-        add_changed(source.guest);
+        append(commit_.changed, source.guest);
       if (reads_as_zeros(source))
         continue;
       // What fills up clusters of the base comes from it, or from below it.
@@ -167,11 +166,15 @@ class CommitPlanner {
     }
   }
 
-  void add_changed(GuestRange guest) {
-    if (!commit_.changed.empty() && commit_.changed.back().end == guest.begin)
-      commit_.changed.back().end = guest.end;
+  // Of a raw image.
+  static HostRange to_host(GuestRange guest) { return {{guest.begin.value}, {guest.end.value}}; }
+
+  template <class Range>
+  static void append(std::vector<Range>& ranges, Range range) {
+    if (!ranges.empty() && ranges.back().end == range.begin)
+      ranges.back().end = range.end;
     else
-      commit_.changed.push_back(guest);
+      ranges.push_back(range);
   }
 
   [[nodiscard]] bool changes(GuestRange guest) const {

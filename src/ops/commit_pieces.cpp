@@ -42,13 +42,10 @@ class CommitPieceMaker {
   Result<void> take(const Extent& extent) {
     Extent rest = extent;
     while (!rest.guest.empty()) {
-      const GuestOffset cluster_end = end_of_cluster(rest.guest.begin);
-      const bool begins = rest.guest.begin.value % geometry_.cluster_size() == 0;
-      GuestRange part{rest.guest.begin, std::min(cluster_end, rest.guest.end)};
-      if (begins && part.end == cluster_end && !view_.is_above(rest)) {
-        // Whole clusters that stay as they are, at once.
-        part.end = std::max(part.end, {align_down(rest.guest.end.value, geometry_.cluster_size())});
-      } else {
+      GuestRange part{rest.guest.begin, TRY(end_of_unchanged(rest))};
+      if (part.empty()) {
+        const GuestOffset cluster_end = end_of_cluster(rest.guest.begin);
+        part.end = std::min(cluster_end, rest.guest.end);
         parts_.push_back(clip(rest, part));
         if (part.end == cluster_end)
           TRY(settle_cluster());
@@ -80,6 +77,29 @@ class CommitPieceMaker {
   [[nodiscard]] GuestOffset end_of_cluster(GuestOffset offset) const {
     return {std::min(align_down(offset.value, geometry_.cluster_size()) + geometry_.cluster_size(),
                      end_.value)};
+  }
+
+  // Where the whole clusters end that begin with `extent` and stay as they are: by the stretch, so
+  // that the time does not go with the size of the disk.
+  Result<GuestOffset> end_of_unchanged(const Extent& extent) {
+    const GuestOffset begin = extent.guest.begin;
+    GuestOffset end = extent.guest.end;
+    if (!is_aligned(begin.value, geometry_.cluster_size()))
+      return begin;
+    if (view_.is_above(extent)) {
+      const Extent shown = TRY(below_.at(begin));
+      if (!reads_as_zeros(extent) || !reads_as_zeros(shown))
+        return begin;
+      end = std::min(end, shown.guest.end);
+      if (uncovers({begin, end}))
+        end = std::max(begin, base_end_);
+    }
+    return end == end_ ? end : std::max(begin, {align_down(end.value, geometry_.cluster_size())});
+  }
+
+  // Whether what is below the base shows behind its end once that grows.
+  [[nodiscard]] bool uncovers(GuestRange guest) const {
+    return guest.end > base_end_ && std::max(guest.begin, base_end_) < below_end_;
   }
 
   Result<void> settle_cluster() {
@@ -162,8 +182,7 @@ class CommitPieceMaker {
   [[nodiscard]] bool shows_zeros(GuestRange guest, Place place) const {
     if (place != Place::none)
       return place == Place::zero;
-    const bool uncovers = guest.end > base_end_ && std::max(guest.begin, base_end_) < below_end_;
-    return !uncovers &&
+    return !uncovers(guest) &&
            std::all_of(base_parts_.begin(), base_parts_.end(), [&](const Extent& part) {
              return clip(part, guest).guest.empty() || reads_as_zeros(part);
            });

@@ -72,6 +72,7 @@ class FreshWriter {
 
 struct FreshData {
   std::vector<HostRange> ranges;  // sorted, disjoint
+  std::vector<HostRange> zeros;   // parts of them that need no storage; sorted, disjoint
   std::uint64_t whole_size = 0;   // of the file before, up to the end of its last cluster
   // Writes all of it; calls flush() before it returns.
   std::function<Result<void>(FreshWriter&)> write;
