@@ -277,24 +277,24 @@ class CommitRun {
   // Nothing where all must be opened again.
   Result<std::optional<ExitStatus>> commit() {
     TRY(lock());
-    const auto top_pending = TRY(pending_in(*top_, nodes_.front()->filename));
-    const auto base_pending = TRY(pending_in(*base_target_, base().filename));
-    if (!top_pending || !base_pending)
+    if (TRY(end_other_change(*top_, nodes_.front()->filename)) ||
+        TRY(end_other_change(*base_target_, base().filename)))
       return std::nullopt;
-    const std::optional<edit::JournalHead>& top = *top_pending;
-    TRY(check_is_this(top, *base_pending));
-    if (goes_back(top) || goes_back(*base_pending)) {
+    const std::optional<edit::JournalHead> top = TRY(pending_in(*top_));
+    const std::optional<edit::JournalHead> base_pending = TRY(pending_in(*base_target_));
+    TRY(check_is_this(top, base_pending));
+    if (goes_back(top) || goes_back(base_pending)) {
       const ExitStatus status = TRY(abandon());
       return request_.argument ? std::optional(status) : std::nullopt;
     }
-    if (request_.argument && !top && !*base_pending)
+    if (request_.argument && !top && !base_pending)
       return fail(ErrorCode::refused, "what was pending has been ended meanwhile");
     if (top && top->state == edit::JournalState::done)
       return std::optional(TRY(end_done()));
     const bool has_all = top && top->state == edit::JournalState::linking;
-    if (top || *base_pending)
+    if (top || base_pending)
       TRY(open_former(has_all));
-    return std::optional(TRY(has_all ? finish_top() : carry_out(!top && !*base_pending)));
+    return std::optional(TRY(has_all ? finish_top() : carry_out(!top && !base_pending)));
   }
 
   static bool goes_back(const std::optional<edit::JournalHead>& head) {
@@ -302,15 +302,16 @@ class CommitRun {
                     head->state == edit::JournalState::undone);
   }
 
-  // What is pending there of a commit. What else is pending is ended first: nothing is returned.
-  Result<std::optional<std::optional<edit::JournalHead>>> pending_in(ChangeTarget& target,
-                                                                     const std::string& name) {
-    using Found = std::optional<std::optional<edit::JournalHead>>;
-    std::optional<edit::JournalHead> head =
-        TRY(edit::read_pending(*target.image.file, target.side_files));
+  static Result<std::optional<edit::JournalHead>> pending_in(const ChangeTarget& target) {
+    return edit::read_pending(*target.image.file, target.side_files);
+  }
+
+  // Ends what is pending there of another verb. Says whether the image has changed by that.
+  static Result<bool> end_other_change(ChangeTarget& target, const std::string& name) {
+    const std::optional<edit::JournalHead> head = TRY(pending_in(target));
     if (head && (head->facts.change.operation == edit::Operation::commit_base ||
                  edit::is_commit_top(head->facts.change.operation)))
-      return Found(std::move(head));
+      return false;
     const Result<edit::ResumeOutcome> ended =
         edit::resume(target.image, target.side_files, false, examine);
     if (!ended)
@@ -320,9 +321,8 @@ class CommitRun {
                   fmt::format("'{}' is pending in {}: 'coldchain resume {}' goes on or, with "
                               "--abandon, goes back",
                               to_terminal(ended->verb), to_terminal(name), to_shell_word(name)));
-    const bool is_clean = ended->resumed == edit::Resumed::nothing_pending ||
-                          ended->resumed == edit::Resumed::nothing_changed;
-    return is_clean ? Found(std::optional<edit::JournalHead>()) : Found();
+    return ended->resumed != edit::Resumed::nothing_pending &&
+           ended->resumed != edit::Resumed::nothing_changed;
   }
 
   [[nodiscard]] Result<void> check_is_this(const std::optional<edit::JournalHead>& top,
@@ -434,9 +434,8 @@ class CommitRun {
   }
 
   Result<ExitStatus> abandon() {
-    const auto top = TRY(edit::read_pending(*top_->image.file, top_->side_files));
-    const auto base_pending =
-        TRY(edit::read_pending(*base_target_->image.file, base_target_->side_files));
+    const auto top = TRY(pending_in(*top_));
+    const auto base_pending = TRY(pending_in(*base_target_));
     TRY(check_is_this(top, base_pending));
     const bool has_data = base_pending && base_pending->state != edit::JournalState::applying;
     const Result<void> planned = has_data ? plan_former() : Result<void>{};
