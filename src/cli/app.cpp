@@ -19,6 +19,7 @@ int run(std::vector<std::string> arguments, World& world) {
   app.set_version_flag("--version", "coldchain " COLDCHAIN_VERSION);
   app.footer("'coldchain VERB --help' describes a verb.");
   int status = success;
+  register_apply(app, world, status);
   register_check(app, world, status);
   register_commit(app, world, status);
   register_info(app, world, status);
@@ -32,6 +33,8 @@ int run(std::vector<std::string> arguments, World& world) {
   register_resume(app, world, status);
   register_tree(app, world, status);
   register_undo(app, world, status);
+  if (!arguments.empty() && arguments.front() == "plan")
+    world.agreement = {{arguments.begin() + 1, arguments.end()}, ""};
   if (!arguments.empty() && !arguments.front().starts_with('-')) {
     std::vector<std::string> verbs;
     for (const CLI::App* verb : app.get_subcommands({}))

@@ -381,9 +381,11 @@ class CommitRun {
     TRY(look_for_dependents());
     if (is_new && !request_.force && !dependents_.empty())
       return fail(refused_for_dependents());
-    if (is_new)
+    if (is_new) {
+      TRY(check_agreed(world_.agreement, [this] { return report::commit_json(facts(true)); }));
       TRY(edit::check_room(commit_.data, *base_change_, *base_target_->image.file,
                            base_target_->side_files));
+    }
     world_.catch_interrupts();
     edit::FreshData data;
     data.write = [this](edit::FreshWriter& /*writer*/) {
@@ -489,13 +491,18 @@ class CommitRun {
     return out;
   }
 
+  [[nodiscard]] report::CommitFacts facts(bool is_plan) const {
+    return {.commit = &commit_,
+            .emptying = empties() ? &emptying_ : nullptr,
+            .image = request_.image,
+            .base = base().filename,
+            .dependents = dependents_,
+            .is_plan = is_plan,
+            .command = is_plan ? world_.planned_command() : std::vector<std::string>()};
+  }
+
   Result<void> tell() {
-    const report::CommitFacts facts{.commit = &commit_,
-                                    .emptying = empties() ? &emptying_ : nullptr,
-                                    .image = request_.image,
-                                    .base = base().filename,
-                                    .dependents = dependents_,
-                                    .is_plan = request_.is_plan};
+    const report::CommitFacts facts = this->facts(request_.is_plan);
     world_.err(report::commit_warnings(facts));
     if (request_.common.json())
       return world_.out(report::commit_json(facts));

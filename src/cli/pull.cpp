@@ -274,7 +274,8 @@ class PullRun {
       return std::nullopt;
     if (request_.argument && pending.resumed != edit::Resumed::needs_plan)
       return fail(ErrorCode::refused, "what was pending has been ended meanwhile");
-    return std::optional(TRY(pull_into(target)));
+    const bool is_new = pending.resumed != edit::Resumed::needs_plan;
+    return std::optional(TRY(pull_into(target, is_new)));
   }
 
   // All layers that are read, and the image itself.
@@ -309,8 +310,10 @@ class PullRun {
     return make_plan(*tree_.top->file);
   }
 
-  Result<ExitStatus> pull_into(ChangeTarget& target) {
+  Result<ExitStatus> pull_into(ChangeTarget& target, bool is_new) {
     TRY(plan_pending(target));
+    if (is_new)
+      TRY(check_agreed(world_.agreement, [this] { return report::pull_json(facts(true)); }));
     if (transaction_->is_empty())
       return tell();
     world_.catch_interrupts();
@@ -351,12 +354,16 @@ class PullRun {
     return outcome;
   }
 
+  [[nodiscard]] report::PullFacts facts(bool is_plan) const {
+    return {.pull = &pull_,
+            .image = request_.image,
+            .backing_file = options_.link ? std::optional(options_.link->name) : std::nullopt,
+            .is_plan = is_plan,
+            .command = is_plan ? world_.planned_command() : std::vector<std::string>()};
+  }
+
   Result<ExitStatus> tell() {
-    const report::PullFacts facts{
-        .pull = &pull_,
-        .image = request_.image,
-        .backing_file = options_.link ? std::optional(options_.link->name) : std::nullopt,
-        .is_plan = request_.is_plan};
+    const report::PullFacts facts = this->facts(request_.is_plan);
     world_.err(report::pull_warnings(facts));
     // qemu-img says nothing of a rebase.
     const bool is_silent = request_.is_rebase && !request_.is_plan && !request_.common.json();

@@ -48,7 +48,7 @@ void plan_options(CLI::App& app, RebaseOptions& rebase) {
   rebase.pull.is_plan = true;
 }
 
-Result<void> check_usage(const RebaseOptions& rebase) {
+Result<void> check_usage(const RebaseOptions& rebase, bool is_planned) {
   TRY(check_cache(rebase.cache));
   TRY(check_cache(rebase.source_cache));
   if (!rebase.pull.base && !rebase.is_unsafe)
@@ -63,7 +63,7 @@ Result<void> check_usage(const RebaseOptions& rebase) {
                 fmt::format("Could not change the backing file to '{}': backing format must be "
                             "specified",
                             to_terminal(*rebase.pull.base)));
-  if (rebase.is_unsafe && rebase.pull.is_plan)
+  if (rebase.is_unsafe && is_planned)
     return fail(ErrorCode::invalid_argument,
                 "with -u one sector of the header is all that changes");
   return {};
@@ -92,7 +92,7 @@ Result<ExitStatus> rebase_unsafely(const RebaseOptions& rebase, ChangeTarget& ta
 }
 
 Result<ExitStatus> run_verb(const RebaseOptions& rebase, World& world) {
-  TRY(check_usage(rebase));
+  TRY(check_usage(rebase, world.agreement.has_value()));
   TRY(check_no_secrets(rebase.pull.common));
   PullRequest request = rebase.pull;
   request.base_format = rebase.base_format.value_or("");

@@ -146,10 +146,31 @@ class RepairRun {
                       to_terminal(side_files.pending_path()), to_shell_word(request_.image)));
     edit::Transaction transaction(image);
     const ops::Repair repair = TRY(make_plan(transaction, tree, side_files, image));
-    const report::RepairFacts facts = facts_of(repair, transaction);
+    report::RepairFacts facts = facts_of(repair, transaction);
+    facts.command = world_.planned_command();
     if (!common_.json())
       TRY(report::write_repair_plan(facts, world_.sink()));
     return tell_result(report::repaired_image(request_.image, repair), facts);
+  }
+
+  // What `plan` would print of it.
+  Result<std::string> planned_json(const ops::Repair& repair, report::RepairFacts facts) const {
+    facts.is_dry_run = true;
+    facts.command = world_.planned_command();
+    std::string text;
+    const report::Sink append = [&](std::string_view some) -> Result<void> {
+      text += some;
+      return {};
+    };
+    TRY(write_json(report::repaired_image(request_.image, repair), facts, append));
+    return text;
+  }
+
+  static Result<void> write_json(const report::CheckedImage& after,
+                                 const report::RepairFacts& facts, const report::Sink& sink) {
+    return report::write_check_json(after, false, sink, [&](report::JsonWriter& json) {
+      report::write_repair_member(json, facts);
+    });
   }
 
   Result<ExitStatus> repair(const OpenedTree& tree) {
@@ -171,6 +192,7 @@ class RepairRun {
     TRY(report::write_check_messages(before, world_.out_is_terminal(),
                                      style_for(world_, common_.color), to_err,
                                      report::repaired_codes(repair)));
+    TRY(check_agreed(world_.agreement, [&] { return planned_json(repair, facts); }));
     if (!transaction.is_empty()) {
       Result<std::optional<std::string>> undo_file =
           edit::commit(transaction, target.image, target.side_files,
@@ -200,9 +222,7 @@ class RepairRun {
                                  const report::RepairFacts& facts) {
     if (common_.json()) {
       if (!request_.quiet)
-        TRY(report::write_check_json(after, false, world_.sink(), [&](report::JsonWriter& json) {
-          report::write_repair_member(json, facts);
-        }));
+        TRY(write_json(after, facts, world_.sink()));
     } else {
       if (!request_.quiet)
         TRY(report::write_check_text(after, world_.sink()));

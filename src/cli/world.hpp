@@ -3,9 +3,13 @@
 // process; tests put another in its place and look at what was printed.
 #pragma once
 
+#include "agreement.hpp"
+
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <coldchain/base/result.hpp>
 #include <coldchain/io/open.hpp>
@@ -33,6 +37,13 @@ class World {
   // changes that stop at a safe point.
   virtual void catch_interrupts() = 0;
   [[nodiscard]] virtual bool is_interrupted() const = 0;
+
+  // Of `plan` and `apply`.
+  std::optional<Agreement> agreement;
+  // What a plan writes down for `apply`; else empty.
+  [[nodiscard]] std::vector<std::string> planned_command() const {
+    return agreement ? agreement->command : std::vector<std::string>();
+  }
 
   [[nodiscard]] report::Sink sink() {
     return [this](std::string_view text) { return out(text); };

@@ -51,8 +51,10 @@ std::string commit_json(const CommitFacts& facts) {
   JsonWriter json;
   json.begin_object().member("schema", "coldchain.commit").member("version", 1);
   json.member("is-plan", facts.is_plan);
+  write_command(json, facts.command);
   json.name_member("filename", facts.image).name_member("base-filename", facts.base);
   write_cost(json, commit.cost);
+  json.member("digest", commit.change.digest);
   json.member("overwritten-bytes", commit.overwritten_bytes)
       .member("disk-size-before", commit.disk_size_before)
       .member("disk-size-after", commit.disk_size_after);
@@ -62,6 +64,7 @@ std::string commit_json(const CommitFacts& facts) {
         .member("metadata-bytes", facts.emptying->metadata_bytes)
         .member("image-end-before", facts.emptying->image_end_before)
         .member("image-end-after", facts.emptying->image_end_after)
+        .member("digest", facts.emptying->change.digest)
         .end_object();
   json.key("not-needed").begin_array();
   for (const ops::LayerStorage& layer : commit.not_needed)

@@ -61,6 +61,11 @@ void write_cost(JsonWriter& json, const ops::Cost& cost) {
       .member("side-file-bytes", cost.side_file_bytes);
 }
 
+void write_command(JsonWriter& json, const std::vector<std::string>& command) {
+  if (!command.empty())
+    write_names(json, "command", command);
+}
+
 void write_names(JsonWriter& json, std::string_view key, const std::vector<std::string>& names) {
   json.key(key).begin_array();
   for (const std::string& name : names)

@@ -19,6 +19,9 @@ namespace coldchain::report {
 // From "sources" to "side-file-bytes", into the object that is open.
 void write_cost(JsonWriter& json, const ops::Cost& cost);
 
+// What `apply` reads; nothing where there is no command.
+void write_command(JsonWriter& json, const std::vector<std::string>& command);
+
 void write_names(JsonWriter& json, std::string_view key, const std::vector<std::string>& names);
 
 }  // namespace coldchain::report

@@ -35,10 +35,12 @@ std::string pull_json(const PullFacts& facts) {
   JsonWriter json;
   json.begin_object().member("schema", "coldchain.pull").member("version", 1);
   json.member("is-plan", facts.is_plan);
+  write_command(json, facts.command);
   json.name_member("filename", facts.image);
   if (facts.backing_file)
     json.name_member("backing-filename", *facts.backing_file);
   write_cost(json, facts.pull->cost);
+  json.member("digest", facts.pull->change.digest);
   write_names(json, "not-needed", facts.pull->freed_layers);
   write_names(json, "snapshots-changed", facts.pull->snapshots);
   write_names(json, "bitmaps-left", facts.pull->bitmaps);

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+#include "cost_report.hpp"
+
 #include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
 #include <coldchain/report/findings_report.hpp>
@@ -133,6 +135,7 @@ std::string repair_warnings(const ops::Repair& repair) {
 
 void write_repair_member(JsonWriter& json, const RepairFacts& facts) {
   const ops::Repair& repair = *facts.repair;
+  write_command(json, facts.command);
   json.key("repair")
       .begin_object()
       .member("tier", facts.tier == ops::RepairTier::all ? "all" : "leaks")

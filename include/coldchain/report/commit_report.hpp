@@ -18,6 +18,7 @@ struct CommitFacts {
   std::string base;                         // as it was opened
   std::vector<std::string> dependents;      // other images that read through the base
   bool is_plan = false;
+  std::vector<std::string> command{};  // of a plan: what it is of, VERB and arguments
 };
 
 [[nodiscard]] std::string commit_text(const CommitFacts& facts);

@@ -4,6 +4,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include <coldchain/ops/pull.hpp>
 #include <coldchain/report/json_writer.hpp>
@@ -15,6 +16,7 @@ struct PullFacts {
   std::string image;                        // as it was given
   std::optional<std::string> backing_file;  // afterwards
   bool is_plan = false;
+  std::vector<std::string> command{};  // of a plan: what it is of, VERB and arguments
 };
 
 [[nodiscard]] std::string pull_text(const PullFacts& facts);

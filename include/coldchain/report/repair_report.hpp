@@ -17,7 +17,8 @@ struct RepairFacts {
   std::uint64_t changed_bytes = 0;
   std::uint64_t size_before = 0;  // of the image file
   std::uint64_t size_after = 0;
-  std::string undo_file{};  // empty where there is none
+  std::string undo_file{};             // empty where there is none
+  std::vector<std::string> command{};  // of a plan: what it is of, VERB and arguments
 };
 
 // The image as the repair leaves it, with the numbers of what it mends.

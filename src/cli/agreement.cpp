@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: MIT
+#include "agreement.hpp"
+
+#include <algorithm>
+#include <array>
+
+#include <coldchain/base/text.hpp>
+#include <coldchain/base/try.hpp>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+namespace coldchain::cli {
+
+namespace {
+
+using nlohmann::json;
+
+constexpr std::array<std::string_view, 4> verbs = {"commit", "pull", "rebase", "repair"};
+
+json parse(std::string_view text) {
+  return json::parse(text, nullptr, false);
+}
+
+Error no_plan(std::string_view why) {
+  return {ErrorCode::corrupt,
+          fmt::format("is no plan: {}; 'coldchain plan VERB --output=json' writes one", why), 0};
+}
+
+std::string shown(const json& document, const json::json_pointer& place) {
+  constexpr std::size_t most = 80;
+  if (!document.contains(place))
+    return "not there";
+  const std::string text = document[place].dump(-1, ' ', true, json::error_handler_t::replace);
+  return text.size() <= most ? text : text.substr(0, most) + "...";
+}
+
+// Where two documents differ first: as deep down as both have it.
+json::json_pointer first_difference(const json& one, const json& other) {
+  const auto differs = [&](const auto& key) {
+    return !one.contains(key) || !other.contains(key) || one[key] != other[key];
+  };
+  if (one.is_object() && other.is_object()) {
+    for (const json* document : {&one, &other}) {
+      for (const auto& [key, value] : document->items()) {
+        if (!differs(key))
+          continue;
+        const json::json_pointer place = json::json_pointer() / key;
+        return one.contains(key) && other.contains(key)
+                   ? place / first_difference(one[key], other[key])
+                   : place;
+      }
+    }
+  }
+  if (one.is_array() && other.is_array() && one.size() == other.size()) {
+    for (std::size_t i = 0; i < one.size(); ++i) {
+      if (one[i] != other[i])
+        return json::json_pointer() / i / first_difference(one[i], other[i]);
+    }
+  }
+  return json::json_pointer();
+}
+
+}  // namespace
+
+Result<Agreement> read_agreement(std::string_view text) {
+  const json document = parse(text);
+  if (!document.is_object())
+    return fail(no_plan("no JSON object"));
+  const auto nested = document.find("coldchain");  // in what qemu-img would print
+  const json& ours = nested != document.end() && nested->is_object() ? *nested : document;
+  const auto command = ours.find("command");
+  if (command == ours.end() || !command->is_array() || command->empty() ||
+      !std::all_of(command->begin(), command->end(),
+                   [](const json& word) { return word.is_string(); }))
+    return fail(no_plan("it has no \"command\", an array of strings"));
+  Agreement agreement{command->get<std::vector<std::string>>(), std::string(text)};
+  if (std::find(verbs.begin(), verbs.end(), agreement.command.front()) == verbs.end())
+    return fail(
+        no_plan(fmt::format("there is no plan of '{}', but of {}",
+                            to_terminal(agreement.command.front()), fmt::join(verbs, ", "))));
+  return agreement;
+}
+
+Result<void> check_agreed(const std::optional<Agreement>& agreement,
+                          const std::function<Result<std::string>()>& plan) {
+  if (!agreement)
+    return {};
+  const json agreed = parse(agreement->plan);
+  const json now = parse(TRY(plan()));
+  if (agreed == now)
+    return {};
+  const json::json_pointer place = first_difference(agreed, now);
+  return fail(ErrorCode::refused,
+              fmt::format("nothing was changed: {} of the plan is {}, and would be {} now: plan it "
+                          "again",
+                          to_terminal(place.to_string()), to_terminal(shown(agreed, place)),
+                          to_terminal(shown(now, place))));
+}
+
+}  // namespace coldchain::cli

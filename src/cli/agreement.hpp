@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: MIT
+// What `plan` writes down of itself, and what `apply` holds a change to.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <coldchain/base/result.hpp>
+
+namespace coldchain::cli {
+
+struct Agreement {
+  std::vector<std::string> command;  // VERB and its arguments
+  std::string plan;                  // JSON, as `plan` printed it; empty while that goes on
+};
+
+// Of the text of a file that anybody may have written: `corrupt` where it is no plan.
+[[nodiscard]] Result<Agreement> read_agreement(std::string_view text);
+
+// Before the first write: `plan` gives what was just planned. `refused`, naming the first
+// difference, where that is not what was agreed upon, if anything was.
+[[nodiscard]] Result<void> check_agreed(const std::optional<Agreement>& agreement,
+                                        const std::function<Result<std::string>()>& plan);
+
+}  // namespace coldchain::cli

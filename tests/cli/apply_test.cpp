@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: MIT
+#include "fake_world.hpp"
+#include "image_builder.hpp"
+#include "oracle.hpp"
+#include "temp_folder.hpp"
+
+#include <filesystem>
+
+#include <doctest/doctest.h>
+#include <nlohmann/json.hpp>
+
+using namespace coldchain;
+using testing::ImageBuilder;
+using testing::ImageOptions;
+using testing::Ran;
+using testing::read_file;
+using testing::run_coldchain_in;
+using testing::TempFolder;
+
+namespace {
+
+using Words = std::vector<std::string>;
+
+// base <- top, and a plan in a file.
+class Scene {
+ public:
+  Scene() {
+    write("base", ImageBuilder(options("")).data(1, 'b'));
+    write("top", ImageBuilder(options("base")).data(3, 't').data(4, 'u'));
+  }
+  Ran run(const Words& arguments) const { return run_coldchain_in(folder_.path(), arguments); }
+  void write_plan(const Words& arguments) const {
+    Words plan = arguments;
+    plan.insert(plan.begin(), "plan");
+    plan.push_back("--output=json");
+    const Ran ran = run(plan);
+    REQUIRE(ran.status == 0);
+    write_text(ran.out);
+  }
+  void write_text(const std::string& text) const {
+    testing::write_file(folder_ / "plan.json", text);
+  }
+  Ran apply() const { return run({"apply", "plan.json"}); }
+  void write(const std::string& name, ImageBuilder builder) const {
+    builder.build().write_to(folder_ / name);
+  }
+  static ImageOptions options(const std::string& backing) {
+    ImageOptions options;
+    options.size = 1 << 20;
+    options.backing_file = backing;
+    options.backing_format = backing.empty() ? "" : "qcow2";
+    return options;
+  }
+  [[nodiscard]] std::string bytes() const {
+    return read_file(folder_ / "base") + read_file(folder_ / "top");
+  }
+  [[nodiscard]] std::string path(const std::string& name) const { return folder_ / name; }
+
+ private:
+  TempFolder folder_;
+};
+
+}  // namespace
+
+TEST_CASE("apply: does to the images what the verb does, for every verb") {
+  for (const Words& command : {Words{"commit", "top"},
+                               {"commit", "-d", "top"},
+                               {"pull", "top"},
+                               {"rebase", "-b", "", "top"},
+                               {"repair", "-r", "all", "top"}}) {
+    CAPTURE(command.front());
+    const Scene planned;
+    planned.write_plan(command);
+    const Scene done;
+    REQUIRE(done.run(command).status == 0);
+    const Ran ran = planned.apply();
+    CHECK(ran.status == 0);
+    CHECK(ran.err == "");
+    CHECK((planned.bytes() == done.bytes()));
+    CHECK(!nlohmann::json::parse(ran.out).contains("command"));
+  }
+}
+
+TEST_CASE("apply: writes nothing where the plan comes to something else by now") {
+  for (const Words& command :
+       {Words{"commit", "top"}, {"pull", "top"}, {"rebase", "-b", "", "top"}}) {
+    CAPTURE(command.front());
+    const Scene scene;
+    scene.write_plan(command);
+    scene.write("top", ImageBuilder(Scene::options("base")).data(3, 't').data(5, 'u').data(6, 'v'));
+    scene.write("base", ImageBuilder(Scene::options("")).data(1, 'b').data(2, 'c'));
+    const std::string before = scene.bytes();
+    const Ran ran = scene.apply();
+    CHECK(ran.status == 1);
+    CHECK(ran.out == "");
+    CHECK(ran.err.find("nothing was changed: /") != std::string::npos);
+    CHECK(ran.err.find("plan it again") != std::string::npos);
+    CHECK((scene.bytes() == before));
+  }
+}
+
+TEST_CASE("apply: a repair is not carried out on an image that is damaged in another way") {
+  const Scene scene;
+  scene.write("top",
+              ImageBuilder(Scene::options("base")).data(3, 't').data(5, 'x').raw_entry(5, 0));
+  scene.write_plan({"repair", "-r", "leaks", "top"});
+  scene.write("top", ImageBuilder(Scene::options("base"))
+                         .data(3, 't')
+                         .data(5, 'x')
+                         .raw_entry(5, 0)
+                         .data(6, 'x')
+                         .raw_entry(6, 0));
+  const std::string before = scene.bytes();
+  const Ran ran = scene.apply();
+  CHECK(ran.status == 1);
+  CHECK(ran.err.find("nothing was changed: /") != std::string::npos);
+  CHECK((scene.bytes() == before));
+}
+
+TEST_CASE("apply: a plan that was changed by hand is not carried out") {
+  const Scene scene;
+  scene.write_plan({"commit", "top"});
+  auto plan = nlohmann::json::parse(read_file(scene.path("plan.json")));
+  plan["disk-size-after"] = 1;
+  scene.write_text(plan.dump());
+  const std::string before = scene.bytes();
+  const Ran ran = scene.apply();
+  CHECK(ran.err ==
+        "coldchain: nothing was changed: /disk-size-after of the plan is 1, and would be 1048576 "
+        "now: plan it again\n");
+  CHECK((scene.bytes() == before));
+}
+
+TEST_CASE("apply: the command alone is not enough, whatever verb it is of") {
+  const Scene scene;
+  const std::string before = scene.bytes();
+  for (const char* command :
+       {R"(["commit", "top"])", R"(["pull", "top"])", R"(["rebase", "-b", "", "top"])",
+        R"(["rebase", "-u", "-b", "", "top"])", R"(["repair", "top"])",
+        R"(["check", "-r", "all", "top"])", R"(["apply", "plan.json"])",
+        R"(["plan", "commit", "top"])", R"(["resume", "top"])", R"([])", R"([1])", R"("commit")"}) {
+    CAPTURE(command);
+    scene.write_text(std::string(R"({"command": )") + command + "}");
+    const Ran ran = scene.apply();
+    CHECK(ran.status == 1);
+    CHECK(ran.err.starts_with("coldchain: "));
+    CHECK((scene.bytes() == before));
+  }
+}
+
+TEST_CASE("apply: what is no plan is told, by name") {
+  const Scene scene;
+  for (const std::string& text :
+       Words{"", "x", "[]", "{}", "{\"command\": {}}", std::string(9, '\0')}) {
+    scene.write_text(text);
+    const Ran ran = scene.apply();
+    CHECK(ran.status == 1);
+    CHECK(ran.err.starts_with("coldchain: plan.json: is no plan: "));
+  }
+  CHECK(scene.run({"apply", "nowhere"}).err == "coldchain: nowhere: No such file or directory\n");
+}
+
+TEST_CASE("apply: goes on with what it began") {
+  const Scene scene;
+  const Scene done;
+  REQUIRE(done.run({"commit", "top"}).status == 0);
+  scene.write_plan({"commit", "top"});
+  const std::string folder = std::filesystem::path(scene.path("top")).parent_path();
+  const Ran stopped = testing::interrupt_coldchain_in(folder, {"apply", "plan.json"});
+  REQUIRE(stopped.status != 0);
+  REQUIRE(std::filesystem::exists(scene.path("top.coldchain-pending")));
+  CHECK(scene.apply().status == 0);
+  CHECK((scene.bytes() == done.bytes()));
+}
