@@ -16,6 +16,26 @@ Result<void> WritableFile::write_zeroes(HostOffset offset, std::uint64_t size) {
   return {};
 }
 
+Result<void> WritableFile::reserve(HostRange range) {
+  return fill_holes(*this, range);
+}
+
+Result<void> fill_holes(WritableFile& file, HostRange range) {
+  range.end = std::min(range.end, HostOffset{file.size()});
+  while (range.begin < range.end) {
+    const HostOffset hole = TRY(file.next_hole(range.begin));
+    if (hole >= range.end)
+      return {};
+    const HostOffset data = std::min(TRY(file.next_data(hole)), range.end);
+    if (data <= hole)
+      return fail(ErrorCode::io_error, "the file is changing while its holes are filled");
+    // Written, whatever else the file knows to do.
+    TRY(file.WritableFile::write_zeroes(hole, data - hole));
+    range.begin = data;
+  }
+  return {};
+}
+
 Result<void> read_exactly(const File& file, HostOffset offset, ByteSpan buffer,
                           std::string_view what) {
   const std::size_t read = TRY(file.read_at(offset, buffer));

@@ -160,6 +160,20 @@ class WritablePosixFile final : public PosixFileBase<WritableFile> {
     return *end > status().size ? resize(*end) : Result<void>{};
   }
 
+  [[nodiscard]] Result<void> reserve(HostRange range) override {
+    int failed = 0;
+    do
+      failed = ::fallocate(fd(), FALLOC_FL_KEEP_SIZE, static_cast<off_t>(range.begin.value),
+                           static_cast<off_t>(range.size()));
+    while (failed != 0 && errno == EINTR);
+    if (failed == 0)
+      return {};
+    // A device, or a system that has no such thing.
+    if (errno == EOPNOTSUPP || errno == ENOSYS || errno == ENODEV || errno == EINVAL)
+      return WritableFile::reserve(range);
+    return fail(system_error(errno, fmt::format("reserving storage at {:#x}", range.begin.value)));
+  }
+
   void discard(HostOffset offset, std::uint64_t size) override { (void)punch(offset, size); }
 
   [[nodiscard]] Result<void> resize(std::uint64_t size) override {

@@ -80,6 +80,9 @@ class WritableFile : public File {
   [[nodiscard]] virtual Result<void> write_at(HostOffset offset, ByteView bytes) = 0;
   // Zeros over a range, without storage behind them where the system can do that.
   [[nodiscard]] virtual Result<void> write_zeroes(HostOffset offset, std::uint64_t size);
+  // Storage behind a range within the file, so that no write to it finds the system full; what it
+  // holds stays.
+  [[nodiscard]] virtual Result<void> reserve(HostRange range);
   // Gives back the storage of a range within the file whose content nobody wants; a help, no
   // promise.
   virtual void discard(HostOffset /*offset*/, std::uint64_t /*size*/) {}
@@ -98,6 +101,9 @@ class WritableFile : public File {
 
 // The parts of `range` that are not in holes: sorted, disjoint, within the file.
 [[nodiscard]] Result<std::vector<HostRange>> data_ranges(const File& file, HostRange range);
+
+// Zeros, written, wherever a range within the file has holes.
+[[nodiscard]] Result<void> fill_holes(WritableFile& file, HostRange range);
 
 // The whole buffer; what lies past the end of the file reads as zeros.
 [[nodiscard]] Result<void> read_zero_extended(const File& file, HostOffset offset, ByteSpan buffer);
