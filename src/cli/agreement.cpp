@@ -16,7 +16,8 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::array<std::string_view, 4> verbs = {"commit", "pull", "rebase", "repair"};
+constexpr std::array<std::string_view, 5> verbs = {"allocate", "commit", "pull", "rebase",
+                                                   "repair"};
 
 json parse(std::string_view text) {
   return json::parse(text, nullptr, false);

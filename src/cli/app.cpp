@@ -19,6 +19,7 @@ int run(std::vector<std::string> arguments, World& world) {
   app.set_version_flag("--version", "coldchain " COLDCHAIN_VERSION);
   app.footer("'coldchain VERB --help' describes a verb.");
   int status = success;
+  register_allocate(app, world, status);
   register_apply(app, world, status);
   register_check(app, world, status);
   register_commit(app, world, status);

@@ -26,6 +26,7 @@ enum ExitStatus : int {
 [[nodiscard]] int run(std::vector<std::string> arguments, World& world);
 
 // Each verb adds its subcommand, whose callback sets `status`.
+void register_allocate(CLI::App& app, World& world, int& status);
 void register_apply(CLI::App& app, World& world, int& status);
 void register_check(CLI::App& app, World& world, int& status);
 void register_commit(CLI::App& app, World& world, int& status);

@@ -11,6 +11,7 @@ namespace coldchain::cli {
 void register_plan(CLI::App& app, World& world, int& status) {
   CLI::App* plan = app.add_subcommand("plan", "Say what a change would do and cost");
   plan->require_subcommand(1);
+  add_allocate_plan(*plan, world, status);
   add_commit_plan(*plan, world, status);
   add_pull_plan(*plan, world, status);
   add_rebase_plan(*plan, world, status);

@@ -22,10 +22,18 @@ namespace coldchain::cli {
 
 namespace {
 
-void options(CLI::App& app, PullRequest& pull) {
+struct PullOptions {
+  PullRequest pull;
+  std::optional<std::string> range;
+};
+
+void options(CLI::App& app, PullOptions& options) {
+  PullRequest& pull = options.pull;
   add_common_options(app, pull.common);
   app.add_option("-b", pull.base, "The layer that becomes the backing file; none without it")
       ->type_name("BASE");
+  app.add_option("--range", options.range, "Only so much of the disk, and keep the backing file")
+      ->type_name("OFFSET:LENGTH");
   app.add_flag("--force", pull.force,
                "Also where an internal snapshot reads through what would go");
   app.add_flag("-q", pull.quiet, "Say nothing");
@@ -35,9 +43,20 @@ void options(CLI::App& app, PullRequest& pull) {
   app.footer("Example: coldchain pull -b base.qcow2 top.qcow2");
 }
 
-void plan_options(CLI::App& app, PullRequest& pull) {
+void plan_options(CLI::App& app, PullOptions& pull) {
   options(app, pull);
-  pull.is_plan = true;
+  pull.pull.is_plan = true;
+}
+
+// A part of the disk is an allocation that stays thin.
+Result<ExitStatus> run_verb(const PullOptions& pull, World& world) {
+  PullRequest request = pull.pull;
+  if (pull.range && request.base)
+    return fail(ErrorCode::invalid_argument,
+                "--range keeps the backing file, and -b names another one");
+  if (pull.range)
+    request.allocation = {ops::Places::thin, TRY(parse_range(*pull.range))};
+  return run_pull(request, world);
 }
 
 class PullRun {
@@ -100,6 +119,8 @@ class PullRun {
     options_.workers = world_.workers();
     if (request_.is_rebase) {
       TRY(look_at_new_base());
+    } else if (request_.allocation) {
+      options_.allocation = request_.allocation;
     } else {
       options_.base = TRY(find_base());
       if (options_.base != 0)
@@ -244,7 +265,7 @@ class PullRun {
     if (!planned)
       return fail(about_image(planned.error()));
     pull_ = std::move(*planned);
-    pull_.change.operation = operation();
+    pull_.change.operation = operation();  // which a rebase has from here
     if (request_.is_rebase)
       pull_.change.verb = fmt::format(
           "rebase -b {} -F {}", to_shell_word(request_.base.value_or("")), request_.base_format);
@@ -257,17 +278,22 @@ class PullRun {
     TRY(lock_layers());
     const edit::ResumeOutcome pending = TRY(end_pending(target));
     const bool is_this =
-        pending.operation == operation() && pending.argument == ops::pull_argument(base_node());
+        pending.operation == operation() && pending.argument == ops::pull_argument(base_node()) &&
+        (!request_.allocation || pending.verb == ops::to_command(*request_.allocation));
     if (pending.resumed == edit::Resumed::finished && is_this) {
       if (!request_.is_rebase)
         TRY(world_.out(fmt::format("'{}' was interrupted, and is finished now.\n", pending.verb)));
       return std::optional(success);
     }
     if (pending.resumed == edit::Resumed::needs_plan && !is_this)
-      return fail(ErrorCode::refused,
-                  fmt::format("'{}' with another base is pending: 'coldchain resume {}' goes on "
-                              "or, with --abandon, goes back",
-                              pending.verb, to_shell_word(request_.image)));
+      return fail(
+          ErrorCode::refused,
+          fmt::format(
+              "'{}'{} is pending: 'coldchain resume {}' goes on or, with "
+              "--abandon, goes back",
+              pending.verb,
+              pending.operation == operation() && !request_.allocation ? " with another base" : "",
+              to_shell_word(request_.image)));
     if (pending.resumed != edit::Resumed::needs_plan &&
         pending.resumed != edit::Resumed::nothing_pending &&
         pending.resumed != edit::Resumed::nothing_changed)
@@ -314,16 +340,28 @@ class PullRun {
     TRY(plan_pending(target));
     if (is_new)
       TRY(check_agreed(world_.agreement, [this] { return report::pull_json(facts(true)); }));
-    if (transaction_->is_empty())
-      return tell();
     world_.catch_interrupts();
+    if (transaction_->is_empty()) {
+      TRY(give_storage(target));
+      return tell();
+    }
     if (const auto done =
             edit::commit(*transaction_, target.image, target.side_files, pull_.change, &pull_.data);
         !done)
       return fail(about_image(done.error()));
+    TRY(give_storage(target));
     if (request_.shows_progress)
       world_.err("    (100.00/100%)\n");
     return tell();
+  }
+
+  // Once nothing is pending any more: what is stopped here, the same command begins again.
+  Result<void> give_storage(ChangeTarget& target) {
+    if (pull_.places.empty())
+      return {};
+    const Result<void> given = ops::give_storage(*target.image.file, pull_.places,
+                                                 request_.allocation->places, options_.progress);
+    return given ? given : fail(about_image(given.error()));
   }
 
   Result<edit::Resumed> take_back(ChangeTarget& target) {
@@ -333,6 +371,8 @@ class PullRun {
   }
 
   [[nodiscard]] edit::Operation operation() const {
+    if (request_.allocation)
+      return edit::Operation::allocate;
     return request_.is_rebase ? edit::Operation::rebase : edit::Operation::pull;
   }
 
@@ -354,10 +394,17 @@ class PullRun {
     return outcome;
   }
 
+  [[nodiscard]] std::optional<std::string> backing_file() const {
+    if (options_.allocation && options_.allocation->range && nodes_.size() > 1)
+      return nodes_[1]->name;
+    return options_.link ? std::optional(options_.link->name) : std::nullopt;
+  }
+
   [[nodiscard]] report::PullFacts facts(bool is_plan) const {
     return {.pull = &pull_,
             .image = request_.image,
-            .backing_file = options_.link ? std::optional(options_.link->name) : std::nullopt,
+            .backing_file = backing_file(),
+            .allocation = options_.allocation,
             .is_plan = is_plan,
             .command = is_plan ? world_.planned_command() : std::vector<std::string>()};
   }
@@ -396,13 +443,13 @@ Result<edit::Resumed> give_up_pull(const PullRequest& request, World& world) {
 }
 
 void register_pull(CLI::App& app, World& world, int& status) {
-  add_verb<PullRequest>(app, "pull", "Move what the layers below provide into an image", world,
-                        status, options, run_pull);
+  add_verb<PullOptions>(app, "pull", "Move what the layers below provide into an image", world,
+                        status, options, run_verb);
 }
 
 void add_pull_plan(CLI::App& plan, World& world, int& status) {
-  add_verb<PullRequest>(plan, "pull", "What a pull would do", world, status, plan_options,
-                        run_pull);
+  add_verb<PullOptions>(plan, "pull", "What a pull would do", world, status, plan_options,
+                        run_verb);
 }
 
 }  // namespace coldchain::cli

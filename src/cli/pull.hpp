@@ -10,6 +10,7 @@
 
 #include <coldchain/edit/commit.hpp>
 #include <coldchain/edit/side_files.hpp>
+#include <coldchain/ops/allocate.hpp>
 
 namespace coldchain::cli {
 
@@ -20,6 +21,7 @@ struct PullRequest {
   std::optional<std::string> base;          // as it was given; of a rebase by the image's header
   std::string base_format{};                // of a rebase with a base
   std::optional<std::uint64_t> argument{};  // instead: as a side file knows it
+  std::optional<ops::Allocation> allocation{};  // instead of another base
   edit::SideFolders folders;
   bool force = false;
   bool is_plan = false;
@@ -32,7 +34,12 @@ struct PullRequest {
 // Gives up a pull that is pending and needs its plan for that.
 [[nodiscard]] Result<edit::Resumed> give_up_pull(const PullRequest& request, World& world);
 
-// `pull` below `plan`.
+// OFFSET:LENGTH, with qemu-img's suffixes.
+[[nodiscard]] Result<GuestRange> parse_range(const std::string& text);
+
+// `allocate` below `plan`.
+void add_allocate_plan(CLI::App& plan, World& world, int& status);
+// `pull` there.
 void add_pull_plan(CLI::App& plan, World& world, int& status);
 // `rebase` there.
 void add_rebase_plan(CLI::App& plan, World& world, int& status);

@@ -66,6 +66,7 @@ PullRequest request_for(const ResumeOptions& options, const edit::ResumeOutcome&
   request.common.format = "qcow2";
   request.common.policy.allow_probe = true;  // so was this
   request.is_rebase = outcome.operation == edit::Operation::rebase;
+  request.allocation = ops::parse_allocation(outcome.verb);
   if (request.is_rebase) {
     request.base = options.base;
     request.base_format = options.base_format;

@@ -136,6 +136,8 @@ class CommitPlanner {
     switch (piece.kind) {
       case PieceKind::zero:
         return editor.set_zero(piece.guest);
+      case PieceKind::reserve:
+        return editor.reserve(piece.guest);
       case PieceKind::copy:
         return editor.allocate(piece.guest);
       case PieceKind::overwrite:

@@ -15,14 +15,6 @@ namespace {
 
 using analysis::Extent;
 
-// What the base's tables say of a cluster or subcluster.
-enum class Place {
-  none,        // what is below it shows
-  zero,        // zeros, with or without a place
-  own,         // data, where nobody else refers to it
-  not_to_use,  // data that is shared or compressed
-};
-
 class CommitPieceMaker {
  public:
   CommitPieceMaker(const CommitView& view, const PieceConsumer& consumer)
@@ -135,23 +127,9 @@ class CommitPieceMaker {
     for (GuestRange grain = cluster; grain.begin < cluster.end; grain.begin = grain.end) {
       grain.end = std::min(cluster.end, grain.begin + size);
       const auto number = static_cast<unsigned>((grain.begin - cluster.begin) / size);
-      grains_.push_back({grain, kind_of(grain, place_of(entry, number))});
+      grains_.push_back({grain, kind_of(grain, entry.place_of(number))});
     }
     return {};
-  }
-
-  [[nodiscard]] Place place_of(const EntryCursor::Entry& entry, unsigned subcluster) const {
-    const Place data = entry.cluster.is_copied() ? Place::own : Place::not_to_use;
-    if (entry.cluster.is_compressed())
-      return Place::not_to_use;
-    if (geometry_.subclusters_per_cluster() > 1) {
-      if ((entry.subclusters.zero() >> subcluster & 1) != 0)
-        return Place::zero;
-      return (entry.subclusters.allocated() >> subcluster & 1) != 0 ? data : Place::none;
-    }
-    if (entry.cluster.reads_as_zero())
-      return Place::zero;
-    return entry.cluster.host_offset().value != 0 ? data : Place::none;
   }
 
   [[nodiscard]] std::optional<PieceKind> kind_of(GuestRange grain, Place place) const {

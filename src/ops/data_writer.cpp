@@ -95,7 +95,7 @@ Result<void> write_pieces(edit::FreshWriter& writer, const Sources& sources, con
   DataWriter data(writer, sources, std::move(mapping));
   std::uint64_t done = 0;
   const auto write = [&](const Piece& piece) -> Result<void> {
-    if (piece.kind == PieceKind::zero)
+    if (piece.sources.empty())
       return {};
     TRY(writer.begin(piece.guest.end.value));
     TRY(data.write(piece));

@@ -17,6 +17,19 @@ Extent clip(const Extent& extent, GuestRange range) {
   return part;
 }
 
+std::vector<HostRange> sorted_and_merged(std::vector<HostRange> ranges) {
+  std::sort(ranges.begin(), ranges.end(),
+            [](const HostRange& a, const HostRange& b) { return a.begin < b.begin; });
+  std::vector<HostRange> merged;
+  for (const HostRange& range : ranges) {
+    if (!merged.empty() && range.begin <= merged.back().end)
+      merged.back().end = std::max(merged.back().end, range.end);
+    else
+      merged.push_back(range);
+  }
+  return merged;
+}
+
 Result<Extent> MapCursor::at(GuestOffset at) {
   constexpr std::size_t few_extents = 1 << 15;
   const GuestOffset end{chain_.guest_size()};
@@ -41,6 +54,20 @@ Result<Extent> MapCursor::at(GuestOffset at) {
   return window_[next_];
 }
 
+Place EntryCursor::Entry::place_of(unsigned subcluster) const {
+  const Place data = cluster.is_copied() ? Place::own : Place::not_to_use;
+  if (cluster.is_compressed())
+    return Place::not_to_use;
+  if (is_extended) {
+    if ((subclusters.zero() >> subcluster & 1) != 0)
+      return Place::zero;
+    return (subclusters.allocated() >> subcluster & 1) != 0 ? data : Place::none;
+  }
+  if (cluster.reads_as_zero())
+    return Place::zero;
+  return cluster.host_offset().value != 0 ? data : Place::none;
+}
+
 Result<EntryCursor::Entry> EntryCursor::at(GuestOffset at) {
   const qcow2::Geometry& geometry = layer_.mapping->geometry();
   const std::uint64_t l1_index = geometry.l1_index(at);
@@ -56,7 +83,8 @@ Result<EntryCursor::Entry> EntryCursor::at(GuestOffset at) {
   const std::uint64_t begin = geometry.l2_index(at) * geometry.l2_entry_bytes();
   Entry entry;
   entry.cluster = qcow2::L2Entry(load<be64>(table_, begin)->get());
-  if (geometry.subclusters_per_cluster() > 1)
+  entry.is_extended = geometry.subclusters_per_cluster() > 1;
+  if (entry.is_extended)
     entry.subclusters = qcow2::SubclusterBitmap(load<be64>(table_, begin + sizeof(be64))->get());
   return entry;
 }

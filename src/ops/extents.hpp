@@ -17,6 +17,9 @@ namespace coldchain::ops {
   return extent.zero || !extent.present;
 }
 
+// In order, without overlaps, none that touch.
+[[nodiscard]] std::vector<HostRange> sorted_and_merged(std::vector<HostRange> ranges);
+
 // The map of a chain. Offsets only grow.
 class MapCursor {
  public:
@@ -34,6 +37,14 @@ class MapCursor {
   std::size_t next_ = 0;  // in it
 };
 
+// What the tables of an image say of a cluster or subcluster.
+enum class Place {
+  none,        // what is below it shows
+  zero,        // zeros, with or without a place
+  own,         // data, where nobody else refers to it
+  not_to_use,  // data that is shared or compressed
+};
+
 // The entries of the active L2 tables of a qcow2 image.
 class EntryCursor {
  public:
@@ -42,7 +53,15 @@ class EntryCursor {
 
   struct Entry {
     qcow2::L2Entry cluster{0};
-    qcow2::SubclusterBitmap subclusters{0};  // of extended entries
+    qcow2::SubclusterBitmap subclusters{0};
+    bool is_extended = false;
+
+    // Whether a host cluster is there that is this entry's alone.
+    [[nodiscard]] bool has_own_cluster() const {
+      return !cluster.is_compressed() && cluster.host_offset().value != 0 && cluster.is_copied();
+    }
+    // Of a subcluster of an extended entry; of any other, all of it.
+    [[nodiscard]] Place place_of(unsigned subcluster) const;
   };
   [[nodiscard]] Result<Entry> at(GuestOffset at);
 

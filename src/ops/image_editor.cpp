@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "image_editor.hpp"
 
+#include "extents.hpp"
+
 #include <algorithm>
 #include <bit>
 
@@ -205,16 +207,20 @@ void ImageEditor::add_data(GuestRange part, std::uint64_t size) {
   append_range(data_, {host, host + size});
 }
 
+// The host cluster of an entry, which has none but its own afterwards.
+Result<HostOffset> ImageEditor::own_cluster(std::uint64_t index) {
+  const qcow2::L2Entry old(entry(index, 0));
+  if (!old.is_compressed() && old.host_offset().value != 0 && old.is_copied())
+    return old.host_offset();
+  const HostOffset host = host_of(TRY(take_cluster()));
+  ++added_.data;
+  release_entry(old);
+  return host;
+}
+
 Result<void> ImageEditor::allocate_in_cluster(GuestRange part) {
   const std::uint64_t index = geometry_.l2_index(part.begin);
-  const qcow2::L2Entry old(entry(index, 0));
-  HostOffset host = old.host_offset();
-  if (old.is_compressed() || host.value == 0 || !old.is_copied()) {
-    host = host_of(TRY(take_cluster()));
-    ++added_.data;
-    release_entry(old);
-  }
-  set_entry(index, 0, host.value | copied_flag);
+  set_entry(index, 0, TRY(own_cluster(index)).value | copied_flag);
   // Behind the end of the disk, too, nothing may come to light that was there before.
   add_data(part, align_up(part.size(), geometry_.subcluster_size()));
   if (geometry_.subclusters_per_cluster() > 1) {
@@ -243,6 +249,20 @@ Result<void> ImageEditor::set_zero_in_cluster(GuestRange part) {
   return {};
 }
 
+Result<void> ImageEditor::reserve_in_cluster(GuestRange part) {
+  const std::uint64_t index = geometry_.l2_index(part.begin);
+  const std::uint64_t place = TRY(own_cluster(index)).value | copied_flag;
+  if (geometry_.subclusters_per_cluster() == 1) {
+    set_entry(index, 0, place | qcow2::zero_flag);
+  } else {
+    const std::uint64_t zero = subclusters_of(part);
+    set_entry(index, 0, place);
+    set_entry(index, 1, (entry(index, 1) | zero << 32) & ~zero);
+  }
+  add_data(part, align_up(part.size(), geometry_.subcluster_size()));
+  return {};
+}
+
 Result<void> ImageEditor::overwrite_in_cluster(GuestRange part) {
   add_data(part, part.size());
   return {};
@@ -253,13 +273,7 @@ Result<void> ImageEditor::overwrite(GuestRange range) {
 }
 
 std::vector<HostRange> ImageEditor::sorted_data() const {
-  std::vector<HostRange> sorted = data_;
-  std::sort(sorted.begin(), sorted.end(),
-            [](const HostRange& a, const HostRange& b) { return a.begin < b.begin; });
-  std::vector<HostRange> merged;
-  for (const HostRange& range : sorted)
-    append_range(merged, range);
-  return merged;
+  return sorted_and_merged(data_);
 }
 
 Result<void> ImageEditor::allocate(GuestRange range) {
@@ -268,6 +282,10 @@ Result<void> ImageEditor::allocate(GuestRange range) {
 
 Result<void> ImageEditor::set_zero(GuestRange range) {
   return for_each_cluster(range, &ImageEditor::set_zero_in_cluster);
+}
+
+Result<void> ImageEditor::reserve(GuestRange range) {
+  return for_each_cluster(range, &ImageEditor::reserve_in_cluster);
 }
 
 Result<void> ImageEditor::for_each_cluster(GuestRange range,

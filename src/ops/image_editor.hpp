@@ -33,11 +33,13 @@ class ImageEditor {
   ImageEditor(edit::Transaction& transaction, const qcow2::Image& image,
               const check::CheckResult& checked);
 
-  // In the first two, `range` is whole clusters, or subclusters where the image has them, but for
+  // In the first three, `range` is whole clusters, or subclusters where the image has them, but for
   // the end of the guest's disk. What was there is replaced; whole clusters, where it is
   // compressed, or shared and data follows. Ranges come in ascending order.
   [[nodiscard]] Result<void> allocate(GuestRange range);
   [[nodiscard]] Result<void> set_zero(GuestRange range);
+  // Zeros that have a place. Not in version 2.
+  [[nodiscard]] Result<void> reserve(GuestRange range);
   // Any sectors whose place is the image's alone, and stays.
   [[nodiscard]] Result<void> overwrite(GuestRange range);
 
@@ -82,6 +84,8 @@ class ImageEditor {
   Result<void> for_each_cluster(GuestRange range, Result<void> (ImageEditor::*action)(GuestRange));
   Result<void> allocate_in_cluster(GuestRange part);
   Result<void> set_zero_in_cluster(GuestRange part);
+  Result<void> reserve_in_cluster(GuestRange part);
+  Result<HostOffset> own_cluster(std::uint64_t index);
   Result<void> overwrite_in_cluster(GuestRange part);
   void add_data(GuestRange part, std::uint64_t size);
   // What an L2 entry refers to.

@@ -41,17 +41,17 @@ Filling filling_of(Needs needs) {
 }
 
 // Where guest bytes that a layer has lie, if that says what they are.
-struct Place {
+struct FilePlace {
   io::FileIdentity file;
   HostOffset offset;
 
-  friend bool operator==(const Place&, const Place&) = default;
+  friend bool operator==(const FilePlace&, const FilePlace&) = default;
 };
 
-std::optional<Place> place_of(const graph::Chain& chain, const Extent& extent) {
+std::optional<FilePlace> file_place_of(const graph::Chain& chain, const Extent& extent) {
   if (!extent.present || !extent.has_host || extent.compressed || extent.zero)
     return std::nullopt;
-  return Place{chain.layers()[extent.layer].data_file().status().identity, extent.host};
+  return FilePlace{chain.layers()[extent.layer].data_file().status().identity, extent.host};
 }
 
 // What a chain and the one that takes the place of all but its top read differently.
@@ -68,7 +68,8 @@ class Comparison {
       const Extent other = TRY(cursor_then_.at(at));
       const Extent part = clip(extent, {at, std::min(extent.guest.end, other.guest.end)});
       const bool is_same_place =
-          place_of(now_, part) && place_of(now_, part) == place_of(then_, clip(other, part.guest));
+          file_place_of(now_, part) &&
+          file_place_of(now_, part) == file_place_of(then_, clip(other, part.guest));
       if (is_same_place || (reads_as_zeros(part) && reads_as_zeros(other)))
         TRY(take(part, is_same_place ? Needs{.keep = true} : Needs{}));
       else
@@ -124,6 +125,7 @@ class PieceMaker {
              const PieceConsumer& consumer)
       : chain_(chain),
         base_(below.base),
+        stays_(below.stays),
         joiner_(consumer),
         entries_(chain.layers().front()),
         geometry_(chain.layers().front().mapping->geometry()),
@@ -197,7 +199,7 @@ class PieceMaker {
     else if (extent.present && !extent.zero)
       needs.copy = true;
     else if (extent.present)
-      needs.zero = base_ != 0;
+      needs.zero = base_ != 0 || stays_;
     else
       needs.zero = is_behind_short_layer(extent) && part.begin < end_of_base();
     return needs;
@@ -265,6 +267,7 @@ class PieceMaker {
 
   const graph::Chain& chain_;
   std::size_t base_;
+  bool stays_;
   PieceJoiner joiner_;
   EntryCursor entries_;
   std::optional<Comparison> comparison_;  // where another chain is to be below
@@ -277,20 +280,20 @@ class PieceMaker {
 
 Result<void> PieceJoiner::add(PieceKind kind, GuestRange range,
                               const std::vector<Extent>& sources) {
-  const bool is_zero = kind == PieceKind::zero;
+  const bool has_sources = kind == PieceKind::copy || kind == PieceKind::overwrite;
   while (!range.empty()) {
     const bool goes_on = piece_.guest.end == range.begin && piece_.kind == kind &&
-                         (is_zero || piece_.guest.size() < most_piece_bytes);
+                         (!has_sources || piece_.guest.size() < most_piece_bytes);
     if (!goes_on) {
       TRY(finish());
       piece_ = {.guest = {range.begin, range.begin}, .kind = kind};
     }
     GuestRange part = range;
-    if (!is_zero)
+    if (has_sources)
       part.end = std::min(part.end, part.begin + (most_piece_bytes - piece_.guest.size()));
     piece_.guest.end = part.end;
     for (const Extent& source : sources) {
-      if (const Extent clipped = clip(source, part); !is_zero && !clipped.guest.empty())
+      if (const Extent clipped = clip(source, part); has_sources && !clipped.guest.empty())
         piece_.sources.push_back(clipped);
     }
     range.begin = part.end;
@@ -305,10 +308,10 @@ Result<void> PieceJoiner::finish() {
   return {};
 }
 
-Result<void> for_each_piece(const graph::Chain& chain, const Below& below, unsigned workers,
-                            const PieceConsumer& consumer) {
+Result<void> for_each_piece(const graph::Chain& chain, GuestRange range, const Below& below,
+                            unsigned workers, const PieceConsumer& consumer) {
   PieceMaker maker(chain, below, workers, consumer);
-  TRY(analysis::map(chain, {{0}, {chain.guest_size()}}, workers,
+  TRY(analysis::map(chain, range, workers,
                     [&](std::span<const Extent> extents) { return maker.take(extents); }));
   return maker.finish();
 }

@@ -13,6 +13,7 @@ namespace coldchain::ops {
 
 enum class PieceKind : std::uint8_t {
   zero,       // whole clusters, or subclusters, become explicit zeros
+  reserve,    // the same, and get a place of their own
   copy,       // the same get a place of their own, and the content of the sources
   overwrite,  // sectors of a place that is the image's alone get the content of the sources
 };
@@ -20,7 +21,7 @@ enum class PieceKind : std::uint8_t {
 struct Piece {
   GuestRange guest;
   PieceKind kind = PieceKind::copy;
-  std::vector<analysis::Extent> sources{};  // they cover `guest`; of a zero piece none
+  std::vector<analysis::Extent> sources{};  // they cover `guest`; of zeros none
 };
 
 using PieceConsumer = std::function<Result<void>(const Piece&)>;
@@ -43,16 +44,17 @@ class PieceJoiner {
 
 // What is below the image of a pull or rebase afterwards.
 struct Below {
+  bool stays = false;    // all that is below it now; else
   std::size_t base = 0;  // a layer of the chain; 0: nothing, or
   // another chain: what that has the same need not be copied, which is seen by reading both.
   const graph::Chain* onto = nullptr;
-
-  [[nodiscard]] bool is_nothing() const { return base == 0 && onto == nullptr; }
 };
 
 // What a pull or rebase copies into the image at the top of `chain`: cluster by cluster, or
-// subcluster by subcluster where the image has them.
-[[nodiscard]] Result<void> for_each_piece(const graph::Chain& chain, const Below& below,
-                                          unsigned workers, const PieceConsumer& consumer);
+// subcluster by subcluster where the image has them. `range` is whole clusters, but for the end of
+// the disk.
+[[nodiscard]] Result<void> for_each_piece(const graph::Chain& chain, GuestRange range,
+                                          const Below& below, unsigned workers,
+                                          const PieceConsumer& consumer);
 
 }  // namespace coldchain::ops

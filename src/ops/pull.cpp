@@ -4,7 +4,9 @@
 // data, into clusters that count by now and that nobody refers to, flushed batch by batch, how far
 // it is in the side file; 4. references to data, from which moment on the image provides what the
 // layers below did; the link, by one write of one sector.
+#include "allocation_pieces.hpp"
 #include "data_writer.hpp"
+#include "extents.hpp"
 #include "image_editor.hpp"
 #include "pieces.hpp"
 #include "soundness.hpp"
@@ -61,6 +63,8 @@ class Planner {
 
   Result<Pull> plan() {
     const Layer& top = chain_.layers().front();
+    range_ = TRY(whole_clusters(options_.allocation.value_or(Allocation{}),
+                                top.mapping->geometry().cluster_size(), chain_.guest_size()));
     TRY(check_kind(top.qcow2().header()));
     const check::CheckResult before = TRY(check_metadata(transaction_.view(), options_.workers));
     TRY(check_sound(top.qcow2().header(), before));
@@ -70,8 +74,10 @@ class Planner {
       return std::move(pull_);
     }
     TRY(check_layers());
-    TRY(look_at_snapshots());
-    pull_.bitmaps = TRY(bitmaps_of(chain_, 1, end_of_sources()));
+    if (!keeps_link()) {
+      TRY(look_at_snapshots());
+      pull_.bitmaps = TRY(bitmaps_of(chain_, 1, end_of_sources()));
+    }
     const qcow2::Image image = TRY(qcow2::Image::open(transaction_.view()));
     if (transaction_.view().status().kind == io::FileKind::regular)
       transaction_.grow(align_up(transaction_.size_before(), top.qcow2().header().cluster_size()));
@@ -82,14 +88,15 @@ class Planner {
     TRY(editor.finish());
     // Other fields of the header may have changed by now.
     const qcow2::Image changed = TRY(qcow2::Image::open(transaction_.view()));
-    TRY(stage_backing_link(transaction_, changed.header(), options_.link));
+    if (!keeps_link())
+      TRY(stage_backing_link(transaction_, changed.header(), options_.link));
     TRY(check_device(transaction_));
     const check::CheckResult after = TRY(check_metadata(transaction_.view(), options_.workers));
     TRY(check_plan(after));
     pull_.cost.added = editor.added();
     TRY(fill_cost(pull_.cost, transaction_, before, after));
     TRY(fill_change());
-    fill_data(editor);
+    TRY(fill_data(editor));
     pull_.data.whole_size = whole_size;
     return std::move(pull_);
   }
@@ -97,14 +104,23 @@ class Planner {
  private:
   // Nothing to be copied, and the same link.
   [[nodiscard]] Result<bool> is_done() const {
-    if (options_.onto != nullptr || (chain_.layers().size() > 1 && options_.base != 1))
+    if (options_.allocation || options_.onto != nullptr ||
+        (chain_.layers().size() > 1 && options_.base != 1))
       return false;
     edit::Transaction link_alone(transaction_.view());
     TRY(stage_backing_link(link_alone, chain_.layers().front().qcow2().header(), options_.link));
     return link_alone.is_empty();
   }
 
-  [[nodiscard]] Below below() const { return {options_.base, options_.onto}; }
+  [[nodiscard]] bool keeps_link() const {
+    return options_.allocation && options_.allocation->range;
+  }
+
+  [[nodiscard]] bool makes_places() const {
+    return options_.allocation && options_.allocation->places != Places::thin;
+  }
+
+  [[nodiscard]] Below below() const { return {keeps_link(), options_.base, options_.onto}; }
 
   // What is read from, and what will be: all but the image itself.
   [[nodiscard]] std::vector<const graph::Node*> nodes_below() const {
@@ -141,7 +157,7 @@ class Planner {
   Result<void> check_layers() {
     const auto& layers = chain_.layers();
     for (std::size_t i = 1; i < end_of_sources(); ++i) {
-      if (!stays(layers[i]))
+      if (!keeps_link() && !stays(layers[i]))
         pull_.freed_layers.push_back(layers[i].node->filename);
       pull_.cost.sources.push_back({layers[i].node->filename});
     }
@@ -159,51 +175,74 @@ class Planner {
     return {};
   }
 
+  // All pieces, each time the same ones. What they refer to outlives the plan.
+  [[nodiscard]] PieceSource pieces(const std::function<void(HostRange)>& own = nullptr) const {
+    if (makes_places()) {
+      const AllocationView view{&chain_, range_, options_.allocation->places == Places::zero_fill,
+                                options_.workers};
+      return [view, own](const PieceConsumer& consumer) {
+        return for_each_allocation_piece(view, consumer, own);
+      };
+    }
+    return [&chain = chain_, range = range_, below = below(),
+            workers = options_.workers](const PieceConsumer& consumer) {
+      return for_each_piece(chain, range, below, workers, consumer);
+    };
+  }
+
   Result<void> take_pieces(ImageEditor& editor) {
-    return for_each_piece(chain_, below(), options_.workers,
-                          [&](const Piece& piece) -> Result<void> {
-                            if (piece.kind == PieceKind::zero) {
-                              pull_.cost.zeroed_bytes += piece.guest.size();
-                              return editor.set_zero(piece.guest);
-                            }
-                            pull_.cost.written_bytes += piece.guest.size();
-                            for (const Extent& source : piece.sources) {
-                              if (!source.present || source.zero || source.layer == 0 ||
-                                  source.layer > pull_.cost.sources.size())
-                                continue;
-                              SourceCost& cost = pull_.cost.sources[source.layer - 1];
-                              cost.bytes += source.guest.size();
-                              ++cost.extents;
-                            }
-                            return editor.allocate(piece.guest);
-                          });
+    const auto all = pieces([&](HostRange place) { pull_.places.push_back(place); });
+    return all([&](const Piece& piece) { return take(editor, piece); });
+  }
+
+  Result<void> take(ImageEditor& editor, const Piece& piece) {
+    if (piece.sources.empty()) {
+      pull_.cost.zeroed_bytes += piece.guest.size();
+      return piece.kind == PieceKind::zero ? editor.set_zero(piece.guest)
+                                           : editor.reserve(piece.guest);
+    }
+    pull_.cost.written_bytes += piece.guest.size();
+    for (const Extent& source : piece.sources) {
+      if (reads_as_zeros(source) || source.layer == 0 || source.layer > pull_.cost.sources.size())
+        continue;
+      SourceCost& cost = pull_.cost.sources[source.layer - 1];
+      cost.bytes += source.guest.size();
+      ++cost.extents;
+    }
+    return editor.allocate(piece.guest);
   }
 
   Result<void> fill_change() {
-    pull_.change = {.verb = "pull",
+    const std::optional<Allocation>& allocation = options_.allocation;
+    pull_.change = {.verb = allocation ? to_command(*allocation) : "pull",
                     .keeps_undo = false,
-                    .operation = edit::Operation::pull,
+                    .operation = allocation ? edit::Operation::allocate : edit::Operation::pull,
                     .argument = pull_argument(base_node()),
                     .digest = TRY(digest_of(transaction_, nodes_below()))};
     return {};
   }
 
-  void fill_data(const ImageEditor& editor) {
+  Result<void> fill_data(const ImageEditor& editor) {
     pull_.data.ranges = editor.sorted_data();
-    pull_.data.write = [&transaction = transaction_, &chain = chain_, options = options_,
-                        below = below(),
+    if (makes_places()) {
+      std::vector<HostRange>& places = pull_.places;
+      places.insert(places.end(), pull_.data.ranges.begin(), pull_.data.ranges.end());
+      places = sorted_and_merged(std::move(places));
+      pull_.reserved_bytes = TRY(bytes_in_holes(transaction_.view(), places));
+      pull_.data.ranges = places;
+    }
+    pull_.data.write = [&transaction = transaction_, &chain = chain_, pieces = pieces(),
+                        progress = options_.progress,
                         total = pull_.cost.written_bytes](edit::FreshWriter& writer) {
-      const auto pieces = [&](const PieceConsumer& consumer) {
-        return for_each_piece(chain, below, options.workers, consumer);
-      };
-      return write_pieces(writer, {.chain = &chain}, &transaction.view(), pieces, total,
-                          options.progress);
+      return write_pieces(writer, {.chain = &chain}, &transaction.view(), pieces, total, progress);
     };
+    return {};
   }
 
   edit::Transaction& transaction_;
   const Chain& chain_;
   const PullOptions& options_;
+  GuestRange range_;  // that is looked at
   Pull pull_;
 };
 

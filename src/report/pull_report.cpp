@@ -24,11 +24,16 @@ std::string pull_text(const PullFacts& facts) {
   std::string out = plan_line("image", to_terminal(facts.image));
   out += plan_line("backing", facts.backing_file ? to_terminal(*facts.backing_file) : "none");
   out += cost_lines(cost);
+  if (facts.allocation)
+    out += plan_line("storage", fmt::format("{} bytes that lie in holes of the file now, at most",
+                                            facts.pull->reserved_bytes));
   for (const std::string& layer : facts.pull->freed_layers)
     out += plan_line("not needed", fmt::format("{}, by this image", to_terminal(layer)));
   if (facts.is_plan)
     return out + "Nothing has been written.\n";
-  return out + (cost.metadata_bytes == 0 ? "Nothing had to be done.\n" : "");
+  return out + (cost.metadata_bytes == 0 && facts.pull->reserved_bytes == 0
+                    ? "Nothing had to be done.\n"
+                    : "");
 }
 
 std::string pull_json(const PullFacts& facts) {
@@ -40,6 +45,9 @@ std::string pull_json(const PullFacts& facts) {
   if (facts.backing_file)
     json.name_member("backing-filename", *facts.backing_file);
   write_cost(json, facts.pull->cost);
+  if (facts.allocation)
+    json.member("places", ops::to_string(facts.allocation->places))
+        .member("storage-bytes", facts.pull->reserved_bytes);
   json.member("digest", facts.pull->change.digest);
   write_names(json, "not-needed", facts.pull->freed_layers);
   write_names(json, "snapshots-changed", facts.pull->snapshots);

@@ -33,6 +33,7 @@ enum class Operation : std::uint32_t {
   commit_base = 3,
   commit_top = 4,       // which is emptied
   commit_top_kept = 5,  // which stays as it is
+  allocate = 6,         // its command says the range
 };
 [[nodiscard]] constexpr bool is_commit_top(Operation operation) {
   return operation == Operation::commit_top || operation == Operation::commit_top_kept;

@@ -6,6 +6,7 @@
 // What the guest reads through the image never changes: data go into clusters that nobody refers to
 // yet; the tables that refer to them change when they are on the storage, and the link last of all.
 // Only the image is written to.
+// Allocate: the same, and places for what the layers below do not provide.
 // Rebase: the backing file becomes another chain; what that has the same is not copied.
 #pragma once
 
@@ -15,6 +16,7 @@
 #include <coldchain/base/progress.hpp>
 #include <coldchain/edit/commit.hpp>
 #include <coldchain/graph/chain.hpp>
+#include <coldchain/ops/allocate.hpp>
 #include <coldchain/ops/backing_link.hpp>
 #include <coldchain/ops/plan.hpp>
 
@@ -24,6 +26,8 @@ struct PullOptions {
   std::size_t base = 0;                // the layer that becomes the backing file; 0: none
   const graph::Chain* onto = nullptr;  // instead: another chain that is below afterwards
   std::optional<BackingLink> link{};   // how it is recorded; without one there is none
+  // Instead of all these: places for more than what the layers below provide.
+  std::optional<Allocation> allocation{};
   bool force = false;  // also where an internal snapshot of the image reads what would go
   unsigned workers = 1;
   Progress progress{};
@@ -34,6 +38,8 @@ struct Pull {
   std::vector<std::string> freed_layers;  // that the image does not need any more
   std::vector<std::string> snapshots;     // of the image, that read something else afterwards
   std::vector<std::string> bitmaps;       // of layers that go: they stay where they are
+  std::vector<HostRange> places;          // that are to have storage when all is done
+  std::uint64_t reserved_bytes = 0;       // what of these has none yet, at most
   edit::ChangeFacts change;
   edit::FreshData data;
 };

@@ -15,6 +15,7 @@ struct PullFacts {
   const ops::Pull* pull = nullptr;
   std::string image;                        // as it was given
   std::optional<std::string> backing_file;  // afterwards
+  std::optional<ops::Allocation> allocation{};
   bool is_plan = false;
   std::vector<std::string> command{};  // of a plan: what it is of, VERB and arguments
 };
