@@ -573,8 +573,10 @@ Result<std::string> find_committed_top(const io::OpenPolicy& policy, const std::
   }
   return fail(
       ErrorCode::refused,
-      fmt::format("the commit of an image into {} is pending, which is not in its folder: "
-                  "'coldchain resume' of that image goes on or, with --abandon, gives it up",
+      fmt::format("the commit of an image into {0} is pending, which is not in its folder: "
+                  "'coldchain resume' of that image goes on or, with --abandon, gives it up; if "
+                  "that is gone for good, rename {0}.coldchain-pending to "
+                  "{0}.coldchain-given-up: the base is sound, and has a part of what was committed",
                   to_terminal(base)));
 }
 

@@ -113,7 +113,7 @@ TEST_CASE("oracle: a rebase changes nothing that QEMU reads, and does what was p
   if (!testing::have_oracles())
     return;
   const unsigned first = cases("COLDCHAIN_ORACLE_FIRST", 1);
-  const unsigned count = cases("COLDCHAIN_ORACLE_CASES", 40);
+  const unsigned count = cases("COLDCHAIN_ORACLE_CASES", 15);
   unsigned rebased = 0;
   unsigned refused = 0;
   for (unsigned seed = first; seed < first + count; ++seed) {
@@ -139,7 +139,7 @@ TEST_CASE("oracle: a pull changes nothing that QEMU reads, and does what was pla
   if (!testing::have_oracles())
     return;
   const unsigned first = cases("COLDCHAIN_ORACLE_FIRST", 1);
-  const unsigned count = cases("COLDCHAIN_ORACLE_CASES", 60);
+  const unsigned count = cases("COLDCHAIN_ORACLE_CASES", 15);
   unsigned pulled = 0;
   unsigned refused = 0;
   for (unsigned seed = first; seed < first + count; ++seed) {
