@@ -104,6 +104,10 @@ Result<std::uint64_t> bytes_in_holes(const io::File& file, const std::vector<Hos
 Result<void> give_storage(io::WritableFile& image, const std::vector<HostRange>& places, Places how,
                           const Progress& progress) {
   constexpr std::uint64_t most = 64ULL << 20;
+  if (places.empty())
+    return {};
+  if (image.size() < places.back().end.value)
+    TRY(image.resize(places.back().end.value));
   std::uint64_t done = 0;
   std::uint64_t total = 0;
   for (const HostRange& place : places)
@@ -119,7 +123,7 @@ Result<void> give_storage(io::WritableFile& image, const std::vector<HostRange>&
       }
     }
   }
-  return places.empty() ? Result<void>{} : image.flush();
+  return image.flush();
 }
 
 }  // namespace coldchain::ops

@@ -231,6 +231,10 @@ class Planner {
       pull_.reserved_bytes = TRY(bytes_in_holes(transaction_.view(), places));
       pull_.data.ranges = places;
     }
+    // Then no change makes the file whole.
+    if (transaction_.is_empty())
+      pull_.cost.file_size_after = std::max(
+          transaction_.size_before(), pull_.places.empty() ? 0 : pull_.places.back().end.value);
     pull_.data.write = [&transaction = transaction_, &chain = chain_, pieces = pieces(),
                         progress = options_.progress,
                         total = pull_.cost.written_bytes](edit::FreshWriter& writer) {

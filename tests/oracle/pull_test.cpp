@@ -156,6 +156,42 @@ TEST_CASE("oracle: a pull changes nothing that QEMU reads, and does what was pla
   CHECK(pulled > refused);
 }
 
+TEST_CASE("oracle: an allocation changes nothing that QEMU reads, and leaves no cluster out") {
+  if (!testing::have_oracles())
+    return;
+  const unsigned first = cases("COLDCHAIN_ORACLE_FIRST", 1);
+  const unsigned count = cases("COLDCHAIN_ORACLE_CASES", 15);
+  unsigned allocated = 0;
+  unsigned refused = 0;
+  for (unsigned seed = first; seed < first + count; ++seed) {
+    CAPTURE(seed);
+    const ChainMaker chain(seed + 4'000'000, false);
+    CAPTURE(chain.recipe());
+    if (chain.top().format != "qcow2")
+      continue;
+    const std::size_t layers = chain.layers().size();
+    const std::string backing = layers < 2 ? "" : chain.layers()[layers - 2].name;
+    testing::Draw draw(seed);
+    const std::uint64_t at = draw.below(400) * 512;
+    const std::string range = fmt::format("--range={}:{}", at, 512 * (1 + draw.below(200)));
+    ++(change(chain, {"allocate", range}, backing) ? allocated : refused);
+    ++(change(chain, {"allocate", "--zero-fill", range}, backing) ? allocated : refused);
+    ++(change(chain, {"allocate", "--thin", range}, backing) ? allocated : refused);
+    for (const std::string how : {"--reserve", "--zero-fill"}) {
+      const bool is_done = change(chain, {"allocate", how}, "");
+      ++(is_done ? allocated : refused);
+      if (!is_done)
+        continue;
+      const auto check = nlohmann::json::parse(
+          run_in(chain.path(), "qemu-img check -f qcow2 --output=json pulled").out);
+      CHECK(check["allocated-clusters"] == check["total-clusters"]);
+      CHECK(check.value("compressed-clusters", 0) == 0);
+    }
+  }
+  MESSAGE(allocated << " allocated, " << refused << " refused");
+  CHECK(allocated > refused);
+}
+
 TEST_CASE(
     "oracle: a pull that needs a larger refcount table leaves an image that QEMU finds clean") {
   if (!testing::have_oracles())

@@ -47,8 +47,8 @@ struct Allocation {
 [[nodiscard]] Result<std::uint64_t> bytes_in_holes(const io::File& file,
                                                    const std::vector<HostRange>& places);
 
-// Gives storage to parts of an image file, whose content stays, and flushes. Done twice, it does
-// no more.
+// Gives storage to parts of an image file, sorted, whose content stays, and flushes. The file
+// becomes as long as they reach. Done twice, it does no more.
 [[nodiscard]] Result<void> give_storage(io::WritableFile& image,
                                         const std::vector<HostRange>& places, Places how,
                                         const Progress& progress);
