@@ -19,8 +19,27 @@ using nlohmann::json;
 constexpr std::array<std::string_view, 5> verbs = {"allocate", "commit", "pull", "rebase",
                                                    "repair"};
 
+// No plan is so deep; whoever reads one recurses.
+constexpr unsigned most_depth = 32;
+
+bool is_deep(std::string_view text) {
+  unsigned depth = 0;
+  bool in_string = false;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '"')
+      in_string = !in_string;
+    else if (text[i] == '\\' && in_string)
+      ++i;
+    else if (!in_string && (text[i] == '[' || text[i] == '{') && ++depth > most_depth)
+      return true;
+    else if (!in_string && (text[i] == ']' || text[i] == '}') && depth != 0)
+      --depth;
+  }
+  return false;
+}
+
 json parse(std::string_view text) {
-  return json::parse(text, nullptr, false);
+  return is_deep(text) ? json(json::value_t::discarded) : json::parse(text, nullptr, false);
 }
 
 Error no_plan(std::string_view why) {
@@ -74,7 +93,8 @@ Result<Agreement> read_agreement(std::string_view text) {
   if (command == ours.end() || !command->is_array() || command->empty() ||
       !std::all_of(command->begin(), command->end(),
                    [](const json& word) { return word.is_string(); }))
-    return fail(no_plan("it has no \"command\", an array of strings"));
+    return fail(no_plan(
+        "it has no \"command\", an array of strings, which names that are not UTF-8 do not get"));
   Agreement agreement{command->get<std::vector<std::string>>(), std::string(text)};
   if (std::find(verbs.begin(), verbs.end(), agreement.command.front()) == verbs.end())
     return fail(

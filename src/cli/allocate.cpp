@@ -86,15 +86,10 @@ class RawAllocation {
                               to_terminal(target.side_files.pending_path()),
                               to_shell_word(request_.image)));
     TRY(check_agreed(world_.agreement, [this] { return report::pull_json(facts(true)); }));
-    if (image.status().kind == io::FileKind::regular &&
-        pull_.reserved_bytes > TRY(target.side_files.available_bytes()))
-      return fail(ErrorCode::refused,
-                  fmt::format("nothing was changed: {} bytes of storage are needed, and the file "
-                              "system has room for less",
-                              pull_.reserved_bytes));
     world_.catch_interrupts();
-    TRY(ops::give_storage(image, pull_.places, request_.allocation->places,
-                          progress_of(request_.shows_progress, world_)));
+    TRY(give_storage(target, pull_.data.places, request_.allocation->places, world_));
+    if (request_.shows_progress)
+      world_.err("    (100.00/100%)\n");
     return tell();
   }
 
@@ -102,11 +97,15 @@ class RawAllocation {
   Result<void> plan(const io::File& image) {
     const raw::Image& raw = *tree_.top->raw_image();
     if (raw.host_offset({0}).value != 0 || raw.exact_size() != image.size())
-      return fail(ErrorCode::refused, "is a window of a file, which is not written to");
+      return fail(ErrorCode::refused,
+                  "is a window of a file, which is not written to: name the file itself");
+    if (image.status().kind == io::FileKind::block_device)
+      return fail(ErrorCode::refused,
+                  "what storage there is behind a block device is not seen from here");
     const GuestRange range = TRY(ops::whole_clusters(*request_.allocation, 1, image.size()));
     if (request_.allocation->places != ops::Places::thin)
-      pull_.places = {{{range.begin.value}, {range.end.value}}};
-    pull_.reserved_bytes = TRY(ops::bytes_in_holes(image, pull_.places));
+      pull_.data.places = {{{range.begin.value}, {range.end.value}}};
+    pull_.storage_bytes = TRY(io::bytes_without_storage(image, pull_.data.places));
     ops::Cost& cost = pull_.cost;
     cost.image_end_before = cost.file_size_before = image.size();
     cost.image_end_after = cost.file_size_after = image.size();
@@ -119,7 +118,7 @@ class RawAllocation {
             .backing_file = std::nullopt,
             .allocation = request_.allocation,
             .is_plan = is_plan,
-            .command = is_plan ? world_.planned_command() : std::vector<std::string>()};
+            .planned = is_plan ? planned(world_, {tree_.top.get()}) : report::Planned()};
   }
 
   Result<ExitStatus> tell() {
@@ -148,6 +147,10 @@ Result<ExitStatus> run_verb(const AllocateOptions& allocate, World& world) {
       return fail(tree.error());
     if (tree->top->raw_image() != nullptr) {
       Result<ExitStatus> done = RawAllocation(request, *tree, world).run();
+      if (!done && done.error().code == ErrorCode::locked) {
+        world.complain(done.error());
+        return in_use;
+      }
       return done ? done : fail(with_context(done.error(), to_terminal(request.image)));
     }
   }
@@ -155,6 +158,30 @@ Result<ExitStatus> run_verb(const AllocateOptions& allocate, World& world) {
 }
 
 }  // namespace
+
+Result<void> check_storage(const ChangeTarget& target, std::uint64_t bytes) {
+  if (bytes == 0 || target.image.file->status().kind != io::FileKind::regular)
+    return {};
+  const std::uint64_t available = TRY(target.side_files.available_bytes());
+  if (bytes > available)
+    return fail(ErrorCode::refused,
+                fmt::format("nothing was changed: {} bytes of storage are needed, and the file "
+                            "system has room for {}",
+                            bytes, available));
+  return {};
+}
+
+Result<void> give_storage(ChangeTarget& target, const std::vector<HostRange>& places,
+                          ops::Places how, World& world) {
+  const std::uint64_t missing = TRY(io::bytes_without_storage(*target.image.file, places));
+  TRY(check_storage(target, missing));
+  Result<void> given =
+      ops::give_storage(*target.image.file, places, how, progress_of(false, world));
+  if (!given && given.error().code == ErrorCode::interrupted)
+    return fail(ErrorCode::interrupted,
+                "interrupted while it got storage: the same command goes on");
+  return given;
+}
 
 Result<GuestRange> parse_range(const std::string& text) {
   const std::size_t colon = text.find(':');

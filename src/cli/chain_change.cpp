@@ -112,6 +112,35 @@ Result<void> check_unchanged(const io::FileSource& files, const NodeChain& nodes
   return {};
 }
 
+report::Planned planned(const World& world, const NodeChain& nodes) {
+  report::Planned planned;
+  if (!world.agreement)
+    return planned;
+  planned.command = world.agreement->command;
+  for (const graph::Node* node : nodes) {
+    if (node->file)
+      planned.images.push_back({node->filename, node->file->status()});
+    if (node->data_file)
+      planned.images.push_back({node->data_filename, node->data_file->status()});
+  }
+  return planned;
+}
+
+Result<void> check_nothing_else_pending(const std::optional<Agreement>& agreement,
+                                        const ChangeTarget& target, const std::string& image,
+                                        edit::Operation operation) {
+  if (!agreement)
+    return {};
+  const auto head = TRY(edit::read_pending(*target.image.file, target.side_files));
+  const edit::Operation pending = head ? head->facts.change.operation : operation;
+  if (pending == operation && (!head || operation != edit::Operation::none))
+    return {};
+  return fail(ErrorCode::refused,
+              fmt::format("nothing was changed: another change is pending in {}: 'coldchain resume "
+                          "{}' first",
+                          to_terminal(image), to_shell_word(image)));
+}
+
 Progress progress_of(bool is_shown, World& world) {
   return [is_shown, &world](std::uint64_t done, std::uint64_t total) {
     if (is_shown)

@@ -2,6 +2,7 @@
 // What verbs share that change an image together with, or by what is in, the chain below it.
 #pragma once
 
+#include "change.hpp"
 #include "common_options.hpp"
 
 #include <span>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include <coldchain/base/progress.hpp>
+#include <coldchain/report/planned.hpp>
 
 namespace coldchain::cli {
 
@@ -40,6 +42,16 @@ using NodeChain = std::vector<const graph::Node*>;
 // `refused` where one of the files is not what was opened: between looking and locking, somebody
 // may have come.
 [[nodiscard]] Result<void> check_unchanged(const io::FileSource& files, const NodeChain& nodes);
+
+// What a plan of a change of these says of itself for `apply`.
+[[nodiscard]] report::Planned planned(const World& world, const NodeChain& nodes);
+
+// With an agreement, `refused` where a change is pending in the image that is not `operation`: it
+// would have to be ended first, and nobody agreed to that.
+[[nodiscard]] Result<void> check_nothing_else_pending(const std::optional<Agreement>& agreement,
+                                                      const ChangeTarget& target,
+                                                      const std::string& image,
+                                                      edit::Operation operation);
 
 // What shows how far a change is, if it is to be shown, and stops it where that was asked for.
 [[nodiscard]] Progress progress_of(bool is_shown, World& world);

@@ -307,11 +307,12 @@ class CommitRun {
   }
 
   // Ends what is pending there of another verb. Says whether the image has changed by that.
-  static Result<bool> end_other_change(ChangeTarget& target, const std::string& name) {
+  Result<bool> end_other_change(ChangeTarget& target, const std::string& name) {
     const std::optional<edit::JournalHead> head = TRY(pending_in(target));
     if (head && (head->facts.change.operation == edit::Operation::commit_base ||
                  edit::is_commit_top(head->facts.change.operation)))
       return false;
+    TRY(check_nothing_else_pending(world_.agreement, target, name, edit::Operation::none));
     const Result<edit::ResumeOutcome> ended =
         edit::resume(target.image, target.side_files, false, examine);
     if (!ended)
@@ -498,7 +499,7 @@ class CommitRun {
             .base = base().filename,
             .dependents = dependents_,
             .is_plan = is_plan,
-            .command = is_plan ? world_.planned_command() : std::vector<std::string>()};
+            .planned = is_plan ? planned(world_, nodes_) : report::Planned()};
   }
 
   Result<void> tell() {

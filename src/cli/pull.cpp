@@ -280,7 +280,8 @@ class PullRun {
     const bool is_this =
         pending.operation == operation() && pending.argument == ops::pull_argument(base_node()) &&
         (!request_.allocation || pending.verb == ops::to_command(*request_.allocation));
-    if (pending.resumed == edit::Resumed::finished && is_this) {
+    // Storage comes when nothing is pending any more.
+    if (pending.resumed == edit::Resumed::finished && is_this && !request_.allocation) {
       if (!request_.is_rebase)
         TRY(world_.out(fmt::format("'{}' was interrupted, and is finished now.\n", pending.verb)));
       return std::optional(success);
@@ -337,6 +338,8 @@ class PullRun {
   }
 
   Result<ExitStatus> pull_into(ChangeTarget& target, bool is_new) {
+    if (is_new)
+      TRY(check_allocation_may_fit(target));
     TRY(plan_pending(target));
     if (is_new)
       TRY(check_agreed(world_.agreement, [this] { return report::pull_json(facts(true)); }));
@@ -357,11 +360,23 @@ class PullRun {
 
   // Once nothing is pending any more: what is stopped here, the same command begins again.
   Result<void> give_storage(ChangeTarget& target) {
-    if (pull_.places.empty())
+    if (pull_.data.places.empty())
       return {};
-    const Result<void> given = ops::give_storage(*target.image.file, pull_.places,
-                                                 request_.allocation->places, options_.progress);
+    const Result<void> given =
+        cli::give_storage(target, pull_.data.places, request_.allocation->places, world_);
     return given ? given : fail(about_image(given.error()));
+  }
+
+  // Before tables are planned that take longer than the answer is worth.
+  [[nodiscard]] Result<void> check_allocation_may_fit(const ChangeTarget& target) const {
+    if (!request_.allocation || request_.allocation->places == ops::Places::thin)
+      return {};
+    const GuestRange range =
+        TRY(ops::whole_clusters(*request_.allocation, 1, nodes_.front()->guest_size()));
+    const std::uint64_t allocated = target.image.file->status().allocated;
+    const Result<void> fits =
+        check_storage(target, range.size() > allocated ? range.size() - allocated : 0);
+    return fits ? fits : fail(about_image(fits.error()));
   }
 
   Result<edit::Resumed> take_back(ChangeTarget& target) {
@@ -384,6 +399,7 @@ class PullRun {
   }
 
   Result<edit::ResumeOutcome> end_pending(ChangeTarget& target) {
+    TRY(check_nothing_else_pending(world_.agreement, target, request_.image, operation()));
     Result<edit::ResumeOutcome> outcome =
         edit::resume(target.image, target.side_files, false, examine);
     if (!outcome)
@@ -406,7 +422,7 @@ class PullRun {
             .backing_file = backing_file(),
             .allocation = options_.allocation,
             .is_plan = is_plan,
-            .command = is_plan ? world_.planned_command() : std::vector<std::string>()};
+            .planned = is_plan ? planned(world_, all_nodes()) : report::Planned()};
   }
 
   Result<ExitStatus> tell() {

@@ -3,6 +3,7 @@
 // there, written through edit::commit, which keeps what an undo needs.
 #include "repair.hpp"
 
+#include "chain_change.hpp"
 #include "change.hpp"
 #include "verb.hpp"
 
@@ -147,16 +148,17 @@ class RepairRun {
     edit::Transaction transaction(image);
     const ops::Repair repair = TRY(make_plan(transaction, tree, side_files, image));
     report::RepairFacts facts = facts_of(repair, transaction);
-    facts.command = world_.planned_command();
+    facts.planned = planned(world_, {tree.top.get()});
     if (!common_.json())
       TRY(report::write_repair_plan(facts, world_.sink()));
     return tell_result(report::repaired_image(request_.image, repair), facts);
   }
 
   // What `plan` would print of it.
-  Result<std::string> planned_json(const ops::Repair& repair, report::RepairFacts facts) const {
+  Result<std::string> planned_json(const ops::Repair& repair, report::RepairFacts facts,
+                                   const OpenedTree& tree) const {
     facts.is_dry_run = true;
-    facts.command = world_.planned_command();
+    facts.planned = planned(world_, {tree.top.get()});
     std::string text;
     const report::Sink append = [&](std::string_view some) -> Result<void> {
       text += some;
@@ -179,6 +181,8 @@ class RepairRun {
     if (image.status().identity != tree.top->file->status().identity)
       return fail(ErrorCode::refused,
                   fmt::format("'{}' became another file meanwhile", to_terminal(request_.image)));
+    TRY(check_nothing_else_pending(world_.agreement, target, request_.image,
+                                   edit::Operation::none));
     TRY(finish_pending(target));
     edit::Transaction transaction(image);
     const ops::Repair repair = TRY(make_plan(transaction, tree, target.side_files, image));
@@ -192,7 +196,7 @@ class RepairRun {
     TRY(report::write_check_messages(before, world_.out_is_terminal(),
                                      style_for(world_, common_.color), to_err,
                                      report::repaired_codes(repair)));
-    TRY(check_agreed(world_.agreement, [&] { return planned_json(repair, facts); }));
+    TRY(check_agreed(world_.agreement, [&] { return planned_json(repair, facts, tree); }));
     if (!transaction.is_empty()) {
       Result<std::optional<std::string>> undo_file =
           edit::commit(transaction, target.image, target.side_files,

@@ -70,7 +70,7 @@ PullRequest request_for(const ResumeOptions& options, const edit::ResumeOutcome&
   if (request.is_rebase) {
     request.base = options.base;
     request.base_format = options.base_format;
-  } else {
+  } else if (!request.allocation) {
     request.argument = outcome.argument;
   }
   request.folders = options.target.folders;
@@ -135,6 +135,9 @@ Result<ExitStatus> run_verb(const ResumeOptions& options, World& world) {
   const ExitStatus status = TRY(with_target(options.target, world, resume));
   if (status != success)
     return status;
+  // An allocation ends with storage, which no side file knows of.
+  if (outcome.resumed == edit::Resumed::finished && outcome.operation == edit::Operation::allocate)
+    return run_pull(request_for(options, outcome), world);
   // Who plans again opens and locks the image himself.
   if (outcome.resumed == edit::Resumed::needs_plan) {
     const bool lacks_base =

@@ -40,10 +40,6 @@ class World {
 
   // Of `plan` and `apply`.
   std::optional<Agreement> agreement;
-  // What a plan writes down for `apply`; else empty.
-  [[nodiscard]] std::vector<std::string> planned_command() const {
-    return agreement ? agreement->command : std::vector<std::string>();
-  }
 
   [[nodiscard]] report::Sink sink() {
     return [this](std::string_view text) { return out(text); };

@@ -185,17 +185,6 @@ Result<Pending> open_begun(const SideFiles& side_files, const io::File& image,
   return pending;
 }
 
-// What has no storage yet.
-Result<std::uint64_t> bytes_in_holes(const std::vector<HostRange>& ranges, const io::File& image) {
-  std::uint64_t missing = 0;
-  for (const HostRange& range : ranges) {
-    missing += range.size();
-    for (const HostRange& there : TRY(io::data_ranges(image, range)))
-      missing -= there.size();
-  }
-  return missing;
-}
-
 // While the file is longer, others may write to what lies in clusters behind its former end: when
 // it is cut again, whole clusters stay.
 Result<void> make_whole(const FreshData& data, io::WritableFile& image) {
@@ -442,8 +431,9 @@ Result<void> check_room(const FreshData& data, const Transaction& transaction,
                         const io::File& image, const SideFiles& side_files) {
   if (image.status().kind != io::FileKind::regular)
     return {};
-  const std::uint64_t needed = TRY(bytes_in_holes(data.ranges, image)) -
-                               TRY(bytes_in_holes(data.zeros, image)) +
+  const std::vector<HostRange>& places = data.places.empty() ? data.ranges : data.places;
+  const std::uint64_t needed = TRY(io::bytes_without_storage(image, places)) -
+                               TRY(io::bytes_without_storage(image, data.zeros)) +
                                transaction.changed_bytes() + TRY(Journal::size_of(transaction));
   const std::uint64_t available = TRY(side_files.available_bytes());
   if (needed > available)

@@ -16,6 +16,21 @@ Result<void> WritableFile::write_zeroes(HostOffset offset, std::uint64_t size) {
   return {};
 }
 
+Result<std::uint64_t> File::bytes_without_storage(HostRange range) const {
+  std::uint64_t bytes = range.size();
+  for (const HostRange& there : TRY(data_ranges(*this, range)))
+    bytes -= there.size();
+  return bytes;
+}
+
+Result<std::uint64_t> bytes_without_storage(const File& file,
+                                            const std::vector<HostRange>& ranges) {
+  std::uint64_t bytes = 0;
+  for (const HostRange& range : ranges)
+    bytes += TRY(file.bytes_without_storage(range));
+  return bytes;
+}
+
 Result<void> WritableFile::reserve(HostRange range) {
   return fill_holes(*this, range);
 }

@@ -15,6 +15,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/fiemap.h>
 #include <linux/fs.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -86,6 +87,41 @@ class PosixFileBase : public Base {
   [[nodiscard]] Result<HostOffset> next_hole(HostOffset from) const override {
     const HostOffset end{status_.size};
     return status_.kind == FileKind::block_device ? end : seek(from, SEEK_HOLE, end);
+  }
+
+  // Reserved extents, too, look like holes to SEEK_DATA.
+  [[nodiscard]] Result<std::uint64_t> bytes_without_storage(HostRange range) const override {
+    constexpr std::uint32_t most_extents = 128;
+    std::vector<std::byte> buffer(sizeof(fiemap) + most_extents * sizeof(fiemap_extent));
+    auto* const map = reinterpret_cast<fiemap*>(buffer.data());
+    const auto* const found =
+        reinterpret_cast<const fiemap_extent*>(buffer.data() + sizeof(fiemap));
+    std::uint64_t bytes = range.size();
+    for (std::uint64_t at = range.begin.value; at < range.end.value;) {
+      std::fill(buffer.begin(), buffer.end(), std::byte{0});
+      map->fm_start = at;
+      map->fm_length = range.end.value - at;
+      map->fm_extent_count = most_extents;
+      if (::ioctl(fd(), FS_IOC_FIEMAP, map) != 0)
+        return Base::bytes_without_storage(range);
+      const std::span<const fiemap_extent> extents(found, map->fm_mapped_extents);
+      if (extents.empty())
+        break;
+      std::uint64_t next = at;
+      for (const fiemap_extent& extent : extents) {
+        const std::uint64_t begin = std::max<std::uint64_t>(extent.fe_logical, next);
+        const std::uint64_t end =
+            std::min<std::uint64_t>(extent.fe_logical + extent.fe_length, range.end.value);
+        if (end > begin)
+          bytes -= end - begin;
+        next = std::max(next, end);
+      }
+      const bool is_last = (extents.back().fe_flags & FIEMAP_EXTENT_LAST) != 0;
+      if (is_last || next <= at)
+        break;
+      at = next;
+    }
+    return bytes;
   }
 
   [[nodiscard]] Result<bool> lock_is_held(std::uint64_t byte) const override {

@@ -91,16 +91,6 @@ Result<GuestRange> whole_clusters(const Allocation& allocation, std::uint64_t cl
                     {std::min(align_up(range.end.value, cluster_size), disk_size)}};
 }
 
-Result<std::uint64_t> bytes_in_holes(const io::File& file, const std::vector<HostRange>& places) {
-  std::uint64_t bytes = 0;
-  for (const HostRange& place : places) {
-    bytes += place.size();
-    for (const HostRange& there : TRY(io::data_ranges(file, place)))
-      bytes -= there.size();
-  }
-  return bytes;
-}
-
 Result<void> give_storage(io::WritableFile& image, const std::vector<HostRange>& places, Places how,
                           const Progress& progress) {
   constexpr std::uint64_t most = 64ULL << 20;

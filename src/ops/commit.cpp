@@ -96,10 +96,10 @@ class CommitPlanner {
     const auto take_place = [&](const Piece& piece) -> Result<void> {
       count(piece);
       transaction_.grow(piece.guest.end.value);
-      append(commit_.data.ranges, to_host(piece.guest));
+      append_range(commit_.data.ranges, to_host(piece.guest));
       for (const Extent& source : piece.sources) {
         if (reads_as_zeros(source))
-          append(commit_.data.zeros, to_host(source.guest));
+          append_range(commit_.data.zeros, to_host(source.guest));
       }
       return {};
     };
@@ -150,7 +150,7 @@ class CommitPlanner {
     Cost& cost = commit_.cost;
     if (piece.kind == PieceKind::zero) {
       cost.zeroed_bytes += piece.guest.size();
-      append(commit_.changed, piece.guest);
+      append_range(commit_.changed, piece.guest);
       return;
     }
     cost.written_bytes += piece.guest.size();
@@ -158,7 +158,7 @@ class CommitPlanner {
       commit_.overwritten_bytes += piece.guest.size();
     for (const Extent& source : piece.sources) {
       if (view_.is_above(source))
-        append(commit_.changed, source.guest);
+        append_range(commit_.changed, source.guest);
       if (reads_as_zeros(source))
         continue;
       // What fills up clusters of the base comes from it, or from below it.
@@ -170,14 +170,6 @@ class CommitPlanner {
 
   // Of a raw image.
   static HostRange to_host(GuestRange guest) { return {{guest.begin.value}, {guest.end.value}}; }
-
-  template <class Range>
-  static void append(std::vector<Range>& ranges, Range range) {
-    if (!ranges.empty() && ranges.back().end == range.begin)
-      ranges.back().end = range.end;
-    else
-      ranges.push_back(range);
-  }
 
   [[nodiscard]] bool changes(GuestRange guest) const {
     const auto after = std::upper_bound(

@@ -17,6 +17,15 @@ namespace coldchain::ops {
   return extent.zero || !extent.present;
 }
 
+// Longer by `range`, where that begins at its end.
+template <class Range>
+void append_range(std::vector<Range>& ranges, Range range) {
+  if (!ranges.empty() && ranges.back().end == range.begin)
+    ranges.back().end = range.end;
+  else
+    ranges.push_back(range);
+}
+
 // In order, without overlaps, none that touch.
 [[nodiscard]] std::vector<HostRange> sorted_and_merged(std::vector<HostRange> ranges);
 

@@ -22,13 +22,6 @@ using qcow2::copied_flag;
 
 constexpr std::uint64_t sector_size = io::OverlayFile::sector_size;
 
-void append_range(std::vector<HostRange>& ranges, HostRange range) {
-  if (!ranges.empty() && ranges.back().end == range.begin)
-    ranges.back().end = range.end;
-  else
-    ranges.push_back(range);
-}
-
 }  // namespace
 
 ImageEditor::ImageEditor(edit::Transaction& transaction, const qcow2::Image& image,
@@ -215,6 +208,9 @@ Result<HostOffset> ImageEditor::own_cluster(std::uint64_t index) {
   const HostOffset host = host_of(TRY(take_cluster()));
   ++added_.data;
   release_entry(old);
+  // What was allocated in the other one is not here, behind the end of the disk either.
+  if (geometry_.subclusters_per_cluster() > 1)
+    set_entry(index, 1, entry(index, 1) & ~std::uint64_t{~std::uint32_t{0}});
   return host;
 }
 

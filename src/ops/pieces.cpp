@@ -293,7 +293,12 @@ Result<void> PieceJoiner::add(PieceKind kind, GuestRange range,
       part.end = std::min(part.end, part.begin + (most_piece_bytes - piece_.guest.size()));
     piece_.guest.end = part.end;
     for (const Extent& source : sources) {
-      if (const Extent clipped = clip(source, part); has_sources && !clipped.guest.empty())
+      const Extent clipped = clip(source, part);
+      if (!has_sources || clipped.guest.empty())
+        continue;
+      if (!piece_.sources.empty() && analysis::continues(piece_.sources.back(), clipped))
+        piece_.sources.back().guest.end = clipped.guest.end;
+      else
         piece_.sources.push_back(clipped);
     }
     range.begin = part.end;

@@ -170,7 +170,7 @@ class Planner {
     if (!pull_.snapshots.empty() && !options_.force)
       return fail(ErrorCode::refused,
                   fmt::format("internal snapshots read through layers that would go: {}; --force "
-                              "pulls all the same, and they read something else then",
+                              "does it all the same, and they read something else then",
                               to_terminal(fmt::format("{}", fmt::join(pull_.snapshots, ", ")))));
     return {};
   }
@@ -191,7 +191,7 @@ class Planner {
   }
 
   Result<void> take_pieces(ImageEditor& editor) {
-    const auto all = pieces([&](HostRange place) { pull_.places.push_back(place); });
+    const auto all = pieces([&](HostRange place) { append_range(pull_.data.places, place); });
     return all([&](const Piece& piece) { return take(editor, piece); });
   }
 
@@ -225,16 +225,17 @@ class Planner {
   Result<void> fill_data(const ImageEditor& editor) {
     pull_.data.ranges = editor.sorted_data();
     if (makes_places()) {
-      std::vector<HostRange>& places = pull_.places;
+      std::vector<HostRange>& places = pull_.data.places;
       places.insert(places.end(), pull_.data.ranges.begin(), pull_.data.ranges.end());
       places = sorted_and_merged(std::move(places));
-      pull_.reserved_bytes = TRY(bytes_in_holes(transaction_.view(), places));
-      pull_.data.ranges = places;
+      pull_.storage_bytes =
+          TRY(io::bytes_without_storage(*chain_.layers().front().node->file, places));
     }
     // Then no change makes the file whole.
     if (transaction_.is_empty())
-      pull_.cost.file_size_after = std::max(
-          transaction_.size_before(), pull_.places.empty() ? 0 : pull_.places.back().end.value);
+      pull_.cost.file_size_after =
+          std::max(transaction_.size_before(),
+                   pull_.data.places.empty() ? 0 : pull_.data.places.back().end.value);
     pull_.data.write = [&transaction = transaction_, &chain = chain_, pieces = pieces(),
                         progress = options_.progress,
                         total = pull_.cost.written_bytes](edit::FreshWriter& writer) {

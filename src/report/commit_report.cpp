@@ -51,7 +51,7 @@ std::string commit_json(const CommitFacts& facts) {
   JsonWriter json;
   json.begin_object().member("schema", "coldchain.commit").member("version", 1);
   json.member("is-plan", facts.is_plan);
-  write_command(json, facts.command);
+  write_planned(json, facts.planned);
   json.name_member("filename", facts.image).name_member("base-filename", facts.base);
   write_cost(json, commit.cost);
   json.member("digest", commit.change.digest);

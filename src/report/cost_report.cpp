@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "cost_report.hpp"
 
+#include <algorithm>
+
 #include <coldchain/base/text.hpp>
 
 #include <fmt/format.h>
@@ -61,9 +63,22 @@ void write_cost(JsonWriter& json, const ops::Cost& cost) {
       .member("side-file-bytes", cost.side_file_bytes);
 }
 
-void write_command(JsonWriter& json, const std::vector<std::string>& command) {
-  if (!command.empty())
-    write_names(json, "command", command);
+void write_planned(JsonWriter& json, const Planned& planned) {
+  const auto is_text = [](const std::string& word) { return is_valid_utf8(word); };
+  if (planned.command.empty() ||
+      !std::all_of(planned.command.begin(), planned.command.end(), is_text))
+    return;
+  write_names(json, "command", planned.command);
+  json.key("images").begin_array();
+  for (const PlannedImage& image : planned.images)
+    json.begin_object()
+        .name_member("filename", image.filename)
+        .member("inode", image.status.lasting_identity.inode)
+        .member("size", image.status.size)
+        .member("modified", fmt::format("{}.{:09}", image.status.modified.seconds,
+                                        image.status.modified.nanoseconds))
+        .end_object();
+  json.end_array();
 }
 
 void write_names(JsonWriter& json, std::string_view key, const std::vector<std::string>& names) {

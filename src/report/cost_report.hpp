@@ -8,6 +8,7 @@
 
 #include <coldchain/ops/plan.hpp>
 #include <coldchain/report/json_writer.hpp>
+#include <coldchain/report/planned.hpp>
 
 namespace coldchain::report {
 
@@ -19,8 +20,8 @@ namespace coldchain::report {
 // From "sources" to "side-file-bytes", into the object that is open.
 void write_cost(JsonWriter& json, const ops::Cost& cost);
 
-// What `apply` reads; nothing where there is no command.
-void write_command(JsonWriter& json, const std::vector<std::string>& command);
+// What `apply` reads and compares; nothing where there is no command.
+void write_planned(JsonWriter& json, const Planned& planned);
 
 void write_names(JsonWriter& json, std::string_view key, const std::vector<std::string>& names);
 

@@ -8,6 +8,14 @@
 
 namespace coldchain::report {
 
+namespace {
+
+bool makes_places(const PullFacts& facts) {
+  return facts.allocation && facts.allocation->places != ops::Places::thin;
+}
+
+}  // namespace
+
 std::string pull_warnings(const PullFacts& facts) {
   std::string out;
   for (const std::string& snapshot : facts.pull->snapshots)
@@ -24,14 +32,14 @@ std::string pull_text(const PullFacts& facts) {
   std::string out = plan_line("image", to_terminal(facts.image));
   out += plan_line("backing", facts.backing_file ? to_terminal(*facts.backing_file) : "none");
   out += cost_lines(cost);
-  if (facts.allocation)
-    out += plan_line("storage", fmt::format("{} bytes that lie in holes of the file now, at most",
-                                            facts.pull->reserved_bytes));
+  if (makes_places(facts))
+    out += plan_line("storage", fmt::format("{} bytes are added to that of the file",
+                                            facts.pull->storage_bytes));
   for (const std::string& layer : facts.pull->freed_layers)
     out += plan_line("not needed", fmt::format("{}, by this image", to_terminal(layer)));
   if (facts.is_plan)
     return out + "Nothing has been written.\n";
-  return out + (cost.metadata_bytes == 0 && facts.pull->reserved_bytes == 0
+  return out + (cost.metadata_bytes == 0 && facts.pull->storage_bytes == 0
                     ? "Nothing had to be done.\n"
                     : "");
 }
@@ -40,14 +48,15 @@ std::string pull_json(const PullFacts& facts) {
   JsonWriter json;
   json.begin_object().member("schema", "coldchain.pull").member("version", 1);
   json.member("is-plan", facts.is_plan);
-  write_command(json, facts.command);
+  write_planned(json, facts.planned);
   json.name_member("filename", facts.image);
   if (facts.backing_file)
     json.name_member("backing-filename", *facts.backing_file);
   write_cost(json, facts.pull->cost);
   if (facts.allocation)
-    json.member("places", ops::to_string(facts.allocation->places))
-        .member("storage-bytes", facts.pull->reserved_bytes);
+    json.member("places", ops::to_string(facts.allocation->places));
+  if (makes_places(facts))
+    json.member("storage-bytes", facts.pull->storage_bytes);
   json.member("digest", facts.pull->change.digest);
   write_names(json, "not-needed", facts.pull->freed_layers);
   write_names(json, "snapshots-changed", facts.pull->snapshots);

@@ -135,7 +135,7 @@ std::string repair_warnings(const ops::Repair& repair) {
 
 void write_repair_member(JsonWriter& json, const RepairFacts& facts) {
   const ops::Repair& repair = *facts.repair;
-  write_command(json, facts.command);
+  write_planned(json, facts.planned);
   json.key("repair")
       .begin_object()
       .member("tier", facts.tier == ops::RepairTier::all ? "all" : "leaks")

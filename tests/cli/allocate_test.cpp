@@ -301,6 +301,25 @@ TEST_CASE("allocate: one that was stopped is known, and goes on as what it was")
   }
 }
 
+TEST_CASE("allocate: what was reserved needs no room again") {
+  const TempFolder folder;
+  std::filesystem::resize_file((testing::write_file(folder / "raw", ""), folder / "raw"), 8 << 20);
+  REQUIRE(run_coldchain_in(folder.path(), {"allocate", "-q", "-f", "raw", "raw"}).status == 0);
+  const Ran again = run_coldchain_in(folder.path(), {"plan", "allocate", "-f", "raw", "raw"});
+  CHECK(again.out.find("storage     0 bytes are added") != std::string::npos);
+}
+
+TEST_CASE("allocate: a disk for which there is no room is refused at once") {
+  const TempFolder folder;
+  REQUIRE(testing::run_in(folder.path(), "qemu-img create -q -f qcow2 huge 8T").status == 0);
+  const std::string before = read_file(folder / "huge");
+  const Ran ran = run_coldchain_in(folder.path(), {"allocate", "huge"});
+  CHECK(ran.status == 1);
+  CHECK(ran.err.find("bytes of storage are needed, and the file system has room for") !=
+        std::string::npos);
+  CHECK((read_file(folder / "huge") == before));
+}
+
 TEST_CASE("allocate: one that was stopped can be given up") {
   const Scene scene(kinds[1], {"X.XX..X.X", "YYY......"});
   const std::string before = scene.drawn();

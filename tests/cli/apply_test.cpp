@@ -4,6 +4,7 @@
 #include "oracle.hpp"
 #include "temp_folder.hpp"
 
+#include <chrono>
 #include <filesystem>
 
 #include <doctest/doctest.h>
@@ -150,14 +151,42 @@ TEST_CASE("apply: the command alone is not enough, whatever verb it is of") {
 
 TEST_CASE("apply: what is no plan is told, by name") {
   const Scene scene;
-  for (const std::string& text :
-       Words{"", "x", "[]", "{}", "{\"command\": {}}", std::string(9, '\0')}) {
+  for (const std::string& text : Words{"", "x", "[]", "{}", std::string(200000, '['),
+                                       "{\"command\": {}}", std::string(9, '\0')}) {
     scene.write_text(text);
     const Ran ran = scene.apply();
     CHECK(ran.status == 1);
     CHECK(ran.err.starts_with("coldchain: plan.json: is no plan: "));
   }
   CHECK(scene.run({"apply", "nowhere"}).err == "coldchain: nowhere: No such file or directory\n");
+}
+
+TEST_CASE("apply: an image that was written to since is not what was planned") {
+  for (const std::string image : {"base", "top"}) {
+    const Scene scene;
+    scene.write_plan({"commit", "top"});
+    std::filesystem::last_write_time(
+        scene.path(image),
+        std::filesystem::last_write_time(scene.path(image)) + std::chrono::seconds(1));
+    const std::string before = scene.bytes();
+    const Ran ran = scene.apply();
+    CHECK(ran.status == 1);
+    CHECK(ran.err.find("nothing was changed: /") != std::string::npos);
+    CHECK((scene.bytes() == before));
+  }
+}
+
+TEST_CASE("apply: another change that is pending is not ended for it") {
+  const Scene scene;
+  scene.write_plan({"pull", "top"});
+  const std::string folder = std::filesystem::path(scene.path("top")).parent_path();
+  REQUIRE(testing::interrupt_coldchain_in(folder, {"commit", "top"}).status != 0);
+  const std::string before = scene.bytes();
+  const Ran ran = scene.apply();
+  CHECK(ran.status == 1);
+  CHECK(ran.err.find("another change is pending in top: 'coldchain resume top' first") !=
+        std::string::npos);
+  CHECK((scene.bytes() == before));
 }
 
 TEST_CASE("apply: goes on with what it began") {

@@ -73,7 +73,9 @@ class FreshWriter {
 struct FreshData {
   std::vector<HostRange> ranges;  // sorted, disjoint
   std::vector<HostRange> zeros;   // parts of them that need no storage; sorted, disjoint
-  std::uint64_t whole_size = 0;   // of the file before, up to the end of its last cluster
+  // All that is to have storage when the change is done, `ranges` among it; empty: these alone.
+  std::vector<HostRange> places;
+  std::uint64_t whole_size = 0;  // of the file before, up to the end of its last cluster
   // Writes all of it; calls flush() before it returns.
   std::function<Result<void>(FreshWriter&)> write;
 };

@@ -65,6 +65,10 @@ class File {
   [[nodiscard]] virtual Result<HostOffset> next_data(HostOffset from) const = 0;
   [[nodiscard]] virtual Result<HostOffset> next_hole(HostOffset from) const = 0;
 
+  // What of a range has no storage yet: what lies in holes or behind the end, but for what is
+  // reserved, where the system tells.
+  [[nodiscard]] virtual Result<std::uint64_t> bytes_without_storage(HostRange range) const;
+
   // Whether QEMU's lock byte `byte` is held by another process (coldchain/io/lock.hpp).
   [[nodiscard]] virtual Result<bool> lock_is_held(std::uint64_t byte) const = 0;
 
@@ -98,6 +102,10 @@ class WritableFile : public File {
 // The whole buffer or an error that says where the file ends. `what` names the structure.
 [[nodiscard]] Result<void> read_exactly(const File& file, HostOffset offset, ByteSpan buffer,
                                         std::string_view what);
+
+// The same, of several ranges that do not overlap.
+[[nodiscard]] Result<std::uint64_t> bytes_without_storage(const File& file,
+                                                          const std::vector<HostRange>& ranges);
 
 // The parts of `range` that are not in holes: sorted, disjoint, within the file.
 [[nodiscard]] Result<std::vector<HostRange>> data_ranges(const File& file, HostRange range);

@@ -43,10 +43,6 @@ struct Allocation {
                                                 std::uint64_t cluster_size,
                                                 std::uint64_t disk_size);
 
-// What of `places` lies in holes of the file, in bytes.
-[[nodiscard]] Result<std::uint64_t> bytes_in_holes(const io::File& file,
-                                                   const std::vector<HostRange>& places);
-
 // Gives storage to parts of an image file, sorted, whose content stays, and flushes. The file
 // becomes as long as they reach. Done twice, it does no more.
 [[nodiscard]] Result<void> give_storage(io::WritableFile& image,

@@ -38,8 +38,7 @@ struct Pull {
   std::vector<std::string> freed_layers;  // that the image does not need any more
   std::vector<std::string> snapshots;     // of the image, that read something else afterwards
   std::vector<std::string> bitmaps;       // of layers that go: they stay where they are
-  std::vector<HostRange> places;          // that are to have storage when all is done
-  std::uint64_t reserved_bytes = 0;       // what of these has none yet, at most
+  std::uint64_t storage_bytes = 0;        // that the places of an allocation do not have yet
   edit::ChangeFacts change;
   edit::FreshData data;
 };

@@ -8,6 +8,7 @@
 
 #include <coldchain/ops/commit.hpp>
 #include <coldchain/report/json_writer.hpp>
+#include <coldchain/report/planned.hpp>
 
 namespace coldchain::report {
 
@@ -18,7 +19,7 @@ struct CommitFacts {
   std::string base;                         // as it was opened
   std::vector<std::string> dependents;      // other images that read through the base
   bool is_plan = false;
-  std::vector<std::string> command{};  // of a plan: what it is of, VERB and arguments
+  Planned planned{};
 };
 
 [[nodiscard]] std::string commit_text(const CommitFacts& facts);

@@ -4,10 +4,10 @@
 
 #include <optional>
 #include <string>
-#include <vector>
 
 #include <coldchain/ops/pull.hpp>
 #include <coldchain/report/json_writer.hpp>
+#include <coldchain/report/planned.hpp>
 
 namespace coldchain::report {
 
@@ -17,7 +17,7 @@ struct PullFacts {
   std::optional<std::string> backing_file;  // afterwards
   std::optional<ops::Allocation> allocation{};
   bool is_plan = false;
-  std::vector<std::string> command{};  // of a plan: what it is of, VERB and arguments
+  Planned planned{};
 };
 
 [[nodiscard]] std::string pull_text(const PullFacts& facts);

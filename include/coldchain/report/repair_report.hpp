@@ -7,6 +7,7 @@
 
 #include <coldchain/ops/repair.hpp>
 #include <coldchain/report/check_report.hpp>
+#include <coldchain/report/planned.hpp>
 
 namespace coldchain::report {
 
@@ -17,8 +18,8 @@ struct RepairFacts {
   std::uint64_t changed_bytes = 0;
   std::uint64_t size_before = 0;  // of the image file
   std::uint64_t size_after = 0;
-  std::string undo_file{};             // empty where there is none
-  std::vector<std::string> command{};  // of a plan: what it is of, VERB and arguments
+  std::string undo_file{};  // empty where there is none
+  Planned planned{};
 };
 
 // The image as the repair leaves it, with the numbers of what it mends.
