@@ -4,13 +4,19 @@
 #include "oracle.hpp"
 #include "temp_folder.hpp"
 
+#include <array>
 #include <filesystem>
 
 #include <coldchain/qcow2/image.hpp>
 
 #include <doctest/doctest.h>
+#include <fcntl.h>
+#include <linux/fiemap.h>
+#include <linux/fs.h>
 #include <nlohmann/json.hpp>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 using namespace coldchain;
 using testing::ImageBuilder;
@@ -140,6 +146,16 @@ std::uint64_t storage_of(const std::string& path) {
   return static_cast<std::uint64_t>(status.st_blocks) * 512;
 }
 
+bool tells_reserved_from_holes(const std::string& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  REQUIRE(fd >= 0);
+  std::array<std::byte, sizeof(fiemap)> request{};
+  reinterpret_cast<fiemap*>(request.data())->fm_length = FIEMAP_MAX_OFFSET;
+  const bool tells = ::ioctl(fd, FS_IOC_FIEMAP, request.data()) == 0;
+  ::close(fd);
+  return tells;
+}
+
 }  // namespace
 
 TEST_CASE("allocate: each scenario of thin provisioning comes out as it is drawn") {
@@ -207,7 +223,7 @@ TEST_CASE("allocate: no write of the guest needs a cluster afterwards") {
     };
     CHECK(testing::run_in(scene.folder(), "qemu-img compare former " + scene.top()).status == 0);
     const auto before = end();
-    for (int cluster = 0; cluster < 9; ++cluster)
+    for (std::uint64_t cluster = 0; cluster < 9; ++cluster)
       REQUIRE(testing::run_in(scene.folder(), "qemu-io -c 'write -P 7 " +
                                                   std::to_string(cluster * cluster_size + 512) +
                                                   " 512' " + scene.top())
@@ -305,6 +321,10 @@ TEST_CASE("allocate: what was reserved needs no room again") {
   const TempFolder folder;
   std::filesystem::resize_file((testing::write_file(folder / "raw", ""), folder / "raw"), 8 << 20);
   REQUIRE(run_coldchain_in(folder.path(), {"allocate", "-q", "-f", "raw", "raw"}).status == 0);
+  if (!tells_reserved_from_holes(folder / "raw")) {
+    MESSAGE("skipped: this file system does not tell what is reserved");
+    return;
+  }
   const Ran again = run_coldchain_in(folder.path(), {"plan", "allocate", "-f", "raw", "raw"});
   CHECK(again.out.find("storage     0 bytes are added") != std::string::npos);
 }
