@@ -227,7 +227,7 @@ TEST_CASE("crash: a commit that is killed or fails anywhere changes nothing that
     MESSAGE("skipped: strace or QEMU's tools cannot be used");
     return;
   }
-  // Else every twelfth call, beginning with another one for each scene, call and way to stop.
+  // Else every 24th call, beginning with another one for each scene, call and way to stop.
   const bool does_all = std::getenv("COLDCHAIN_CRASH_ALL") != nullptr;
   int turn = 0;
   for (const Scene& scene : scenes) {
@@ -244,7 +244,7 @@ TEST_CASE("crash: a commit that is killed or fails anywhere changes nothing that
         const std::string what = kills ? "signal=KILL" : "error=ENOSPC";
         ++turn;
         for (int when = 1; when < 100; ++when) {
-          if (!does_all && (when + turn) % 12 != 0)
+          if (!does_all && (when + turn) % 24 != 0)
             continue;
           CAPTURE(call);
           CAPTURE(what);

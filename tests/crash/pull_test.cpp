@@ -78,7 +78,7 @@ TEST_CASE("crash: a pull that is killed or fails anywhere changes nothing that t
     MESSAGE("skipped: strace or QEMU's tools cannot be used");
     return;
   }
-  // Else every twelfth call, beginning with another one for each command, call and way to stop.
+  // Else every 24th call, beginning with another one for each command, call and way to stop.
   const bool does_all = std::getenv("COLDCHAIN_CRASH_ALL") != nullptr;
   int turn = 0;
   const TempFolder made;
@@ -95,7 +95,7 @@ TEST_CASE("crash: a pull that is killed or fails anywhere changes nothing that t
       for (const std::string what : {"signal=KILL", "error=ENOSPC"}) {
         ++turn;
         for (int when = 1; when < 100; ++when) {
-          if (!does_all && (when + turn) % 12 != 0)
+          if (!does_all && (when + turn) % 24 != 0)
             continue;
           CAPTURE(command);
           CAPTURE(call);
@@ -199,7 +199,7 @@ TEST_CASE("crash: whatever others did while a pull was interrupted, they and it 
     return;
   }
   const char* chosen = std::getenv("COLDCHAIN_CRASH_SEEDS");
-  const std::uint64_t seeds = chosen != nullptr ? std::strtoull(chosen, nullptr, 10) : 25;
+  const std::uint64_t seeds = chosen != nullptr ? std::strtoull(chosen, nullptr, 10) : 12;
   // Small clusters with wide counts need refcount blocks, and a larger table, of their own.
   const TempFolder folders[4];
   make_chain(folders[0]);

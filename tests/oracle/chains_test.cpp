@@ -193,7 +193,7 @@ TEST_CASE("oracle: info, map, measure, contexts, content and image end are QEMU'
     return;
   }
   const char* wanted = std::getenv("COLDCHAIN_ORACLE_CASES");
-  const int cases = wanted == nullptr ? 60 : std::atoi(wanted);
+  const int cases = wanted == nullptr ? 40 : std::atoi(wanted);
   const char* first = std::getenv("COLDCHAIN_ORACLE_FIRST");
   const int begin = first == nullptr ? 1 : std::atoi(first);
   for (int seed = begin; seed < begin + cases; ++seed) {

@@ -114,7 +114,7 @@ TEST_CASE("oracle: a rebase changes nothing that QEMU reads, and does what was p
   if (!testing::have_oracles())
     return;
   const unsigned first = cases("COLDCHAIN_ORACLE_FIRST", 1);
-  const unsigned count = cases("COLDCHAIN_ORACLE_CASES", 15);
+  const unsigned count = cases("COLDCHAIN_ORACLE_CASES", 8);
   unsigned rebased = 0;
   unsigned refused = 0;
   for (unsigned seed = first; seed < first + count; ++seed) {
@@ -140,7 +140,7 @@ TEST_CASE("oracle: a pull changes nothing that QEMU reads, and does what was pla
   if (!testing::have_oracles())
     return;
   const unsigned first = cases("COLDCHAIN_ORACLE_FIRST", 1);
-  const unsigned count = cases("COLDCHAIN_ORACLE_CASES", 15);
+  const unsigned count = cases("COLDCHAIN_ORACLE_CASES", 8);
   unsigned pulled = 0;
   unsigned refused = 0;
   for (unsigned seed = first; seed < first + count; ++seed) {
@@ -161,7 +161,7 @@ TEST_CASE("oracle: an allocation changes nothing that QEMU reads, and leaves no 
   if (!testing::have_oracles())
     return;
   const unsigned first = cases("COLDCHAIN_ORACLE_FIRST", 1);
-  const unsigned count = cases("COLDCHAIN_ORACLE_CASES", 15);
+  const unsigned count = cases("COLDCHAIN_ORACLE_CASES", 8);
   unsigned allocated = 0;
   unsigned refused = 0;
   for (unsigned seed = first; seed < first + count; ++seed) {
