@@ -8,7 +8,7 @@
 #include <functional>
 #include <string>
 
-#include <coldchain/edit/commit.hpp>
+#include <coldchain/edit/resume.hpp>
 #include <coldchain/edit/side_files.hpp>
 
 namespace coldchain::cli {

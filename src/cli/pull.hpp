@@ -9,7 +9,7 @@
 #include <optional>
 #include <string>
 
-#include <coldchain/edit/commit.hpp>
+#include <coldchain/edit/resume.hpp>
 #include <coldchain/edit/side_files.hpp>
 #include <coldchain/ops/allocate.hpp>
 

@@ -2,7 +2,7 @@
 // What becomes of a change after it was interrupted or done: resume and undo.
 #include "interrupted.hpp"
 
-#include <coldchain/edit/commit.hpp>
+#include <coldchain/edit/resume.hpp>
 
 #include <doctest/doctest.h>
 

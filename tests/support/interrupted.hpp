@@ -7,7 +7,7 @@
 #include <limits>
 
 #include <coldchain/base/try.hpp>
-#include <coldchain/edit/commit.hpp>
+#include <coldchain/edit/resume.hpp>
 #include <coldchain/io/open.hpp>
 
 #include <doctest/doctest.h>

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: MIT
+#include "pending.hpp"
+
+#include <coldchain/base/text.hpp>
+#include <coldchain/base/try.hpp>
+#include <coldchain/edit/recovery.hpp>
+
+#include <fmt/format.h>
+
+namespace coldchain::edit {
+
+namespace {
+
+// What a person can do about a side file that leads nowhere.
+std::string way_out(const SideFiles& side_files) {
+  return fmt::format(
+      "'coldchain check' says how the image is; if it is as it should be, rename {} to {}",
+      to_shell_word(side_files.pending_path()), to_shell_word(side_files.given_up_path()));
+}
+
+}  // namespace
+
+Error stuck(Error error, const SideFiles& side_files) {
+  error.message = fmt::format("{}: {}. Nothing was written. {}", side_files.pending_path(),
+                              error.message, way_out(side_files));
+  return error;
+}
+
+Error undo_pending(const JournalFacts& facts, const SideFiles& side_files) {
+  const std::string& verb = facts.change.verb;
+  const bool is_cut = verb.size() == ChangeFacts::most_verb_bytes;
+  const std::string path =
+      verb.starts_with(undo_verb) ? verb.substr(undo_verb.size()) : std::string("its file");
+  return {ErrorCode::refused,
+          fmt::format("an undo was interrupted: run it again, of the file that was {}{}. Without "
+                      "that file: {}",
+                      to_shell_word(path), is_cut ? "…" : "", way_out(side_files)),
+          0};
+}
+
+Error unfinished(Error error, bool goes_back, const SideFiles& side_files) {
+  error.message =
+      fmt::format("{}. {} keeps what is left to do; 'coldchain resume' {}", error.message,
+                  side_files.pending_path(),
+                  goes_back ? "goes on going back" : "goes on or, with --abandon, goes back");
+  return error;
+}
+
+Result<std::optional<std::string>> put_away(const Journal& journal, const SideFiles& side_files) {
+  const ChangeFacts& change = journal.facts().change;
+  const bool has_kept = change.kept_clusters != 0;
+  if (change.keeps_undo || has_kept)
+    return TRY(side_files.keep_pending(has_kept));
+  TRY(side_files.remove_pending());
+  return std::nullopt;
+}
+
+Error not_put_away(Error error, const SideFiles& side_files) {
+  return with_context(std::move(error),
+                      fmt::format("the image is changed, but {} could not be put away; 'coldchain "
+                                  "resume' tries again",
+                                  side_files.pending_path()));
+}
+
+bool is_of(const JournalFacts& facts, const io::File& image) {
+  // The number of a file system may be another after a boot.
+  const io::FileIdentity& mine = image.status().lasting_identity;
+  const bool is_device = image.status().kind == io::FileKind::block_device;
+  return facts.image.inode == mine.inode && (!is_device || facts.image.device == mine.device);
+}
+
+Result<void> check_identity(const JournalFacts& facts, const io::File& image) {
+  if (!is_of(facts, image))
+    return fail(ErrorCode::refused, "belongs to another image than this one");
+  return {};
+}
+
+bool has_data(const Journal& journal) {
+  return journal.facts().change.operation != Operation::none;
+}
+
+Phase phase_after_data(const Journal& journal) {
+  return is_commit_top(journal.facts().change.operation) ? Phase::announce : Phase::link;
+}
+
+bool is_part(const Journal& journal) {
+  return journal.facts().change.operation == Operation::commit_base;
+}
+
+bool is_under_way(const Journal& journal) {
+  return has_data(journal) &&
+         (journal.state() == JournalState::applying || journal.state() == JournalState::writing ||
+          journal.state() == JournalState::linking ||
+          (journal.state() == JournalState::done && is_part(journal)));
+}
+
+Error only_given_up(Error error, const SideFiles& side_files) {
+  error.message = fmt::format(
+      "{}: {}. Nothing was written. 'coldchain resume --abandon' gives up what is "
+      "left to do; then it can be started again",
+      side_files.pending_path(), error.message);
+  return error;
+}
+
+Result<Pending> open_pending(const SideFiles& side_files, const io::File& image) {
+  Pending pending;
+  pending.file = TRY(side_files.open_pending());
+  if (TRY(Journal::is_incomplete(*pending.file)))
+    return pending;
+  pending.journal = TRY(Journal::open(*pending.file));
+  TRY(check_identity(pending.journal->facts(), image));
+  return pending;
+}
+
+Result<void> check_unmodified(const Journal& journal, const io::File& image, bool may_have_begun) {
+  const bool is_as_it_was = image.status().kind != io::FileKind::regular ||
+                            journal.image_modified() == io::Timestamp{} ||
+                            journal.image_modified() == image.status().modified;
+  if (is_as_it_was || (may_have_begun && !TRY(has_reached(journal, image, end_of_phases))))
+    return {};
+  return fail(ErrorCode::refused,
+              "the image has been modified since; what was written then would be damaged");
+}
+
+Result<std::uint64_t> check_roll(const Journal& journal, const io::File& image, bool is_forward,
+                                 const Examine& examine) {
+  const auto result = TRY(result_of_roll(journal, image, is_forward));
+  const ChangeFacts& change = journal.facts().change;
+  const std::uint64_t expected = is_forward ? change.corruptions_after : change.corruptions_before;
+  const Examined found = TRY(examine(*result));
+  if (found.corruptions > expected)
+    return fail(ErrorCode::refused,
+                fmt::format("it would leave {} corruptions instead of {}: somebody has written to "
+                            "the image meanwhile",
+                            found.corruptions, expected));
+  return found.image_end;
+}
+
+Result<Pending> open_begun(const SideFiles& side_files, const io::File& image,
+                           const ChangeFacts& change) {
+  Result<Pending> pending = open_pending(side_files, image);
+  if (!pending)
+    return fail(stuck(pending.error(), side_files));
+  const bool is_same = pending->journal && is_under_way(*pending->journal) &&
+                       pending->journal->facts().change.operation == change.operation &&
+                       pending->journal->facts().change.argument == change.argument;
+  if (!is_same)
+    return fail(ErrorCode::refused,
+                fmt::format("another change is pending ({}): 'coldchain resume' goes on or goes "
+                            "back",
+                            side_files.pending_path()));
+  if (pending->journal->facts().change.digest != change.digest)
+    return fail(ErrorCode::refused,
+                fmt::format("the image, or one below it, was changed since '{}' was interrupted: "
+                            "'coldchain resume --abandon' gives it up, then start again",
+                            to_terminal(pending->journal->facts().change.verb)));
+  return pending;
+}
+
+Result<void> check_data(const FreshData& data, Journal& journal, io::WritableFile& image) {
+  if (!TRY(has_reached(journal, image, phase_after_data(journal))))
+    return fail(ErrorCode::refused,
+                "clusters that were taken are free again: somebody has repaired the image "
+                "meanwhile");
+  FreshWriter checker(image, journal, data.ranges, FreshWriter::Mode::check);
+  return data.write(checker);
+}
+
+bool is_final(const Error& error) {
+  return error.code == ErrorCode::refused || error.code == ErrorCode::corrupt ||
+         error.code == ErrorCode::unsupported || error.code == ErrorCode::too_large ||
+         error.code == ErrorCode::not_this_format;
+}
+
+Result<void> go_back(Journal& journal, io::WritableFile& image, std::uint64_t image_end) {
+  TRY(journal.set_state(JournalState::undoing, journal.image_modified()));
+  TRY(roll_back(journal, image, image_end));
+  return journal.set_state(JournalState::undone, {});
+}
+
+}  // namespace coldchain::edit
