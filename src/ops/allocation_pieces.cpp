@@ -50,7 +50,7 @@ class AllocationPieceMaker {
   Result<void> settle_cluster() {
     const GuestRange cluster{parts_.front().guest.begin, parts_.back().guest.end};
     const EntryCursor::Entry entry = TRY(entries_.at(cluster.begin));
-    if (entry.has_own_cluster() && own_) {
+    if (entry.cluster.has_own_cluster() && own_) {
       const HostOffset host = entry.cluster.host_offset();
       own_({host, host + geometry_.cluster_size()});
     }
@@ -69,7 +69,8 @@ class AllocationPieceMaker {
   [[nodiscard]] std::optional<PieceKind> kind_of(GuestRange grain, const EntryCursor::Entry& entry,
                                                  unsigned number) const {
     const Place place = entry.place_of(number);
-    if (place == Place::own || (place == Place::zero && entry.has_own_cluster() && marks_zeros_))
+    if (place == Place::own ||
+        (place == Place::zero && entry.cluster.has_own_cluster() && marks_zeros_))
       return std::nullopt;
     const bool is_zero = std::all_of(parts_.begin(), parts_.end(), [&](const Extent& part) {
       return clip(part, grain).guest.empty() || reads_as_zeros(part);

@@ -65,10 +65,6 @@ class EntryCursor {
     qcow2::SubclusterBitmap subclusters{0};
     bool is_extended = false;
 
-    // Whether a host cluster is there that is this entry's alone.
-    [[nodiscard]] bool has_own_cluster() const {
-      return !cluster.is_compressed() && cluster.host_offset().value != 0 && cluster.is_copied();
-    }
     // Of a subcluster of an extended entry; of any other, all of it.
     [[nodiscard]] Place place_of(unsigned subcluster) const;
   };

@@ -81,12 +81,12 @@ class ImageEditor {
   Result<void> stage_changes(edit::Phase phase, HostOffset at, ByteView before, ByteView after);
   [[nodiscard]] std::uint64_t entry(std::uint64_t index, unsigned word) const;
   void set_entry(std::uint64_t index, unsigned word, std::uint64_t value);
-  Result<void> for_each_cluster(GuestRange range, Result<void> (ImageEditor::*action)(GuestRange));
-  Result<void> allocate_in_cluster(GuestRange part);
-  Result<void> set_zero_in_cluster(GuestRange part);
-  Result<void> reserve_in_cluster(GuestRange part);
+  // Calls `action` for the part of each cluster, with its table open.
+  template <class Action>
+  Result<void> for_each_cluster(GuestRange range, const Action& action);
+  Result<void> place_in_cluster(GuestRange part, bool as_zeros);
+  void set_zero_in_cluster(GuestRange part);
   Result<HostOffset> own_cluster(std::uint64_t index);
-  Result<void> overwrite_in_cluster(GuestRange part);
   void add_data(GuestRange part, std::uint64_t size);
   // What an L2 entry refers to.
   void release_entry(qcow2::L2Entry entry);

@@ -49,6 +49,10 @@ class L2Entry {
   [[nodiscard]] bool reads_as_zero() const { return (raw_ & zero_flag) != 0; }
   [[nodiscard]] bool is_copied() const { return (raw_ & copied_flag) != 0; }
   [[nodiscard]] HostOffset host_offset() const { return {raw_ & offset_mask}; }
+  // Whether a host cluster is there to which nothing else refers, so that it may be written to.
+  [[nodiscard]] bool has_own_cluster() const {
+    return !is_compressed() && host_offset().value != 0 && is_copied();
+  }
 
   // qcow2.rst, "Compressed Clusters Descriptor".
   [[nodiscard]] CompressedExtent compressed_extent(unsigned cluster_bits) const {

@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: MIT
+// The half of ImageEditor that counts: which host clusters are free, taken and released, and what
+// that makes of refcounts, refcount blocks and their table.
+#include "extents.hpp"
+#include "image_editor.hpp"
+
+#include <algorithm>
+#include <bit>
+
+#include <coldchain/base/checked.hpp>
+#include <coldchain/base/try.hpp>
+#include <coldchain/qcow2/refcounts.hpp>
+#include <coldchain/qcow2/wire.hpp>
+
+#include <fmt/format.h>
+
+namespace coldchain::ops {
+
+using edit::Phase;
+
+std::uint64_t ImageEditor::next_free(std::uint64_t from) const {
+  const std::uint64_t end = std::max(checked_.claims.end(), checked_.stored.end());
+  while (from < end) {
+    const std::uint64_t word = align_down(from, 64);
+    const check::StoredRefcounts::Word stored = checked_.stored.word(word);
+    const std::uint64_t used = stored.one | stored.more | stored.unreadable |
+                               checked_.claims.word(word).claimed | ((1ULL << (from - word)) - 1);
+    if (used != ~std::uint64_t{0})
+      return word + static_cast<std::uint64_t>(std::countr_one(used));
+    from = word + 64;
+  }
+  return from;
+}
+
+Result<void> ImageEditor::take(std::uint64_t first, std::uint64_t count) {
+  cursor_ = first + count;
+  const auto end = checked_mul(cursor_, cluster_size());
+  if (!end || *end >= 1ULL << 56)
+    return fail(ErrorCode::refused, "no host offset is left behind the end of the image");
+  transaction_.grow(*end);
+  transaction_.allocate(count * cluster_size());
+  append_range(taken_, {host_of(first), host_of(cursor_)});
+  if (cursor_ > refcount_table_.size() * clusters_per_block())
+    refcount_table_.resize(divide_up(cursor_, clusters_per_block()));
+  return {};
+}
+
+// The first cluster of a range without a refcount block becomes that block, and so counts itself:
+// it is not in danger at the moment when the refcount table begins to name it.
+Result<std::uint64_t> ImageEditor::take_cluster() {
+  for (;;) {
+    const std::uint64_t cluster = next_free(cursor_);
+    TRY(take(cluster, 1));
+    if (!add_block(cluster / clusters_per_block(), cluster))
+      return cluster;
+  }
+}
+
+Result<std::uint64_t> ImageEditor::take_row(std::uint64_t count) {
+  const std::uint64_t first = std::max({cursor_, checked_.claims.end(), checked_.stored.end()});
+  TRY(take(first, count));
+  for (std::uint64_t index = first / clusters_per_block();
+       index <= (cursor_ - 1) / clusters_per_block(); ++index) {
+    const std::uint64_t block = cursor_;
+    if (refcount_table_[index] != 0)
+      continue;
+    TRY(take(block, 1));
+    add_block(index, block);
+  }
+  return first;
+}
+
+bool ImageEditor::add_block(std::uint64_t index, std::uint64_t cluster) {
+  if (refcount_table_[index] != 0)
+    return false;
+  refcount_table_[index] = host_of(cluster).value;
+  fresh_blocks_.insert(index);
+  ++added_.refcounts;
+  return true;
+}
+
+void ImageEditor::release(std::uint64_t first, std::uint64_t count) {
+  append_range(released_, {host_of(first), host_of(first + count)});
+}
+
+// The table and the blocks that it alone names become visible by one write to the header, so none
+// of them needs to count itself.
+Result<void> ImageEditor::place_table() {
+  const std::uint64_t per_block = clusters_per_block();
+  const std::uint64_t entries_per_cluster = cluster_size() / sizeof(be64);
+  const std::uint64_t first = std::max({cursor_, checked_.claims.end(), checked_.stored.end()});
+  // Itself, blocks for itself, and a block for those.
+  std::uint64_t clusters = 1;
+  const auto entries = [&] {
+    return divide_up(first + clusters + divide_up(clusters, per_block) + 2, per_block) + 1;
+  };
+  while (clusters * entries_per_cluster < entries())
+    clusters *= 2;
+  if (clusters * cluster_size() > qcow2::limits::max_refcount_table_bytes)
+    return fail(ErrorCode::refused,
+                fmt::format("the refcount table would need {} bytes, more than an image may have",
+                            clusters * cluster_size()));
+  table_at_ = host_of(TRY(take_row(clusters)));
+  added_.refcounts += clusters;
+  refcount_table_.resize(clusters * entries_per_cluster);
+  release(image_.header().refcount_table_offset >> geometry_.cluster_bits(),
+          image_.header().refcount_table_clusters);
+  return {};
+}
+
+// A block goes with all others that count its cluster or whose clusters it counts.
+Result<void> ImageEditor::drop_empty_blocks() {
+  const std::uint64_t per_block = clusters_per_block();
+  const unsigned order = image_.header().refcount_order;
+  std::map<std::uint64_t, std::uint64_t> index_of;  // by cluster
+  for (std::uint64_t index = 0; index < refcount_table_.size(); ++index) {
+    if (refcount_table_[index] != 0)
+      index_of[(refcount_table_[index] & qcow2::refcount_block_mask) >> geometry_.cluster_bits()] =
+          index;
+  }
+  std::set<std::uint64_t> stays;
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> together;
+  Bytes block(cluster_size());
+  for (const auto& [cluster, index] : index_of) {
+    together.emplace_back(index, cluster / per_block);
+    TRY(io::read_exactly(transaction_.view(), host_of(cluster), block, "refcount block"));
+    for (std::uint64_t i = 0; i < per_block && !stays.contains(index); ++i) {
+      if (qcow2::refcount_at(block, order, i) != 0 && !index_of.contains(index * per_block + i))
+        stays.insert(index);
+    }
+  }
+  for (std::size_t before = 0; before != stays.size();) {
+    before = stays.size();
+    for (const auto& [block_index, counted_in] : together) {
+      if (stays.contains(block_index) || stays.contains(counted_in))
+        stays.insert({block_index, counted_in});
+    }
+  }
+  for (const auto& [cluster, index] : index_of) {
+    if (!stays.contains(index))
+      TRY(transaction_.stage_entry(Phase::settle, table_at_ + index * sizeof(be64), 0));
+  }
+  return {};
+}
+
+// Calls `change` for the count of each cluster, block after block.
+Result<void> ImageEditor::change_counts(edit::Phase phase, const std::vector<HostRange>& ranges,
+                                        const std::function<std::uint64_t(std::uint64_t)>& change) {
+  const std::uint64_t per_block = clusters_per_block();
+  const unsigned order = image_.header().refcount_order;
+  std::uint64_t open = ~std::uint64_t{0};
+  Bytes before;
+  Bytes block;
+  const auto close = [&]() -> Result<void> {
+    if (open == ~std::uint64_t{0})
+      return {};
+    const HostOffset at{refcount_table_[open] & qcow2::refcount_block_mask};
+    const bool is_new = phase == Phase::secure && fresh_blocks_.contains(open);
+    return is_new ? transaction_.stage_fresh(at, block) : stage_changes(phase, at, before, block);
+  };
+  for (const HostRange& range : ranges) {
+    const std::uint64_t end = range.end.value >> geometry_.cluster_bits();
+    for (std::uint64_t cluster = range.begin.value >> geometry_.cluster_bits(); cluster < end;
+         ++cluster) {
+      if (const std::uint64_t index = cluster / per_block; index != open) {
+        TRY(close());
+        open = index;
+        block.assign(cluster_size(), std::byte{0});
+        if (phase != Phase::secure || !fresh_blocks_.contains(index))
+          TRY(io::read_exactly(transaction_.view(),
+                               {refcount_table_[index] & qcow2::refcount_block_mask}, block,
+                               "refcount block"));
+        before = block;
+      }
+      qcow2::set_refcount_at(block, order, cluster % per_block,
+                             change(qcow2::refcount_at(block, order, cluster % per_block)));
+    }
+  }
+  return close();
+}
+
+// Counts in blocks that are there already go up before anything refers to the clusters; fresh
+// blocks are written whole.
+Result<void> ImageEditor::count_taken() {
+  return change_counts(Phase::secure, taken_, [](std::uint64_t) { return 1; });
+}
+
+Result<void> ImageEditor::count_released() {
+  std::sort(released_.begin(), released_.end(),
+            [](const HostRange& a, const HostRange& b) { return a.begin < b.begin; });
+  // What has found the image sound has seen that each is counted as often as it is referred to.
+  return change_counts(Phase::release, released_, [](std::uint64_t count) { return count - 1; });
+}
+
+Result<void> ImageEditor::stage_table_entries() {
+  for (const std::uint64_t index : fresh_blocks_)
+    TRY(transaction_.stage_entry(Phase::extend, table_at_ + index * sizeof(be64),
+                                 refcount_table_[index]));
+  return {};
+}
+
+Result<void> ImageEditor::stage_table() {
+  Bytes content;
+  content.reserve(refcount_table_.size() * sizeof(be64));
+  for (const std::uint64_t raw : refcount_table_)
+    append(content, be64(raw));
+  TRY(transaction_.stage_fresh(table_at_, content));
+  Bytes fields;
+  append(fields, be64(table_at_.value));
+  append(fields, be32(static_cast<std::uint32_t>(content.size() / cluster_size())));
+  return transaction_.stage(Phase::extend, {offsetof(qcow2::wire::Header, refcount_table_offset)},
+                            fields);
+}
+
+}  // namespace coldchain::ops
