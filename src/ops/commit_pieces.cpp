@@ -79,8 +79,10 @@ class CommitPieceMaker {
     if (!is_aligned(begin.value, geometry_.cluster_size()))
       return begin;
     if (view_.is_above(extent)) {
+      if (!reads_as_zeros(extent))
+        return begin;
       const Extent shown = TRY(below_.at(begin));
-      if (!reads_as_zeros(extent) || !reads_as_zeros(shown))
+      if (!reads_as_zeros(shown))
         return begin;
       end = std::min(end, shown.guest.end);
       if (uncovers({begin, end}))

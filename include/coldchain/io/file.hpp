@@ -103,7 +103,7 @@ class WritableFile : public File {
 [[nodiscard]] Result<void> read_exactly(const File& file, HostOffset offset, ByteSpan buffer,
                                         std::string_view what);
 
-// The same, of several ranges that do not overlap.
+// What of several ranges has no storage yet; they do not overlap.
 [[nodiscard]] Result<std::uint64_t> bytes_without_storage(const File& file,
                                                           const std::vector<HostRange>& ranges);
 
