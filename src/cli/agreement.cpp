@@ -119,4 +119,15 @@ Result<void> check_agreed(const std::optional<Agreement>& agreement,
                           to_terminal(shown(now, place))));
 }
 
+Result<void> check_agreed_digest(const std::optional<Agreement>& agreement, std::uint32_t digest) {
+  if (!agreement)
+    return {};
+  const json agreed = parse(agreement->plan);
+  if (agreed.value("digest", json()) == digest)
+    return {};
+  return fail(ErrorCode::refused,
+              "nothing was changed: what is pending is not what was planned; 'coldchain resume' "
+              "goes on or, with --abandon, gives it up");
+}
+
 }  // namespace coldchain::cli

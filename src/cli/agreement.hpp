@@ -2,6 +2,7 @@
 // What `plan` writes down of itself, and what `apply` holds a change to.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <optional>
 #include <string>
@@ -24,5 +25,9 @@ struct Agreement {
 // difference, where that is not what was agreed upon, if anything was.
 [[nodiscard]] Result<void> check_agreed(const std::optional<Agreement>& agreement,
                                         const std::function<Result<std::string>()>& plan);
+
+// The same of a change that was begun before, by the digest of its plan.
+[[nodiscard]] Result<void> check_agreed_digest(const std::optional<Agreement>& agreement,
+                                               std::uint32_t digest);
 
 }  // namespace coldchain::cli

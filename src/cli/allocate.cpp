@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: MIT
 // allocate: places of its own for the guest's disk. A qcow2 image gets them as by a pull; a raw one
 // has them, and gets storage.
+#include "allocate.hpp"
+
 #include "chain_change.hpp"
-#include "change.hpp"
 #include "pull.hpp"
 #include "sizes.hpp"
 #include "verb.hpp"
 
-#include <algorithm>
-
 #include <coldchain/base/checked.hpp>
 #include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
+#include <coldchain/edit/storage.hpp>
 #include <coldchain/report/pull_report.hpp>
 
 #include <CLI/CLI.hpp>
@@ -23,27 +23,22 @@ namespace {
 
 struct AllocateOptions {
   PullRequest pull;
-  std::optional<std::string> range;
   bool thin = false;
-  bool reserve = false;
   bool zero_fill = false;
 };
 
 void options(CLI::App& app, AllocateOptions& allocate) {
-  PullRequest& pull = allocate.pull;
-  add_common_options(app, pull.common);
-  app.add_option("--range", allocate.range, "Only so much of the disk, and keep the backing file")
-      ->type_name("OFFSET:LENGTH");
-  app.add_flag("--thin", allocate.thin, "Only what the layers below provide, as pull");
-  app.add_flag("--reserve", allocate.reserve,
-               "Places for all, zeros unwritten; so it is without any of the three");
-  app.add_flag("--zero-fill", allocate.zero_fill, "Places for all, zeros written");
-  app.add_flag("--force", pull.force,
-               "Also where an internal snapshot reads through what would go");
-  app.add_flag("-q", pull.quiet, "Say nothing");
-  app.add_flag("-p,--progress", pull.shows_progress, "Show how far it is");
-  add_state_option(app, pull.folders);
-  app.add_option("IMAGE", pull.image, "Path or block device")->required()->type_name("");
+  add_pull_options(app, allocate.pull);
+  add_range_option(app, allocate.pull.range);
+  CLI::Option* thin =
+      app.add_flag("--thin", allocate.thin, "Only what the layers below provide, as pull");
+  CLI::Option* reserve =
+      app.add_flag("--reserve")
+          ->description("Places for all, zeros unwritten; so it is without any of the three");
+  CLI::Option* zero_fill =
+      app.add_flag("--zero-fill", allocate.zero_fill, "Places for all, zeros written");
+  thin->excludes(reserve)->excludes(zero_fill);
+  reserve->excludes(zero_fill);
   app.footer("Example: coldchain allocate --range 0:10G disk.qcow2");
 }
 
@@ -53,16 +48,13 @@ void plan_options(CLI::App& app, AllocateOptions& allocate) {
 }
 
 Result<ops::Allocation> parse(const AllocateOptions& allocate) {
-  if (int{allocate.thin} + int{allocate.reserve} + int{allocate.zero_fill} > 1)
-    return fail(ErrorCode::invalid_argument,
-                "--thin, --reserve and --zero-fill exclude each other");
   ops::Allocation allocation;
   if (allocate.thin)
     allocation.places = ops::Places::thin;
   if (allocate.zero_fill)
     allocation.places = ops::Places::zero_fill;
-  if (allocate.range)
-    allocation.range = TRY(parse_range(*allocate.range));
+  if (allocate.pull.range)
+    allocation.range = TRY(parse_range(*allocate.pull.range));
   return allocation;
 }
 
@@ -73,13 +65,12 @@ class RawAllocation {
 
   Result<ExitStatus> run() {
     if (request_.is_plan) {
-      TRY(plan(*tree_.top->file));
+      TRY(make_plan());
       return tell();
     }
     ChangeTarget target = TRY(open_for_change(*tree_.files, tree_.top->filename, request_.folders));
     TRY(check_unchanged(*tree_.files, {tree_.top.get()}));
-    io::WritableFile& image = *target.image.file;
-    TRY(plan(image));
+    TRY(make_plan());
     if (TRY(target.side_files.has_pending()))
       return fail(ErrorCode::refused,
                   fmt::format("a change is pending ({}): 'coldchain resume {}' first",
@@ -94,21 +85,8 @@ class RawAllocation {
   }
 
  private:
-  Result<void> plan(const io::File& image) {
-    const raw::Image& raw = *tree_.top->raw_image();
-    if (raw.host_offset({0}).value != 0 || raw.exact_size() != image.size())
-      return fail(ErrorCode::refused,
-                  "is a window of a file, which is not written to: name the file itself");
-    if (image.status().kind == io::FileKind::block_device)
-      return fail(ErrorCode::refused,
-                  "what storage there is behind a block device is not seen from here");
-    const GuestRange range = TRY(ops::whole_clusters(*request_.allocation, 1, image.size()));
-    if (request_.allocation->places != ops::Places::thin)
-      pull_.data.places = {{{range.begin.value}, {range.end.value}}};
-    pull_.storage_bytes = TRY(io::bytes_without_storage(image, pull_.data.places));
-    ops::Cost& cost = pull_.cost;
-    cost.image_end_before = cost.file_size_before = image.size();
-    cost.image_end_after = cost.file_size_after = image.size();
+  Result<void> make_plan() {
+    pull_ = TRY(ops::plan_allocation(*tree_.top->raw_image(), *request_.allocation));
     return {};
   }
 
@@ -134,27 +112,28 @@ class RawAllocation {
   ops::Pull pull_;
 };
 
+// Nothing where the image is no raw one.
+Result<std::optional<ExitStatus>> run_raw(const PullRequest& request, World& world) {
+  const OpenedTree tree = TRY(open_tree(request.common, request.image, false, world));
+  if (tree.top->raw_image() == nullptr)
+    return std::nullopt;
+  const Result<ExitStatus> done = RawAllocation(request, tree, world).run();
+  if (!done && done.error().code != ErrorCode::locked)
+    return fail(with_context(done.error(), to_terminal(request.image)));
+  return std::optional(TRY(done));
+}
+
 Result<ExitStatus> run_verb(const AllocateOptions& allocate, World& world) {
   PullRequest request = allocate.pull;
   request.allocation = TRY(parse(allocate));
-  {
-    const Result<OpenedTree> tree = open_tree(request.common, request.image, true, world);
-    if (!tree && tree.error().code == ErrorCode::locked) {
-      world.complain(tree.error());
-      return in_use;
-    }
-    if (!tree)
-      return fail(tree.error());
-    if (tree->top->raw_image() != nullptr) {
-      Result<ExitStatus> done = RawAllocation(request, *tree, world).run();
-      if (!done && done.error().code == ErrorCode::locked) {
-        world.complain(done.error());
-        return in_use;
-      }
-      return done ? done : fail(with_context(done.error(), to_terminal(request.image)));
-    }
+  const Result<std::optional<ExitStatus>> done = run_raw(request, world);
+  if (!done && done.error().code == ErrorCode::locked) {
+    world.complain(done.error());
+    return in_use;
   }
-  return run_pull(request, world);
+  if (!done)
+    return fail(done.error());
+  return *done ? **done : run_pull(request, world);
 }
 
 }  // namespace
@@ -175,12 +154,17 @@ Result<void> give_storage(ChangeTarget& target, const std::vector<HostRange>& pl
                           ops::Places how, World& world) {
   const std::uint64_t missing = TRY(io::bytes_without_storage(*target.image.file, places));
   TRY(check_storage(target, missing));
-  Result<void> given =
-      ops::give_storage(*target.image.file, places, how, progress_of(false, world));
+  Result<void> given = edit::give_storage(*target.image.file, places, how == ops::Places::zero_fill,
+                                          progress_of(false, world));
   if (!given && given.error().code == ErrorCode::interrupted)
     return fail(ErrorCode::interrupted,
                 "interrupted while it got storage: the same command goes on");
   return given;
+}
+
+void add_range_option(CLI::App& app, std::optional<std::string>& range) {
+  app.add_option("--range", range, "Only so much of the disk, and keep the backing file")
+      ->type_name("OFFSET:LENGTH");
 }
 
 Result<GuestRange> parse_range(const std::string& text) {

@@ -5,18 +5,18 @@
 #include "cache_option.hpp"
 #include "chain_change.hpp"
 #include "change.hpp"
-#include "sizes.hpp"
+#include "commit_step.hpp"
+#include "former_files.hpp"
+#include "rate.hpp"
 #include "verb.hpp"
 
 #include <algorithm>
-#include <chrono>
-#include <thread>
 
 #include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
+#include <coldchain/edit/storage.hpp>
 #include <coldchain/graph/chain.hpp>
 #include <coldchain/graph/dependents.hpp>
-#include <coldchain/io/overlay_file.hpp>
 #include <coldchain/ops/commit.hpp>
 #include <coldchain/report/commit_report.hpp>
 
@@ -49,55 +49,10 @@ void plan_options(CLI::App& app, CommitRequest& commit) {
   commit.is_plan = true;
 }
 
-// Files as they were before a change that is pending in some of them.
-class FormerFiles final : public io::FileSource {
- public:
-  explicit FormerFiles(const io::FileSource& files) : files_(files) {}
-
-  void add(std::unique_ptr<io::OverlayFile> former) { former_.push_back(std::move(former)); }
-
-  [[nodiscard]] Result<std::unique_ptr<io::File>> open(const std::string& path) const override {
-    std::unique_ptr<io::File> file = TRY(files_.open(path));
-    for (const auto& former : former_) {
-      if (former->status().identity == file->status().identity)
-        return std::make_unique<io::OverlayFile>(static_cast<const io::File&>(*former));
-    }
-    return file;
-  }
-  [[nodiscard]] Result<io::Location> locate(const std::string& path) const override {
-    return files_.locate(path);
-  }
-  [[nodiscard]] Result<io::WritableTarget> open_writable(const std::string& path) const override {
-    return files_.open_writable(path);
-  }
-
- private:
-  const io::FileSource& files_;
-  std::vector<std::unique_ptr<io::OverlayFile>> former_;
-};
-
-// Keeps a copy below a rate, in bytes per second.
-Progress at_most(std::uint64_t rate, Progress progress) {
-  using Clock = std::chrono::steady_clock;
-  if (rate == 0)
-    return progress;
-  return [rate, progress = std::move(progress), begin = Clock::now()](std::uint64_t done,
-                                                                      std::uint64_t total) {
-    const std::chrono::duration<double> due(static_cast<double>(done) / static_cast<double>(rate));
-    while (progress(done, total)) {
-      const auto left = due - (Clock::now() - begin);
-      if (left.count() <= 0)
-        return true;
-      std::this_thread::sleep_for(
-          std::min<std::chrono::duration<double>>(left, std::chrono::milliseconds(100)));
-    }
-    return false;
-  };
-}
-
 class CommitRun {
  public:
-  CommitRun(const CommitRequest& request, World& world) : request_(request), world_(world) {}
+  CommitRun(const CommitRequest& request, std::uint64_t rate, World& world)
+      : request_(request), rate_(rate), world_(world) {}
 
   Result<ExitStatus> run() {
     return started([this] { return request_.is_plan ? plan() : commit(); });
@@ -283,23 +238,31 @@ class CommitRun {
     const std::optional<edit::JournalHead> top = TRY(pending_in(*top_));
     const std::optional<edit::JournalHead> base_pending = TRY(pending_in(*base_target_));
     TRY(check_is_this(top, base_pending));
-    if (goes_back(top) || goes_back(base_pending)) {
-      const ExitStatus status = TRY(abandon());
-      return request_.argument ? std::optional(status) : std::nullopt;
+    if (base_pending)
+      TRY(check_agreed_digest(world_.agreement, base_pending->facts.change.digest));
+    switch (next_step(state_of(top), state_of(base_pending))) {
+      case CommitStep::go_back: {
+        const ExitStatus status = TRY(abandon());
+        return request_.argument ? std::optional(status) : std::nullopt;
+      }
+      case CommitStep::put_away:
+        return std::optional(TRY(end_done()));
+      case CommitStep::empty_top:
+        TRY(open_former(true));
+        return std::optional(TRY(empty_top()));
+      case CommitStep::go_on:
+        TRY(open_former(false));
+        return std::optional(TRY(carry_out(false)));
+      case CommitStep::begin:
+        break;
     }
-    if (request_.argument && !top && !base_pending)
+    if (request_.argument)
       return fail(ErrorCode::refused, "what was pending has been ended meanwhile");
-    if (top && top->state == edit::JournalState::done)
-      return std::optional(TRY(end_done()));
-    const bool has_all = top && top->state == edit::JournalState::linking;
-    if (top || base_pending)
-      TRY(open_former(has_all));
-    return std::optional(TRY(has_all ? finish_top() : carry_out(!top && !base_pending)));
+    return std::optional(TRY(carry_out(true)));
   }
 
-  static bool goes_back(const std::optional<edit::JournalHead>& head) {
-    return head && (head->state == edit::JournalState::undoing ||
-                    head->state == edit::JournalState::undone);
+  static std::optional<edit::JournalState> state_of(const std::optional<edit::JournalHead>& head) {
+    return head ? std::optional(head->state) : std::nullopt;
   }
 
   static Result<std::optional<edit::JournalHead>> pending_in(const ChangeTarget& target) {
@@ -382,7 +345,9 @@ class CommitRun {
     TRY(look_for_dependents());
     if (is_new && !request_.force && !dependents_.empty())
       return fail(refused_for_dependents());
-    if (is_new) {
+    if (!is_new) {
+      TRY(check_agreed_digest(world_.agreement, commit_.change.digest));
+    } else {
       TRY(check_agreed(world_.agreement, [this] { return report::commit_json(facts(true)); }));
       TRY(edit::check_room(commit_.data, *base_change_, *base_target_->image.file,
                            base_target_->side_files));
@@ -397,7 +362,7 @@ class CommitRun {
   }
 
   // The base has all of it, and says so.
-  Result<ExitStatus> finish_top() {
+  Result<ExitStatus> empty_top() {
     chain_ = TRY(graph::Chain::make(*nodes_.front()));
     base_chain_ = TRY(graph::Chain::make(base()));
     TRY(plan_top());
@@ -427,13 +392,20 @@ class CommitRun {
     if (TRY(base_target_->side_files.has_pending()))
       TRY(base_target_->side_files.remove_pending());
     TRY(edit::resume(top_->image, top_->side_files, false, examine));
-    // Nothing is lost where these fail, but room.
     if (empties())
-      (void)ops::give_back(*top_->image.file, true);
+      give_back(*top_, true);
     if (commit_.cost.zeroed_bytes != 0 && base().qcow2_image() != nullptr)
-      (void)ops::give_back(*base_target_->image.file, false);
+      give_back(*base_target_, false);
     TRY(tell());
     return success;
+  }
+
+  // Nothing is lost where that fails, but room.
+  static void give_back(ChangeTarget& target, bool cuts) {
+    io::WritableFile& image = *target.image.file;
+    if (const Result<ops::Unused> unused = ops::find_unused(image))
+      (void)edit::give_back(image, unused->ranges,
+                            cuts ? std::optional(unused->end) : std::nullopt);
   }
 
   Result<ExitStatus> abandon() {
@@ -460,36 +432,14 @@ class CommitRun {
                           image)
             : fmt::format("The commit is given up; {} is as it was before.\n", image)));
     if (has_data)
-      TRY(world_.out(planned ? words_for_changed() : words_for_all()));
+      TRY(world_.out(planned ? report::changed_text(facts(false))
+                             : report::maybe_changed_text(request_.image, base().filename)));
     return success;
   }
 
   Result<void> plan_former() {
     TRY(open_former(false));
     return make_plan();
-  }
-
-  [[nodiscard]] std::string words_for_all() const {
-    return fmt::format("Whatever {} has itself may have changed in {}.\n",
-                       to_terminal(request_.image), to_terminal(base().filename));
-  }
-
-  [[nodiscard]] std::string words_for_changed() const {
-    constexpr std::size_t most = 16;
-    std::uint64_t bytes = 0;
-    for (const GuestRange& range : commit_.changed)
-      bytes += range.size();
-    std::string out = fmt::format(
-        "In {} up to {} bytes in {} guest ranges may have changed, which {} has itself:\n",
-        to_terminal(base().filename), bytes, commit_.changed.size(), to_terminal(request_.image));
-    for (std::size_t i = 0; i < std::min(most, commit_.changed.size()); ++i)
-      out += fmt::format("  {:#x}-{:#x}\n", commit_.changed[i].begin.value,
-                         commit_.changed[i].end.value);
-    if (commit_.changed.size() > most)
-      out += fmt::format("  and {} more\n", commit_.changed.size() - most);
-    for (const std::string& bitmap : commit_.bitmaps_marked)
-      out += fmt::format("Its bitmap {} may not record that.\n", to_terminal(bitmap));
-    return out;
   }
 
   [[nodiscard]] report::CommitFacts facts(bool is_plan) const {
@@ -512,23 +462,10 @@ class CommitRun {
     return request_.quiet ? Result<void>{} : world_.out("Image committed.\n");
   }
 
- public:
-  Result<void> read_rate() {
-    if (request_.rate == "0")
-      return {};
-    Result<std::uint64_t> rate = parse_size("rate", request_.rate);
-    if (!rate)
-      return fail(ErrorCode::invalid_argument,
-                  "Invalid rate limit specified. You may use k, M, G, T, P or E suffixes for\n"
-                  "kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.");
-    rate_ = *rate;
-    return {};
-  }
-
  private:
   const CommitRequest& request_;
+  std::uint64_t rate_;  // bytes per second; 0: as fast as it goes
   World& world_;
-  std::uint64_t rate_ = 0;
   OpenedTree tree_;
   std::unique_ptr<FormerFiles> former_;
   std::unique_ptr<graph::Node> former_top_;  // the tree as it was, where something is pending
@@ -549,36 +486,12 @@ class CommitRun {
 
 Result<ExitStatus> run_commit(const CommitRequest& request, World& world) {
   TRY(check_cache(request.cache));
-  CommitRun run(request, world);
-  TRY(run.read_rate());
-  return run.run();
+  const std::uint64_t rate = TRY(parse_rate(request.rate));
+  return CommitRun(request, rate, world).run();
 }
 
 Result<ExitStatus> give_up_commit(const CommitRequest& request, World& world) {
-  return CommitRun(request, world).give_up();
-}
-
-Result<std::string> find_committed_top(const io::OpenPolicy& policy, const std::string& base,
-                                       const edit::JournalHead& pending, const World& world) {
-  const auto files = TRY(world.files(policy));
-  const std::unique_ptr<io::File> file = TRY(files->open(base));
-  graph::DependentsRequest wanted;
-  wanted.directories = {TRY(files->locate(base)).folder};
-  wanted.image = file->status().identity;
-  const graph::Dependents found =
-      TRY(graph::find_dependents(*files, policy, wanted, world.workers()));
-  for (const std::string& path : found.paths) {
-    const Result<std::unique_ptr<io::File>> image = files->open(path);
-    if (image && (*image)->status().lasting_identity.inode == pending.facts.change.argument)
-      return path;
-  }
-  return fail(
-      ErrorCode::refused,
-      fmt::format("the commit of an image into {0} is pending, which is not in its folder: "
-                  "'coldchain resume' of that image goes on or, with --abandon, gives it up; if "
-                  "that is gone for good, rename {0}.coldchain-pending to "
-                  "{0}.coldchain-given-up: the base is sound, and has a part of what was committed",
-                  to_terminal(base)));
+  return CommitRun(request, 0, world).give_up();
 }
 
 void register_commit(CLI::App& app, World& world, int& status) {

@@ -35,13 +35,6 @@ struct CommitRequest {
 // Gives up a commit that is pending, and says what of the base has changed.
 [[nodiscard]] Result<ExitStatus> give_up_commit(const CommitRequest& request, World& world);
 
-// The image at the top of the commit that is pending in `base`, as its side file knows it: of those
-// in the same folder that read through it.
-[[nodiscard]] Result<std::string> find_committed_top(const io::OpenPolicy& policy,
-                                                     const std::string& base,
-                                                     const edit::JournalHead& pending,
-                                                     const World& world);
-
 // `commit` below `plan`.
 void add_commit_plan(CLI::App& plan, World& world, int& status);
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // plan VERB: what a change would do and cost.
+#include "allocate.hpp"
 #include "commit.hpp"
 #include "pull.hpp"
 #include "repair.hpp"

@@ -2,6 +2,7 @@
 // pull: what the layers below provide moves into an image. plan pull: what that would cost.
 #include "pull.hpp"
 
+#include "allocate.hpp"
 #include "chain_change.hpp"
 #include "change.hpp"
 #include "verb.hpp"
@@ -22,36 +23,23 @@ namespace coldchain::cli {
 
 namespace {
 
-struct PullOptions {
-  PullRequest pull;
-  std::optional<std::string> range;
-};
-
-void options(CLI::App& app, PullOptions& options) {
-  PullRequest& pull = options.pull;
-  add_common_options(app, pull.common);
+void options(CLI::App& app, PullRequest& pull) {
+  add_pull_options(app, pull);
   app.add_option("-b", pull.base, "The layer that becomes the backing file; none without it")
       ->type_name("BASE");
-  app.add_option("--range", options.range, "Only so much of the disk, and keep the backing file")
-      ->type_name("OFFSET:LENGTH");
-  app.add_flag("--force", pull.force,
-               "Also where an internal snapshot reads through what would go");
-  app.add_flag("-q", pull.quiet, "Say nothing");
-  app.add_flag("-p,--progress", pull.shows_progress, "Show how far it is");
-  add_state_option(app, pull.folders);
-  app.add_option("IMAGE", pull.image, "Path or block device")->required()->type_name("");
+  add_range_option(app, pull.range);
   app.footer("Example: coldchain pull -b base.qcow2 top.qcow2");
 }
 
-void plan_options(CLI::App& app, PullOptions& pull) {
+void plan_options(CLI::App& app, PullRequest& pull) {
   options(app, pull);
-  pull.pull.is_plan = true;
+  pull.is_plan = true;
 }
 
 // A part of the disk is an allocation that stays thin.
-Result<ExitStatus> run_verb(const PullOptions& pull, World& world) {
-  PullRequest request = pull.pull;
-  if (pull.range && request.base)
+Result<ExitStatus> run_verb(const PullRequest& pull, World& world) {
+  PullRequest request = pull;
+  if (pull.range && pull.base)
     return fail(ErrorCode::invalid_argument,
                 "--range keeps the backing file, and -b names another one");
   if (pull.range)
@@ -343,15 +331,15 @@ class PullRun {
     TRY(plan_pending(target));
     if (is_new)
       TRY(check_agreed(world_.agreement, [this] { return report::pull_json(facts(true)); }));
+    else
+      TRY(check_agreed_digest(world_.agreement, pull_.change.digest));
     world_.catch_interrupts();
-    if (transaction_->is_empty()) {
-      TRY(give_storage(target));
-      return tell();
+    if (!transaction_->is_empty()) {
+      if (const auto done = edit::commit(*transaction_, target.image, target.side_files,
+                                         pull_.change, &pull_.data);
+          !done)
+        return fail(about_image(done.error()));
     }
-    if (const auto done =
-            edit::commit(*transaction_, target.image, target.side_files, pull_.change, &pull_.data);
-        !done)
-      return fail(about_image(done.error()));
     TRY(give_storage(target));
     if (request_.shows_progress)
       world_.err("    (100.00/100%)\n");
@@ -450,6 +438,16 @@ class PullRun {
 
 }  // namespace
 
+void add_pull_options(CLI::App& app, PullRequest& pull) {
+  add_common_options(app, pull.common);
+  app.add_flag("--force", pull.force,
+               "Also where an internal snapshot reads through what would go");
+  app.add_flag("-q", pull.quiet, "Say nothing");
+  app.add_flag("-p,--progress", pull.shows_progress, "Show how far it is");
+  add_state_option(app, pull.folders);
+  app.add_option("IMAGE", pull.image, "Path or block device")->required()->type_name("");
+}
+
 Result<ExitStatus> run_pull(const PullRequest& request, World& world) {
   return PullRun(request, world).run();
 }
@@ -459,12 +457,12 @@ Result<edit::Resumed> give_up_pull(const PullRequest& request, World& world) {
 }
 
 void register_pull(CLI::App& app, World& world, int& status) {
-  add_verb<PullOptions>(app, "pull", "Move what the layers below provide into an image", world,
+  add_verb<PullRequest>(app, "pull", "Move what the layers below provide into an image", world,
                         status, options, run_verb);
 }
 
 void add_pull_plan(CLI::App& plan, World& world, int& status) {
-  add_verb<PullOptions>(plan, "pull", "What a pull would do", world, status, plan_options,
+  add_verb<PullRequest>(plan, "pull", "What a pull would do", world, status, plan_options,
                         run_verb);
 }
 

@@ -3,7 +3,6 @@
 #pragma once
 
 #include "app.hpp"
-#include "change.hpp"
 #include "common_options.hpp"
 
 #include <optional>
@@ -22,6 +21,7 @@ struct PullRequest {
   std::optional<std::string> base;          // as it was given; of a rebase by the image's header
   std::string base_format{};                // of a rebase with a base
   std::optional<std::uint64_t> argument{};  // instead: as a side file knows it
+  std::optional<std::string> range;         // as it was given
   std::optional<ops::Allocation> allocation{};  // instead of another base
   edit::SideFolders folders;
   bool force = false;
@@ -35,19 +35,10 @@ struct PullRequest {
 // Gives up a pull that is pending and needs its plan for that.
 [[nodiscard]] Result<edit::Resumed> give_up_pull(const PullRequest& request, World& world);
 
-// OFFSET:LENGTH, with qemu-img's suffixes.
-[[nodiscard]] Result<GuestRange> parse_range(const std::string& text);
+// What pull, rebase and allocate are asked for alike.
+void add_pull_options(CLI::App& app, PullRequest& pull);
 
-// `refused` where the file system has no room for so many more bytes of an image file.
-[[nodiscard]] Result<void> check_storage(const ChangeTarget& target, std::uint64_t bytes);
-
-// The end of an allocation. Stopped, the same command goes on.
-[[nodiscard]] Result<void> give_storage(ChangeTarget& target, const std::vector<HostRange>& places,
-                                        ops::Places how, World& world);
-
-// `allocate` below `plan`.
-void add_allocate_plan(CLI::App& plan, World& world, int& status);
-// `pull` there.
+// `pull` below `plan`.
 void add_pull_plan(CLI::App& plan, World& world, int& status);
 // `rebase` there.
 void add_rebase_plan(CLI::App& plan, World& world, int& status);

@@ -27,19 +27,13 @@ struct RebaseOptions {
 
 void options(CLI::App& app, RebaseOptions& rebase) {
   rebase.pull.is_rebase = true;
-  add_common_options(app, rebase.pull.common);
+  add_pull_options(app, rebase.pull);
   app.add_option("-b", rebase.pull.base, "The new backing file, as it is recorded; '' for none")
       ->type_name("BASE");
   app.add_option("-F", rebase.base_format, "Its format")->type_name("FMT");
   app.add_flag("-u", rebase.is_unsafe, "Change the link alone, whatever the guest reads then");
-  app.add_flag("--force", rebase.pull.force,
-               "Also where an internal snapshot reads through what would go");
   app.add_option("-t", rebase.cache, "Accepted, and of no effect")->type_name("CACHE");
   app.add_option("-T", rebase.source_cache, "Accepted, and of no effect")->type_name("CACHE");
-  app.add_flag("-q", rebase.pull.quiet, "Say nothing");
-  app.add_flag("-p,--progress", rebase.pull.shows_progress, "Show how far it is");
-  add_state_option(app, rebase.pull.folders);
-  app.add_option("IMAGE", rebase.pull.image, "Path or block device")->required()->type_name("");
   app.footer("Example: coldchain rebase -b base.qcow2 -F qcow2 top.qcow2");
 }
 

@@ -178,9 +178,7 @@ class RepairRun {
   Result<ExitStatus> repair(const OpenedTree& tree) {
     ChangeTarget target = TRY(open_for_change(*tree.files, tree.top->filename, request_.folders));
     const io::File& image = *target.image.file;
-    if (image.status().identity != tree.top->file->status().identity)
-      return fail(ErrorCode::refused,
-                  fmt::format("'{}' became another file meanwhile", to_terminal(request_.image)));
+    TRY(check_unchanged(*tree.files, {tree.top.get()}));
     TRY(check_nothing_else_pending(world_.agreement, target, request_.image,
                                    edit::Operation::none));
     TRY(finish_pending(target));

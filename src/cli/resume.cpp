@@ -7,6 +7,7 @@
 
 #include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
+#include <coldchain/graph/dependents.hpp>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
@@ -66,11 +67,12 @@ PullRequest request_for(const ResumeOptions& options, const edit::ResumeOutcome&
   request.common.format = "qcow2";
   request.common.policy.allow_probe = true;  // so was this
   request.is_rebase = outcome.operation == edit::Operation::rebase;
-  request.allocation = ops::parse_allocation(outcome.verb);
   if (request.is_rebase) {
     request.base = options.base;
     request.base_format = options.base_format;
-  } else if (!request.allocation) {
+  } else if (outcome.operation == edit::Operation::allocate) {
+    request.allocation = ops::parse_allocation(outcome.verb);
+  } else {
     request.argument = outcome.argument;
   }
   request.folders = options.target.folders;
@@ -97,6 +99,31 @@ Result<std::uint64_t> argument_of(const std::string& image, const ResumeOptions&
                                   World& world) {
   const auto files = TRY(world.files(options.target.policy));
   return TRY(files->open(image))->status().lasting_identity.inode;
+}
+
+// The image at the top of the commit that is pending in `base`, as its side file knows it: of those
+// in the same folder that read through it.
+Result<std::string> find_committed_top(const io::OpenPolicy& policy, const std::string& base,
+                                       const edit::JournalHead& pending, const World& world) {
+  const auto files = TRY(world.files(policy));
+  const std::unique_ptr<io::File> file = TRY(files->open(base));
+  graph::DependentsRequest wanted;
+  wanted.directories = {TRY(files->locate(base)).folder};
+  wanted.image = file->status().identity;
+  const graph::Dependents found =
+      TRY(graph::find_dependents(*files, policy, wanted, world.workers()));
+  for (const std::string& path : found.paths) {
+    const Result<std::unique_ptr<io::File>> image = files->open(path);
+    if (image && (*image)->status().lasting_identity.inode == pending.facts.change.argument)
+      return path;
+  }
+  return fail(
+      ErrorCode::refused,
+      fmt::format("the commit of an image into {0} is pending, which is not in its folder: "
+                  "'coldchain resume' of that image goes on or, with --abandon, gives it up; if "
+                  "that is gone for good, rename {0}.coldchain-pending to "
+                  "{0}.coldchain-given-up: the base is sound, and has a part of what was committed",
+                  to_terminal(base)));
 }
 
 // A commit changes two images; the one at the top leads.

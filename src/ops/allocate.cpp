@@ -1,6 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Order of writes: none matters. Storage alone is added, and zeros where zeros are read; a flush
-// follows.
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -89,31 +87,6 @@ Result<GuestRange> whole_clusters(const Allocation& allocation, std::uint64_t cl
                             range.size(), disk_size));
   return GuestRange{{align_down(range.begin.value, cluster_size)},
                     {std::min(align_up(range.end.value, cluster_size), disk_size)}};
-}
-
-Result<void> give_storage(io::WritableFile& image, const std::vector<HostRange>& places, Places how,
-                          const Progress& progress) {
-  constexpr std::uint64_t most = 64ULL << 20;
-  if (places.empty())
-    return {};
-  if (image.size() < places.back().end.value)
-    TRY(image.resize(places.back().end.value));
-  std::uint64_t done = 0;
-  std::uint64_t total = 0;
-  for (const HostRange& place : places)
-    total += place.size();
-  for (const HostRange& place : places) {
-    for (HostRange some = place; some.begin < place.end; some.begin = some.end) {
-      some.end = std::min(place.end, some.begin + most);
-      TRY(how == Places::reserve ? image.reserve(some) : io::fill_holes(image, some));
-      done += some.size();
-      if (progress && !progress(done, total)) {
-        TRY(image.flush());
-        return fail(ErrorCode::interrupted, "interrupted");
-      }
-    }
-  }
-  return image.flush();
 }
 
 }  // namespace coldchain::ops

@@ -87,9 +87,7 @@ class CommitPlanner {
   }
 
   Result<void> plan_raw() {
-    if (base_.raw().host_offset({0}).value != 0 ||
-        base_.raw().exact_size() != base_.raw().file().size())
-      return fail(ErrorCode::refused, "is a window of a file, which is not written to");
+    TRY(check_is_whole(base_.raw()));
     commit_.data.whole_size = transaction_.size_before();
     if (grows())
       transaction_.grow(commit_.disk_size_after);
@@ -319,25 +317,21 @@ std::uint64_t commit_argument(const graph::Node& image) {
   return image.file->status().lasting_identity.inode;
 }
 
-Result<void> give_back(io::WritableFile& image, bool cuts) {
+Result<Unused> find_unused(const io::File& image) {
   const check::CheckResult checked = TRY(check_metadata(image, 1));
   const qcow2::Image opened = TRY(qcow2::Image::open(image));
-  if (!check_sound(opened.header(), checked))
-    return {};
+  TRY(check_sound(opened.header(), checked));
   const std::uint64_t cluster_size = opened.header().cluster_size();
   const std::uint64_t end = std::max(checked.claims.end(), checked.stored.end());
-  const auto next_used = [&](std::uint64_t from) {
-    return std::min({end, checked.claims.next_used(from), checked.stored.next_used(from)});
-  };
-  for (std::uint64_t cluster = 0; cluster < end;) {
-    const std::uint64_t used = next_used(cluster);
+  Unused unused{.end = end * cluster_size};
+  for (std::uint64_t cluster = 0; cluster < end; ++cluster) {
+    const std::uint64_t used =
+        std::min({end, checked.claims.next_used(cluster), checked.stored.next_used(cluster)});
     if (used > cluster)
-      image.discard({cluster * cluster_size}, (used - cluster) * cluster_size);
-    cluster = used + 1;
+      unused.ranges.push_back({{cluster * cluster_size}, {used * cluster_size}});
+    cluster = used;
   }
-  const bool is_longer =
-      image.status().kind == io::FileKind::regular && image.size() > end * cluster_size;
-  return cuts && is_longer ? image.resize(end * cluster_size) : Result<void>{};
+  return unused;
 }
 
 }  // namespace coldchain::ops

@@ -257,6 +257,22 @@ std::uint64_t pull_argument(const graph::Node* base) {
   return base == nullptr ? 0 : base->file->status().lasting_identity.inode;
 }
 
+Result<Pull> plan_allocation(const raw::Image& image, const Allocation& allocation) {
+  TRY(check_is_whole(image));
+  const io::File& file = image.file();
+  if (file.status().kind == io::FileKind::block_device)
+    return fail(ErrorCode::refused,
+                "what storage there is behind a block device is not seen from here");
+  const GuestRange range = TRY(whole_clusters(allocation, 1, file.size()));
+  Pull pull;
+  if (allocation.places != Places::thin)
+    pull.data.places = {{{range.begin.value}, {range.end.value}}};
+  pull.storage_bytes = TRY(io::bytes_without_storage(file, pull.data.places));
+  pull.cost.image_end_before = pull.cost.file_size_before = file.size();
+  pull.cost.image_end_after = pull.cost.file_size_after = file.size();
+  return pull;
+}
+
 Result<Pull> plan_pull(edit::Transaction& transaction, const graph::Chain& chain,
                        const PullOptions& options) {
   return Planner(transaction, chain, options).plan();

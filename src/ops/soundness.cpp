@@ -59,6 +59,13 @@ Result<void> check_kind(const qcow2::Header& header) {
   return {};
 }
 
+Result<void> check_is_whole(const raw::Image& image) {
+  if (image.host_offset({0}).value != 0 || image.exact_size() != image.file().size())
+    return fail(ErrorCode::refused,
+                "is a window of a file, which is not written to: name the file itself");
+  return {};
+}
+
 Result<void> check_device(const edit::Transaction& transaction) {
   const io::FileStatus& status = transaction.view().status();
   if (status.kind == io::FileKind::block_device &&

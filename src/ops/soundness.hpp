@@ -26,6 +26,9 @@ namespace coldchain::ops {
 // `refused` for what data cannot be written into by us.
 [[nodiscard]] Result<void> check_kind(const qcow2::Header& header);
 
+// `refused` for a raw image that is a window of its file.
+[[nodiscard]] Result<void> check_is_whole(const raw::Image& image);
+
 // `refused`, with the size needed, where a block device is too small.
 [[nodiscard]] Result<void> check_device(const edit::Transaction& transaction);
 

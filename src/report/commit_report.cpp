@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "cost_report.hpp"
 
+#include <algorithm>
+
 #include <coldchain/base/text.hpp>
 #include <coldchain/report/commit_report.hpp>
 
@@ -44,6 +46,29 @@ std::string commit_text(const CommitFacts& facts) {
   for (const std::string& path : facts.dependents)
     out += plan_line("depends", to_terminal(path) + " reads through the base");
   return facts.is_plan ? out + "Nothing has been written.\n" : out;
+}
+
+std::string maybe_changed_text(const std::string& image, const std::string& base) {
+  return fmt::format("Whatever {} has itself may have changed in {}.\n", to_terminal(image),
+                     to_terminal(base));
+}
+
+std::string changed_text(const CommitFacts& facts) {
+  constexpr std::size_t most = 16;
+  const std::vector<GuestRange>& changed = facts.commit->changed;
+  std::uint64_t bytes = 0;
+  for (const GuestRange& range : changed)
+    bytes += range.size();
+  std::string out = fmt::format(
+      "In {} up to {} bytes in {} guest ranges may have changed, which {} has itself:\n",
+      to_terminal(facts.base), bytes, changed.size(), to_terminal(facts.image));
+  for (std::size_t i = 0; i < std::min(most, changed.size()); ++i)
+    out += fmt::format("  {:#x}-{:#x}\n", changed[i].begin.value, changed[i].end.value);
+  if (changed.size() > most)
+    out += fmt::format("  and {} more\n", changed.size() - most);
+  for (const std::string& bitmap : facts.commit->bitmaps_marked)
+    out += fmt::format("Its bitmap {} may not record that.\n", to_terminal(bitmap));
+  return out;
 }
 
 std::string commit_json(const CommitFacts& facts) {

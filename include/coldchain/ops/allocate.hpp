@@ -3,20 +3,17 @@
 // no write to it needs a cluster any more, or only becomes independent of what is below the image.
 // What the guest reads never changes. Of the whole disk, a qcow2 image has no backing file
 // afterwards; of a part, it keeps it. A qcow2 image is changed as by a pull (ops/pull.hpp), which
-// this is with more places; then what lies in holes of the file gets storage. Of a raw image that
-// is all: nothing that is there changes, so that there is nothing to go on with or back to.
+// this is with more places; then what lies in holes of the file gets storage (edit/storage.hpp). Of
+// a raw image that is all.
 #pragma once
 
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include <coldchain/base/offsets.hpp>
-#include <coldchain/base/progress.hpp>
 #include <coldchain/base/result.hpp>
-#include <coldchain/io/file.hpp>
 
 namespace coldchain::ops {
 
@@ -42,11 +39,5 @@ struct Allocation {
 [[nodiscard]] Result<GuestRange> whole_clusters(const Allocation& allocation,
                                                 std::uint64_t cluster_size,
                                                 std::uint64_t disk_size);
-
-// Gives storage to parts of an image file, sorted, whose content stays, and flushes. The file
-// becomes as long as they reach. Done twice, it does no more.
-[[nodiscard]] Result<void> give_storage(io::WritableFile& image,
-                                        const std::vector<HostRange>& places, Places how,
-                                        const Progress& progress);
 
 }  // namespace coldchain::ops

@@ -75,8 +75,12 @@ struct Emptying {
 // By what a side file knows an image.
 [[nodiscard]] std::uint64_t commit_argument(const graph::Node& image);
 
-// Gives back to the system what nothing in a sound image refers to; with `cuts`, also what its file
-// has behind the last cluster. Nothing where the image is not sound.
-[[nodiscard]] Result<void> give_back(io::WritableFile& image, bool cuts);
+// Whole clusters of an image file to which nothing refers, and where the last one ends that is
+// used. `refused` for an image that is not sound.
+struct Unused {
+  std::vector<HostRange> ranges{};
+  std::uint64_t end = 0;  // bytes
+};
+[[nodiscard]] Result<Unused> find_unused(const io::File& image);
 
 }  // namespace coldchain::ops

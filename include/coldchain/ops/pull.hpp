@@ -46,6 +46,10 @@ struct Pull {
 // By what a side file knows the base of a pull; 0 where there is none.
 [[nodiscard]] std::uint64_t pull_argument(const graph::Node* base);
 
+// Of a raw image, which has its places: what storage they lack. `refused` for a window of a file,
+// and for a block device, whose storage cannot be seen.
+[[nodiscard]] Result<Pull> plan_allocation(const raw::Image& image, const Allocation& allocation);
+
 // `transaction` is of the image's file, empty, and gets the changes of metadata: none, where the
 // image's backing file is the base already, or there is none; `chain` is that of
 // the image. Both outlive what is returned. Errors: `refused` for an image that is damaged, dirty

@@ -25,6 +25,10 @@ struct CommitFacts {
 [[nodiscard]] std::string commit_text(const CommitFacts& facts);
 [[nodiscard]] std::string commit_json(const CommitFacts& facts);
 
+// Of a commit that is given up: what of the base it may have changed; without a plan, in general.
+[[nodiscard]] std::string changed_text(const CommitFacts& facts);
+[[nodiscard]] std::string maybe_changed_text(const std::string& image, const std::string& base);
+
 // What the plan says that its owner must know, however little else is told.
 [[nodiscard]] std::string commit_warnings(const CommitFacts& facts);
 

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: MIT
+// What an allocation is more than a pull.
+#pragma once
+
+#include "change.hpp"
+
+#include <string>
+#include <vector>
+
+#include <coldchain/ops/allocate.hpp>
+
+namespace coldchain::cli {
+
+void add_range_option(CLI::App& app, std::optional<std::string>& range);
+// OFFSET:LENGTH, with qemu-img's suffixes.
+[[nodiscard]] Result<GuestRange> parse_range(const std::string& text);
+
+// `refused` where the file system has no room for so many more bytes of an image file.
+[[nodiscard]] Result<void> check_storage(const ChangeTarget& target, std::uint64_t bytes);
+
+// The end of an allocation. Stopped, the same command goes on.
+[[nodiscard]] Result<void> give_storage(ChangeTarget& target, const std::vector<HostRange>& places,
+                                        ops::Places how, World& world);
+
+// `allocate` below `plan`.
+void add_allocate_plan(CLI::App& plan, World& world, int& status);
+
+}  // namespace coldchain::cli
