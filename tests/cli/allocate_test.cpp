@@ -233,6 +233,26 @@ TEST_CASE("allocate: no write of the guest needs a cluster afterwards") {
   }
 }
 
+TEST_CASE("allocate: behind the end of the disk nothing comes to light when it grows") {
+  // Of the last cluster a half is in the disk, all of it is allocated, and a snapshot shares it.
+  const TempFolder folder;
+  ImageOptions options;
+  options.extended_l2 = true;
+  options.cluster_bits = 16;
+  options.size = 3 * 32768;
+  ImageBuilder builder(options);
+  builder.data(0, 'x').subclusters(1, 0xffffffff, 0, 'y').snapshot("1", "s");
+  builder.build().write_to(folder / "top");
+  // What the free clusters of the file hold.
+  testing::write_file(folder / "top", read_file(folder / "top") + std::string(1 << 20, 'z'));
+  REQUIRE(run_coldchain_in(folder.path(), {"allocate", "--force", "top"}).status == 0);
+  REQUIRE(testing::run_in(folder.path(), "qemu-img resize -q -f qcow2 top 1M").status == 0);
+  const auto read = testing::run_in(
+      folder.path(), "qemu-io -f qcow2 -c 'read -P 0 96k 928k' -c 'read -P 121 64k 32k' top");
+  CHECK(read.status == 0);
+  CHECK(read.out.find("Pattern verification failed") == std::string::npos);
+}
+
 TEST_CASE("allocate: places that lie in holes of the file get storage") {
   const TempFolder folder;
   for (const char* how : {"--reserve", "--zero-fill"}) {
@@ -286,7 +306,7 @@ TEST_CASE("allocate: what makes no sense is refused, and nothing is changed") {
     CHECK_MESSAGE(ran.err.find(why) != std::string::npos, ran.err);
     CHECK((read_file(scene.path(scene.top())) == before));
   };
-  refused({"--thin", "--zero-fill"}, "exclude each other");
+  refused({"--thin", "--zero-fill"}, "--thin excludes --zero-fill");
   refused({"--range=5"}, "OFFSET:LENGTH");
   refused({"--range=x:5"}, "range offset");
   refused({"--range=0:0"}, "is not within the disk of 147456 bytes");

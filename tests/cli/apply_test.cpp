@@ -189,6 +189,30 @@ TEST_CASE("apply: another change that is pending is not ended for it") {
   CHECK((scene.bytes() == before));
 }
 
+TEST_CASE("apply: a change that is pending is gone on with only if it is of the plan") {
+  for (const Words& command : {Words{"commit", "top"}, {"pull", "top"}}) {
+    CAPTURE(command.front());
+    const Scene scene;
+    scene.write_plan(command);
+    auto plan = nlohmann::json::parse(read_file(scene.path("plan.json")));
+    const std::string folder = std::filesystem::path(scene.path("top")).parent_path();
+    REQUIRE(testing::interrupt_coldchain_in(folder, command).status != 0);
+    const std::string before = scene.bytes();
+    for (const bool has_digest : {true, false}) {
+      plan["digest"] = plan["digest"].get<std::uint32_t>() ^ 1;
+      scene.write_text(has_digest ? plan.dump()
+                                  : nlohmann::json{{"command", plan["command"]}}.dump());
+      const Ran ran = scene.apply();
+      CHECK(ran.status == 1);
+      CHECK(ran.err.find("what is pending is not what was planned") != std::string::npos);
+      CHECK((scene.bytes() == before));
+      CHECK(std::filesystem::exists(scene.path("top.coldchain-pending")));
+    }
+    scene.write_text(plan.dump());
+    CHECK(scene.apply().status == 0);
+  }
+}
+
 TEST_CASE("apply: goes on with what it began") {
   const Scene scene;
   const Scene done;

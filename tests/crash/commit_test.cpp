@@ -12,12 +12,15 @@
 #include <fmt/format.h>
 
 using namespace coldchain;
+using testing::badness;
+using testing::content;
 using testing::have_strace;
 using testing::Process;
 using testing::read_file;
 using testing::run_in;
 using testing::run_program;
 using testing::run_until;
+using testing::sh;
 using testing::TempFolder;
 
 namespace {
@@ -43,11 +46,6 @@ const std::vector<Scene> scenes = {
      "commit -q -b base top"},
     {"a raw base", "qemu-img create -q -f raw base 3M", "commit -q -b base top", false}};
 
-void sh(const TempFolder& folder, const std::string& command) {
-  const Process ran = run_in(folder.path(), command);
-  REQUIRE_MESSAGE(ran.status == 0, command << ran.err);
-}
-
 std::string format_of(const Scene& scene) {
   return scene.base_is_qcow2 ? "qcow2" : "raw";
 }
@@ -66,18 +64,6 @@ void make_chain(const TempFolder& folder, const Scene& scene) {
   sh(folder,
      "qemu-io -c 'write -P 4 700k 8k' -c 'write -z 128k 64k' -c 'write -c -P 5 1536k 64k' "
      "-c 'write -P 6 2M 100k' -c 'write -P 7 3800k 10k' top");
-}
-
-std::string content(const TempFolder& folder, const std::string& image, const std::string& format) {
-  const Process ran = run_in(folder.path(), "qemu-img convert -f " + format + " -O raw " + image +
-                                                " content && cat content");
-  return ran.status == 0 ? ran.out : "cannot be read: " + ran.err;
-}
-
-// 0: clean, 1: leaks, 2: worse.
-int badness(const TempFolder& folder, const std::string& image) {
-  const int status = run_in(folder.path(), "qemu-img check -q -f qcow2 " + image).status;
-  return status == 0 ? 0 : status == 3 ? 1 : 2;
 }
 
 class Images {

@@ -10,6 +10,7 @@
 #include <filesystem>
 
 using namespace coldchain;
+using testing::badness;
 using testing::have_strace;
 using testing::Process;
 using testing::read_file;
@@ -17,12 +18,6 @@ using testing::run_until;
 using testing::TempFolder;
 
 namespace {
-
-// What qemu-img check says, by how bad it is.
-int badness(const TempFolder& folder) {
-  const int status = testing::run_in(folder.path(), "qemu-img check -f qcow2 a").status;
-  return status == 0 ? 0 : status == 3 ? 1 : 2;
-}
 
 const std::vector<std::string> calls = {"pwrite64", "fsync", "ftruncate", "renameat2", "unlinkat"};
 
@@ -39,7 +34,7 @@ TEST_CASE("crash: killed at any call, a repair leaves no worse image, and the sa
     const std::string command = "check -q -r all --free-orphans a";
     const TempFolder clean;
     testing::write_file(clean / "a", image);
-    const int before = badness(clean);
+    const int before = badness(clean, "a");
     const int expected = testing::run_program(clean, command).status;
     const std::string repaired = read_file(clean / "a");
     for (const std::string& call : calls) {
@@ -51,7 +46,7 @@ TEST_CASE("crash: killed at any call, a repair leaves no worse image, and the sa
         const Process killed = run_until(folder, call, "signal=KILL", when, command);
         if (killed.status == expected)
           break;  // there is no such call any more
-        CHECK(badness(folder) <= before);
+        CHECK(badness(folder, "a") <= before);
         const bool goes_back = when % 2 == 0;
         if (goes_back) {
           const Process abandoned = testing::run_program(folder, "resume --abandon a");
@@ -151,9 +146,9 @@ TEST_CASE("crash: what QEMU wrote between a crash and the resume is not damaged"
     if (killed.status == 0)
       break;
     sh("qemu-io -c 'write -P 2 1M 64k' a");
-    const int before = badness(folder);
+    const int before = badness(folder, "a");
     const Process resumed = testing::run_program(folder, "resume a");
-    CHECK(badness(folder) <= before);
+    CHECK(badness(folder, "a") <= before);
     sh("qemu-io -c 'read -P 2 1M 64k' -c 'read -P 1 0 256k' a");
     if (resumed.status != 0) {
       ++refused;

@@ -13,12 +13,15 @@
 #include <fmt/format.h>
 
 using namespace coldchain;
+using testing::badness;
+using testing::content;
 using testing::have_strace;
 using testing::Process;
 using testing::read_file;
 using testing::run_in;
 using testing::run_program;
 using testing::run_until;
+using testing::sh;
 using testing::TempFolder;
 
 namespace {
@@ -40,33 +43,20 @@ const std::vector<Operation> operations = {
 // A base, a layer that hides a part of it by zeros, and a top over both; and another base, which
 // has some of it.
 void make_chain(const TempFolder& folder, const std::string& options = "") {
-  const auto sh = [&](const std::string& command) {
-    const Process ran = run_in(folder.path(), command);
-    REQUIRE_MESSAGE(ran.status == 0, ran.err);
-  };
-  sh("qemu-img create -q -f qcow2 base 32M && qemu-io -c 'write -P 1 0 2M' base");
-  sh("cp base other && qemu-io -c 'write -P 2 1M 100k' -c 'write -P 7 25M 64k' other");
-  sh("qemu-img create -q -f qcow2 -o cluster_size=4k -b base -F qcow2 mid");
-  sh("qemu-io -c 'write -P 2 1M 300k' -c 'write -z 0 4k' -c 'write -z 256k 128k' -c 'write -P 3 "
+  sh(folder, "qemu-img create -q -f qcow2 base 32M && qemu-io -c 'write -P 1 0 2M' base");
+  sh(folder, "cp base other && qemu-io -c 'write -P 2 1M 100k' -c 'write -P 7 25M 64k' other");
+  sh(folder, "qemu-img create -q -f qcow2 -o cluster_size=4k -b base -F qcow2 mid");
+  sh(folder,
+     "qemu-io -c 'write -P 2 1M 300k' -c 'write -z 0 4k' -c 'write -z 256k 128k' -c 'write -P 3 "
      "20M 64k' mid");
-  sh("qemu-img create -q -f qcow2 " + options +
-     " -b mid -F qcow2 top && qemu-io -c 'write -P 4 1200k 8k' -c 'write -P 5 30M 2k' top");
-}
-
-std::string content(const TempFolder& folder) {
-  const Process ran = run_in(folder.path(), "qemu-img convert -O raw top content && cat content");
-  return ran.status == 0 ? ran.out : "cannot be read: " + ran.err;
-}
-
-// 0: clean, 1: leaks, 2: worse.
-int badness(const TempFolder& folder) {
-  const int status = run_in(folder.path(), "qemu-img check -q -f qcow2 top").status;
-  return status == 0 ? 0 : status == 3 ? 1 : 2;
+  sh(folder,
+     "qemu-img create -q -f qcow2 " + options +
+         " -b mid -F qcow2 top && qemu-io -c 'write -P 4 1200k 8k' -c 'write -P 5 30M 2k' top");
 }
 
 void look(const TempFolder& folder, const std::string& expected, const std::string& pulled) {
-  CHECK((content(folder) == expected));
-  CHECK(badness(folder) == 0);
+  CHECK((content(folder, "top") == expected));
+  CHECK(badness(folder, "top") == 0);
   CHECK((read_file(folder / "top") == pulled));
   CHECK_FALSE(std::filesystem::exists(folder / "top.coldchain-pending"));
 }
@@ -84,7 +74,7 @@ TEST_CASE("crash: a pull that is killed or fails anywhere changes nothing that t
   const TempFolder made;
   make_chain(made);
   const std::string before = read_file(made / "top");
-  const std::string expected = content(made);
+  const std::string expected = content(made, "top");
   for (const Operation& operation : operations) {
     const std::string& command = operation.command;
     const std::string& resume = operation.resume;
@@ -105,13 +95,13 @@ TEST_CASE("crash: a pull that is killed or fails anywhere changes nothing that t
           const Process stopped = run_until(made, call, what, when, command);
           if (stopped.status == 0)
             break;  // there is no such call any more
-          CHECK((content(made) == expected));
-          CHECK(badness(made) <= 1);
+          CHECK((content(made, "top") == expected));
+          CHECK(badness(made, "top") <= 1);
           if (when % 3 == 0) {
             const Process abandoned = run_program(made, resume + " --abandon");
             CHECK_MESSAGE(abandoned.status == 0, abandoned.err);
-            CHECK((content(made) == expected));
-            CHECK(badness(made) == 0);
+            CHECK((content(made, "top") == expected));
+            CHECK(badness(made, "top") == 0);
             CHECK((read_file(made / "top") == before || read_file(made / "top") == pulled));
             CHECK_FALSE(std::filesystem::exists(made / "top.coldchain-pending"));
           }
@@ -169,26 +159,26 @@ std::string draw_action(testing::Draw& draw) {
 // Resumes, or gives up, after others have written. Nobody's data is lost, and a pull can be done.
 void end_after_others(const TempFolder& folder, const Operation& operation,
                       const std::string& actions, bool gives_up) {
-  const std::string expected = content(folder);
-  const int worst = badness(folder);
+  const std::string expected = content(folder, "top");
+  const int worst = badness(folder, "top");
   CAPTURE(actions);
   REQUIRE(worst <= 1);
   const std::string abandon = operation.resume + " --abandon";
   const Process resumed = run_program(folder, gives_up ? abandon : operation.resume);
-  CHECK((content(folder) == expected));
-  CHECK(badness(folder) <= 1);
+  CHECK((content(folder, "top") == expected));
+  CHECK(badness(folder, "top") <= 1);
   if (resumed.status != 0) {
     CAPTURE(resumed.err);
     const Process abandoned = run_program(folder, abandon);
     CHECK_MESSAGE(abandoned.status == 0, abandoned.err);
-    CHECK((content(folder) == expected));
-    CHECK(badness(folder) <= 1);
+    CHECK((content(folder, "top") == expected));
+    CHECK(badness(folder, "top") <= 1);
   }
   CHECK_FALSE(std::filesystem::exists(folder / "top.coldchain-pending"));
   const Process again = run_program(folder, operation.command);
   CHECK_MESSAGE(again.status == 0, again.err);
-  CHECK((content(folder) == expected));
-  CHECK(badness(folder) <= 1);
+  CHECK((content(folder, "top") == expected));
+  CHECK(badness(folder, "top") <= 1);
 }
 
 }  // namespace

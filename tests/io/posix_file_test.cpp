@@ -77,3 +77,46 @@ TEST_CASE("posix file: reading past the end of any file system's reach yields no
   CHECK(file->read_at({1ULL << 62}, buffer).value() == 0);
   CHECK(file->read_at({1}, buffer).value() == 2);
 }
+
+namespace {
+
+// 1 MiB of data at 2 MiB, in a file of 8 MiB.
+void write_sparse(const std::string& path) {
+  testing::write_file(path, "");
+  std::filesystem::resize_file(path, 8 << 20);
+  std::fstream out(path, std::ios::in | std::ios::out | std::ios::binary);
+  out.seekp(2 << 20);
+  out << std::string(1 << 20, 'x');
+}
+
+}  // namespace
+
+TEST_CASE("posix file: what is reserved has storage, and holds what it held") {
+  const TempFolder folder;
+  write_sparse(folder / "a");
+  const std::string before = testing::read_file(folder / "a");
+  const auto target = io::system_files({}).value()->open_writable(folder / "a").value();
+  io::WritableFile& file = *target.file;
+  CHECK(file.bytes_without_storage({{0}, {8 << 20}}).value() == 7 << 20);
+  CHECK(file.bytes_without_storage({{2 << 20}, {3 << 20}}).value() == 0);
+  CHECK(file.bytes_without_storage({{8 << 20}, {9 << 20}}).value() == 1 << 20);
+  REQUIRE(file.reserve({{0}, {4 << 20}}).has_value());
+  REQUIRE(file.refresh().has_value());
+  CHECK(file.status().allocated >= 4 << 20);
+  CHECK(file.status().allocated < 8 << 20);
+  CHECK(file.size() == 8 << 20);
+  CHECK((testing::read_file(folder / "a") == before));
+}
+
+TEST_CASE("posix file: filling holes writes zeros there, and nothing else") {
+  const TempFolder folder;
+  write_sparse(folder / "a");
+  const std::string before = testing::read_file(folder / "a");
+  const auto target = io::system_files({}).value()->open_writable(folder / "a").value();
+  REQUIRE(io::fill_holes(*target.file, {{1 << 20}, {100 << 20}}).has_value());
+  CHECK((testing::read_file(folder / "a") == before));
+  const std::vector<HostRange> data = io::data_ranges(*target.file, {{0}, {8 << 20}}).value();
+  REQUIRE(data.size() == 1);
+  CHECK(data.front().begin.value == 1 << 20);
+  CHECK(data.front().end.value == 8 << 20);
+}

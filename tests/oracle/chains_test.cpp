@@ -3,6 +3,7 @@
 // fixed seeds: whatever QEMU says of them, we say too. COLDCHAIN_ORACLE_CASES sets how many.
 #include "chain_maker.hpp"
 #include "oracle.hpp"
+#include "seeds.hpp"
 #include "temp_folder.hpp"
 
 #include <cstdlib>
@@ -192,23 +193,18 @@ TEST_CASE("oracle: info, map, measure, contexts, content and image end are QEMU'
     MESSAGE("skipped: QEMU's tools or nbdinfo are not installed");
     return;
   }
-  const char* wanted = std::getenv("COLDCHAIN_ORACLE_CASES");
-  const int cases = wanted == nullptr ? 40 : std::atoi(wanted);
-  const char* first = std::getenv("COLDCHAIN_ORACLE_FIRST");
-  const int begin = first == nullptr ? 1 : std::atoi(first);
-  for (int seed = begin; seed < begin + cases; ++seed) {
-    const ChainMaker chain(static_cast<std::uint64_t>(seed), false);
-    CAPTURE(seed);
+  testing::for_each_seed(40, [&](std::uint64_t seed) {
+    const ChainMaker chain(seed, false);
     CAPTURE(chain.recipe());
     compare_info(chain);
-    compare_map(chain, static_cast<std::uint64_t>(seed));
+    compare_map(chain, seed);
     compare_contexts(chain);
     compare_content(chain);
     compare_check(chain);
     compare_image_end(chain);
-    Draw draw(static_cast<std::uint64_t>(seed));
+    Draw draw(seed);
     compare_measure(chain, draw);
-  }
+  });
 }
 
 TEST_CASE("oracle: maps and contexts of large, mostly empty disks are QEMU's") {

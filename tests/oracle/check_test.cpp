@@ -4,6 +4,7 @@
 #include "damage.hpp"
 #include "flipped_images.hpp"
 #include "oracle.hpp"
+#include "seeds.hpp"
 #include "temp_folder.hpp"
 
 #include <cstdlib>
@@ -82,16 +83,11 @@ TEST_CASE("oracle: check of flipped metadata says what qemu-img check says, or m
     MESSAGE("skipped: QEMU's tools are not installed");
     return;
   }
-  const char* wanted = std::getenv("COLDCHAIN_ORACLE_CASES");
-  const int rounds = wanted == nullptr ? 500 : std::atoi(wanted);
-  const char* first = std::getenv("COLDCHAIN_ORACLE_FIRST");
-  const int begin = first == nullptr ? 1 : std::atoi(first);
   const TempFolder folder;
-  for (int seed = begin; seed < begin + rounds; ++seed) {
-    CAPTURE(seed);
-    testing::write_file(folder / "x", testing::flipped_image(seed));
+  testing::for_each_seed(500, [&](std::uint64_t seed) {
+    testing::write_file(folder / "x", testing::flipped_image(static_cast<int>(seed)));
     compare(folder);
-  }
+  });
 }
 
 TEST_CASE("oracle: check of every recipe says what qemu-img check says, or more") {

@@ -4,6 +4,7 @@
 #include "damage.hpp"
 #include "flipped_images.hpp"
 #include "oracle.hpp"
+#include "seeds.hpp"
 #include "temp_folder.hpp"
 
 #include <cstdlib>
@@ -73,13 +74,8 @@ TEST_CASE("oracle: repair of every recipe is clean where qemu-img's is, and can 
 TEST_CASE("oracle: repair of flipped metadata is clean where qemu-img's is, and can be undone") {
   if (!testing::have_oracles())
     return;
-  const char* wanted = std::getenv("COLDCHAIN_ORACLE_CASES");
-  const int rounds = wanted == nullptr ? 200 : std::atoi(wanted);
-  const char* first = std::getenv("COLDCHAIN_ORACLE_FIRST");
-  const int begin = first == nullptr ? 1 : std::atoi(first);
   const TempFolder folder;
-  for (int seed = begin; seed < begin + rounds; ++seed) {
-    CAPTURE(seed);
-    compare(folder, testing::flipped_image(seed));
-  }
+  testing::for_each_seed(200, [&](std::uint64_t seed) {
+    compare(folder, testing::flipped_image(static_cast<int>(seed)));
+  });
 }

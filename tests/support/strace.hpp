@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The program itself, stopped by strace at a call, or with that call failing.
+// The program itself, stopped by strace at a call, or with that call failing; and what is asked of
+// the images then.
 #pragma once
 
 #include "process.hpp"
@@ -31,6 +32,26 @@ inline Process run_until(const TempFolder& folder, const std::string& call, cons
                 "ASAN_OPTIONS=detect_leaks=0 strace -f -o /dev/null -e trace=" + call +
                     " -e inject=" + call + ":" + what + ":when=" + std::to_string(when) +
                     " " COLDCHAIN_PROGRAM " " + arguments);
+}
+
+// How bad qemu-img check finds an image: 0: clean, 1: leaks, 2: worse.
+inline int badness(const TempFolder& folder, const std::string& image) {
+  const int status = run_in(folder.path(), "qemu-img check -q -f qcow2 " + image).status;
+  return status == 0 ? 0 : status == 3 ? 1 : 2;
+}
+
+// What QEMU reads through an image.
+inline std::string content(const TempFolder& folder, const std::string& image,
+                           const std::string& format = "qcow2") {
+  const Process ran = run_in(folder.path(), "qemu-img convert -f " + format + " -O raw " + image +
+                                                " content && cat content");
+  return ran.status == 0 ? ran.out : "cannot be read: " + ran.err;
+}
+
+// A command that makes a scene.
+inline void sh(const TempFolder& folder, const std::string& command) {
+  const Process ran = run_in(folder.path(), command);
+  REQUIRE_MESSAGE(ran.status == 0, command << ran.err);
 }
 
 }  // namespace coldchain::testing

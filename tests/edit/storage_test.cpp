@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MIT
+#include "temp_folder.hpp"
+
+#include <filesystem>
+
+#include <coldchain/edit/storage.hpp>
+#include <coldchain/io/open.hpp>
+
+#include <doctest/doctest.h>
+
+using namespace coldchain;
+using testing::read_file;
+using testing::TempFolder;
+
+namespace {
+
+struct Image {
+  TempFolder folder;
+  io::WritableTarget target;
+
+  Image() {
+    testing::write_file(folder / "a", std::string(1 << 20, 'x'));
+    target = io::system_files({}).value()->open_writable(folder / "a").value();
+  }
+  io::WritableFile& file() { return *target.file; }
+  [[nodiscard]] std::string bytes() const { return read_file(folder / "a"); }
+};
+
+}  // namespace
+
+TEST_CASE("storage: a file becomes as long as its places, and what it held stays") {
+  for (const bool writes_zeros : {false, true}) {
+    Image image;
+    const std::vector<HostRange> places = {{{0}, {4096}}, {{2 << 20}, {3 << 20}}};
+    REQUIRE(edit::give_storage(image.file(), places, writes_zeros, nullptr).has_value());
+    CHECK((image.bytes() == std::string(1 << 20, 'x') + std::string(2 << 20, '\0')));
+    // What is only reserved, some systems tell from data and some do not.
+    CHECK((!writes_zeros || !io::data_ranges(image.file(), places[1]).value().empty()));
+  }
+}
+
+TEST_CASE("storage: who asks for it can stop it") {
+  Image image;
+  int calls = 0;
+  const Result<void> done =
+      edit::give_storage(image.file(), {{{1 << 20}, {200 << 20}}}, false,
+                         [&](std::uint64_t /*done*/, std::uint64_t /*total*/) {
+                           ++calls;
+                           return false;
+                         });
+  CHECK(calls == 1);
+  REQUIRE_FALSE(done);
+  CHECK(done.error().code == ErrorCode::interrupted);
+  CHECK((image.bytes().substr(0, 1 << 20) == std::string(1 << 20, 'x')));
+}
+
+TEST_CASE("storage: what is given back is not used any more, and the rest stays") {
+  Image image;
+  REQUIRE(edit::give_back(image.file(), {{{65536}, {131072}}}, 262144).has_value());
+  const std::string bytes = image.bytes();
+  CHECK(bytes.size() == 262144);
+  CHECK((bytes.substr(0, 65536) == std::string(65536, 'x')));
+  CHECK((bytes.substr(131072) == std::string(131072, 'x')));
+  REQUIRE(edit::give_back(image.file(), {}, 1 << 20).has_value());
+  CHECK(image.bytes().size() == 262144);
+}
