@@ -181,14 +181,11 @@ Result<void> Journal::write_state() {
 }
 
 Result<bool> Journal::is_incomplete(const io::File& file) {
-  const auto is_zero = [](std::byte b) { return b == std::byte{0}; };
   Bytes bytes(records_at);
   TRY(io::read_zero_extended(file, header_at, bytes));
   const ByteView begin = ByteView(bytes).first(magic.size());
   const ByteView state = ByteView(bytes).subspan(state_at.value, sizeof(wire::SideState));
-  const bool is_ours =
-      to_string(begin) == magic || std::all_of(begin.begin(), begin.end(), is_zero);
-  return is_ours && std::all_of(state.begin(), state.end(), is_zero);
+  return (to_string(begin) == magic || is_zero(begin)) && is_zero(state);
 }
 
 Result<JournalHead> Journal::read_head(const io::File& file) {

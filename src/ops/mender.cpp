@@ -127,9 +127,7 @@ Result<std::uint64_t> Mender::find_room(std::uint64_t first, std::uint64_t count
   std::uint64_t room = 0;
   for (std::uint64_t at = first; (at + 1) * cluster_size() <= last; ++at) {
     TRY(io::read_exactly(view(), clusters(at).begin, cluster, "free cluster"));
-    const bool is_zero =
-        std::all_of(cluster.begin(), cluster.end(), [](std::byte b) { return b == std::byte{0}; });
-    room = is_zero || options.free_orphans ? room + 1 : 0;
+    room = is_zero(cluster) || options.free_orphans ? room + 1 : 0;
     if (room == count)
       return at + 1 - count;
   }

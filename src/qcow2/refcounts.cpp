@@ -13,10 +13,6 @@ namespace coldchain::qcow2 {
 
 namespace {
 
-bool all_zero(ByteView bytes) {
-  return std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{0}; });
-}
-
 // Whether an entry is zero does not depend on the byte order.
 template <class Entry>
 std::uint64_t count_nonzero_entries(ByteView block, std::uint64_t count) {
@@ -138,7 +134,7 @@ Result<HostOffset> Refcounts::image_end() const {
   Bytes block;
   const std::uint64_t per_block = entries_per_block();
   for (std::uint64_t i = table_.size(); i-- > 0;) {
-    if (!TRY(read_block(i, block)) || all_zero(block))
+    if (!TRY(read_block(i, block)) || is_zero(block))
       continue;
     std::uint64_t entry = per_block - 1;
     while (refcount_at(block, order_, entry) == 0)

@@ -31,6 +31,11 @@ template <class Wire>
   return wire;
 }
 
+[[nodiscard]] inline bool is_zero(ByteView bytes) {
+  return bytes.empty() || (bytes.front() == std::byte{0} &&
+                           std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0);
+}
+
 // The bytes of a Wire struct.
 template <class Wire>
 [[nodiscard]] ByteView bytes_of(const Wire& wire) {
