@@ -34,6 +34,8 @@ void options(CLI::App& app, CommitRequest& commit) {
   app.add_flag("-d,--keep", commit.keeps, "Do not empty the image");
   app.add_flag("--force", commit.force,
                "Also where another image or an internal snapshot reads through what changes");
+  app.add_flag("--detect-zeroes", commit.detects_zeroes,
+               "Data that is zeros becomes zeros that take no place");
   app.add_option("--scan", commit.scan, "Look for such images in DIR, too")->type_name("DIR");
   app.add_option("-r", commit.rate, "Copy at most so many bytes per second")->type_name("RATE");
   app.add_option("-t", commit.cache, "Accepted, and of no effect")->type_name("CACHE");
@@ -159,11 +161,8 @@ class CommitRun {
     chain_ = TRY(graph::Chain::make(*nodes_.front()));
     base_chain_ = TRY(graph::Chain::make(base()));
     base_change_.emplace(*base().file);
-    ops::CommitOptions options{
-        .base = base_,
-        .force = request_.force,
-        .workers = world_.workers(),
-        .progress = at_most(rate_, progress_of(request_.shows_progress, world_))};
+    ops::CommitOptions options = commit_options();
+    options.progress = at_most(rate_, progress_of(request_.shows_progress, world_));
     Result<ops::Commit> commit = ops::plan_commit(*base_change_, *chain_, *base_chain_, options);
     if (!commit)
       return fail(with_context(commit.error(), to_terminal(base().filename)));
@@ -174,11 +173,18 @@ class CommitRun {
   Result<void> plan_top() {
     top_change_.emplace(*nodes_.front()->file);
     Result<ops::Emptying> emptying =
-        ops::plan_emptying(*top_change_, *chain_, base_, empties(), world_.workers());
+        ops::plan_emptying(*top_change_, *chain_, empties(), commit_options());
     if (!emptying)
       return fail(with_context(emptying.error(), to_terminal(request_.image)));
     emptying_ = std::move(*emptying);
     return {};
+  }
+
+  [[nodiscard]] ops::CommitOptions commit_options() const {
+    return {.base = base_,
+            .force = request_.force,
+            .detects_zeroes = request_.detects_zeroes,
+            .workers = world_.workers()};
   }
 
   [[nodiscard]] bool empties() const { return !request_.keeps && !request_.base && base_ == 1; }
@@ -293,11 +299,14 @@ class CommitRun {
                                            const std::optional<edit::JournalHead>& base) const {
     const edit::Operation wanted =
         empties() ? edit::Operation::commit_top : edit::Operation::commit_top_kept;
-    const bool is_top = !top || (top->facts.change.operation == wanted &&
-                                 top->facts.change.argument == ops::commit_argument(this->base()));
+    const auto is_one = [&](const edit::ChangeFacts& change, edit::Operation operation,
+                            const graph::Node& other) {
+      return change.operation == operation && change.argument == ops::commit_argument(other) &&
+             ops::detects_zeroes(change.verb) == request_.detects_zeroes;
+    };
+    const bool is_top = !top || is_one(top->facts.change, wanted, this->base());
     const bool is_base =
-        !base || (base->facts.change.operation == edit::Operation::commit_base &&
-                  base->facts.change.argument == ops::commit_argument(*nodes_.front()));
+        !base || is_one(base->facts.change, edit::Operation::commit_base, *nodes_.front());
     if (is_top && is_base)
       return {};
     const std::string& image = is_top ? this->base().filename : nodes_.front()->filename;

@@ -21,6 +21,7 @@ struct CommitRequest {
   std::optional<std::uint64_t> argument{};  // instead: as a side file knows it
   bool keeps = false;                       // the top is not emptied
   bool force = false;
+  bool detects_zeroes = false;
   std::vector<std::string> scan;  // folders whose images may read through the base
   std::string rate = "0";         // bytes per second; 0: as fast as it goes
   std::string cache = "writeback";

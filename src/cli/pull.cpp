@@ -28,6 +28,8 @@ void options(CLI::App& app, PullRequest& pull) {
   app.add_option("-b", pull.base, "The layer that becomes the backing file; none without it")
       ->type_name("BASE");
   add_range_option(app, pull.range);
+  app.add_flag("--detect-zeroes", pull.detects_zeroes,
+               "Data that is zeros takes no place in the image");
   app.footer("Example: coldchain pull -b base.qcow2 top.qcow2");
 }
 
@@ -42,6 +44,9 @@ Result<ExitStatus> run_verb(const PullRequest& pull, World& world) {
   if (pull.range && pull.base)
     return fail(ErrorCode::invalid_argument,
                 "--range keeps the backing file, and -b names another one");
+  if (pull.range && pull.detects_zeroes)
+    return fail(ErrorCode::invalid_argument,
+                "--detect-zeroes is of the whole disk: without --range");
   if (pull.range)
     request.allocation = {ops::Places::thin, TRY(parse_range(*pull.range))};
   return run_pull(request, world);
@@ -104,6 +109,7 @@ class PullRun {
     nodes_ = graph::chain_of(*tree_.top);
     options_ = {};
     options_.force = request_.force;
+    options_.detects_zeroes = request_.detects_zeroes;
     options_.workers = world_.workers();
     if (request_.is_rebase) {
       TRY(look_at_new_base());
@@ -267,7 +273,8 @@ class PullRun {
     const edit::ResumeOutcome pending = TRY(end_pending(target));
     const bool is_this =
         pending.operation == operation() && pending.argument == ops::pull_argument(base_node()) &&
-        (!request_.allocation || pending.verb == ops::to_command(*request_.allocation));
+        (!request_.allocation || pending.verb == ops::to_command(*request_.allocation)) &&
+        ops::detects_zeroes(pending.verb) == request_.detects_zeroes;
     // Storage comes when nothing is pending any more.
     if (pending.resumed == edit::Resumed::finished && is_this && !request_.allocation) {
       if (!request_.is_rebase)
@@ -275,14 +282,14 @@ class PullRun {
       return std::optional(success);
     }
     if (pending.resumed == edit::Resumed::needs_plan && !is_this)
-      return fail(
-          ErrorCode::refused,
-          fmt::format(
-              "'{}'{} is pending: 'coldchain resume {}' goes on or, with "
-              "--abandon, goes back",
-              pending.verb,
-              pending.operation == operation() && !request_.allocation ? " with another base" : "",
-              to_shell_word(request_.image)));
+      return fail(ErrorCode::refused,
+                  fmt::format("'{}'{} is pending: 'coldchain resume {}' goes on or, with "
+                              "--abandon, goes back",
+                              pending.verb,
+                              pending.operation == operation() && !request_.allocation
+                                  ? " with another base or other options"
+                                  : "",
+                              to_shell_word(request_.image)));
     if (pending.resumed != edit::Resumed::needs_plan &&
         pending.resumed != edit::Resumed::nothing_pending &&
         pending.resumed != edit::Resumed::nothing_changed)

@@ -8,6 +8,7 @@
 #include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
 #include <coldchain/graph/dependents.hpp>
+#include <coldchain/ops/plan.hpp>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
@@ -74,6 +75,7 @@ PullRequest request_for(const ResumeOptions& options, const edit::ResumeOutcome&
     request.allocation = ops::parse_allocation(outcome.verb);
   } else {
     request.argument = outcome.argument;
+    request.detects_zeroes = ops::detects_zeroes(outcome.verb);
   }
   request.folders = options.target.folders;
   request.force = true;  // was decided when it began
@@ -139,6 +141,7 @@ Result<ExitStatus> resume_commit(const ResumeOptions& options, const edit::Journ
   request.force = true;  // was decided when it began
   request.argument = change.argument;
   request.keeps = change.operation == edit::Operation::commit_top_kept;
+  request.detects_zeroes = ops::detects_zeroes(change.verb);
   if (change.operation == edit::Operation::commit_base) {
     request.image =
         TRY(find_committed_top(request.common.policy, options.target.image, pending, world));

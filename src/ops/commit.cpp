@@ -11,6 +11,7 @@
 #include "extents.hpp"
 #include "image_editor.hpp"
 #include "soundness.hpp"
+#include "zeroes.hpp"
 
 #include <algorithm>
 
@@ -29,6 +30,9 @@ using analysis::Extent;
 using graph::Chain;
 using graph::Layer;
 
+// Of what is written to a raw image, what is zeros together.
+constexpr std::uint64_t raw_grain = 4096;
+
 class CommitPlanner {
  public:
   CommitPlanner(edit::Transaction& transaction, const Chain& chain, const Chain& base_chain,
@@ -44,10 +48,16 @@ class CommitPlanner {
     for (std::size_t i = 0; i <= options_.base; ++i)
       commit_.cost.sources.push_back({view_.chain->layers()[i].node->filename});
     TRY(check_readable(view_.chain->layers()));
+    if (options_.detects_zeroes)
+      view_.zeroes =
+          TRY(find_zeroes(*view_.chain, {.range = {{0}, {view_.chain->guest_size()}},
+                                         .end_layer = static_cast<std::uint32_t>(options_.base),
+                                         .grain = grain(),
+                                         .workers = options_.workers}));
     TRY(base_.mapping ? plan_qcow2() : plan_raw());
     TRY(look_at_snapshots());
     TRY(look_at_layers());
-    commit_.change = {.verb = "commit",
+    commit_.change = {.verb = verb_of("commit", options_.detects_zeroes),
                       .keeps_undo = false,
                       .operation = edit::Operation::commit_base,
                       .argument = commit_argument(*view_.chain->layers().front().node),
@@ -108,6 +118,10 @@ class CommitPlanner {
     cost.image_end_after = cost.file_size_after = transaction_.size_after();
     cost.side_file_bytes = TRY(edit::Journal::size_of(transaction_));
     return {};
+  }
+
+  [[nodiscard]] std::uint64_t grain() const {
+    return base_.mapping ? base_.mapping->geometry().subcluster_size() : raw_grain;
   }
 
   [[nodiscard]] bool grows() const { return commit_.disk_size_after > commit_.disk_size_before; }
@@ -255,23 +269,23 @@ Result<Commit> plan_commit(edit::Transaction& transaction, const Chain& chain,
   return CommitPlanner(transaction, chain, base_chain, options).plan();
 }
 
-Result<Emptying> plan_emptying(edit::Transaction& transaction, const Chain& chain, std::size_t base,
-                               bool empties, unsigned workers) {
+Result<Emptying> plan_emptying(edit::Transaction& transaction, const Chain& chain, bool empties,
+                               const CommitOptions& options) {
   const qcow2::Header& header = chain.layers().front().qcow2().header();
   Emptying emptying;
   emptying.change = {
-      .verb = empties ? "commit" : "commit -d",
+      .verb = verb_of(empties ? "commit" : "commit -d", options.detects_zeroes),
       .keeps_undo = false,
       .operation = empties ? edit::Operation::commit_top : edit::Operation::commit_top_kept,
-      .argument = commit_argument(*chain.layers()[base].node)};
+      .argument = commit_argument(*chain.layers()[options.base].node)};
   if (!empties)
     return emptying;
-  const check::CheckResult before = TRY(check_metadata(transaction.view(), workers));
+  const check::CheckResult before = TRY(check_metadata(transaction.view(), options.workers));
   TRY(check_sound(header, before));
   const qcow2::Image image = TRY(qcow2::Image::open(transaction.view()));
   TRY(clear_unknown_autoclear(transaction, header));
   TRY(ImageEditor(transaction, image, before).empty());
-  const check::CheckResult after = TRY(check_metadata(transaction.view(), workers));
+  const check::CheckResult after = TRY(check_metadata(transaction.view(), options.workers));
   TRY(check_plan(after));
   emptying.metadata_bytes = transaction.changed_bytes();
   emptying.image_end_before = before.counts.image_end_offset;

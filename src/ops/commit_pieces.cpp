@@ -2,6 +2,7 @@
 #include "commit_pieces.hpp"
 
 #include "extents.hpp"
+#include "zeroes.hpp"
 
 #include <algorithm>
 #include <optional>
@@ -206,7 +207,8 @@ Result<void> for_each_raw_piece(const CommitView& view, const PieceConsumer& con
     }
     return {};
   };
-  TRY(analysis::map(*view.chain, {{0}, {view.chain->guest_size()}}, view.workers, take));
+  TRY(map_with_zeroes(*view.chain, {{0}, {view.chain->guest_size()}}, view.zeroes, view.workers,
+                      take));
   return joiner.finish();
 }
 
@@ -221,7 +223,8 @@ Result<void> for_each_commit_piece(const CommitView& view, const PieceConsumer& 
       TRY(maker.take(extent));
     return {};
   };
-  TRY(analysis::map(*view.chain, {{0}, {view.chain->guest_size()}}, view.workers, take));
+  TRY(map_with_zeroes(*view.chain, {{0}, {view.chain->guest_size()}}, view.zeroes, view.workers,
+                      take));
   return maker.finish();
 }
 

@@ -2,8 +2,8 @@
 // What a commit puts into its base, and how each cluster of the base takes it: what the base owns
 // alone is overwritten, sector by sector; what it does not have, shares with a snapshot or holds
 // compressed gets a place of its own, filled up with what the base shows there; zeros that the base
-// would show anyway need nothing. By tables alone, never by what data clusters hold, so that going
-// on after a kill comes to the same.
+// would show anyway need nothing. By tables, and by what is known of layers that nothing is written
+// to, so that going on after a kill comes to the same.
 #pragma once
 
 #include "pieces.hpp"
@@ -15,6 +15,8 @@ struct CommitView {
   std::size_t base = 0;                      // its layer that is written to
   const graph::Chain* base_chain = nullptr;  // from that layer on
   unsigned workers = 1;
+  // Data of the layers above the base that is zeros: sorted, disjoint.
+  std::vector<GuestRange> zeroes{};
 
   // Whether the layers above the base have it, data or zeros.
   [[nodiscard]] bool is_above(const analysis::Extent& extent) const { return extent.layer < base; }

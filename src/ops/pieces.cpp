@@ -2,6 +2,7 @@
 #include "pieces.hpp"
 
 #include "extents.hpp"
+#include "zeroes.hpp"
 
 #include <algorithm>
 #include <optional>
@@ -316,8 +317,8 @@ Result<void> PieceJoiner::finish() {
 Result<void> for_each_piece(const graph::Chain& chain, GuestRange range, const Below& below,
                             unsigned workers, const PieceConsumer& consumer) {
   PieceMaker maker(chain, below, workers, consumer);
-  TRY(analysis::map(chain, range, workers,
-                    [&](std::span<const Extent> extents) { return maker.take(extents); }));
+  TRY(map_with_zeroes(chain, range, below.zeroes, workers,
+                      [&](std::span<const Extent> extents) { return maker.take(extents); }));
   return maker.finish();
 }
 

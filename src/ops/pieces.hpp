@@ -48,6 +48,8 @@ struct Below {
   std::size_t base = 0;  // a layer of the chain; 0: nothing, or
   // another chain: what that has the same need not be copied, which is seen by reading both.
   const graph::Chain* onto = nullptr;
+  // Data of the layers that go that is zeros: sorted, disjoint.
+  std::vector<GuestRange> zeroes{};
 };
 
 // What a pull or rebase copies into the image at the top of `chain`: cluster by cluster, or

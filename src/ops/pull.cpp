@@ -10,6 +10,7 @@
 #include "image_editor.hpp"
 #include "pieces.hpp"
 #include "soundness.hpp"
+#include "zeroes.hpp"
 
 #include <algorithm>
 
@@ -82,6 +83,12 @@ class Planner {
     if (transaction_.view().status().kind == io::FileKind::regular)
       transaction_.grow(align_up(transaction_.size_before(), top.qcow2().header().cluster_size()));
     const std::uint64_t whole_size = transaction_.size_after();
+    if (options_.detects_zeroes)
+      zeroes_ = TRY(find_zeroes(chain_, {.range = range_,
+                                         .first_layer = 1,
+                                         .end_layer = static_cast<std::uint32_t>(end_of_sources()),
+                                         .grain = top.mapping->geometry().subcluster_size(),
+                                         .workers = options_.workers}));
     ImageEditor editor(transaction_, image, before);
     TRY(clear_unknown_autoclear(transaction_, image.header()));
     TRY(take_pieces(editor));
@@ -120,7 +127,9 @@ class Planner {
     return options_.allocation && options_.allocation->places != Places::thin;
   }
 
-  [[nodiscard]] Below below() const { return {keeps_link(), options_.base, options_.onto}; }
+  [[nodiscard]] Below below() const {
+    return {keeps_link(), options_.base, options_.onto, zeroes_};
+  }
 
   // What is read from, and what will be: all but the image itself.
   [[nodiscard]] std::vector<const graph::Node*> nodes_below() const {
@@ -214,11 +223,12 @@ class Planner {
 
   Result<void> fill_change() {
     const std::optional<Allocation>& allocation = options_.allocation;
-    pull_.change = {.verb = allocation ? to_command(*allocation) : "pull",
-                    .keeps_undo = false,
-                    .operation = allocation ? edit::Operation::allocate : edit::Operation::pull,
-                    .argument = pull_argument(base_node()),
-                    .digest = TRY(digest_of(transaction_, nodes_below()))};
+    pull_.change = {
+        .verb = allocation ? to_command(*allocation) : verb_of("pull", options_.detects_zeroes),
+        .keeps_undo = false,
+        .operation = allocation ? edit::Operation::allocate : edit::Operation::pull,
+        .argument = pull_argument(base_node()),
+        .digest = TRY(digest_of(transaction_, nodes_below()))};
     return {};
   }
 
@@ -247,7 +257,8 @@ class Planner {
   edit::Transaction& transaction_;
   const Chain& chain_;
   const PullOptions& options_;
-  GuestRange range_;  // that is looked at
+  GuestRange range_;                // that is looked at
+  std::vector<GuestRange> zeroes_;  // in the layers that go
   Pull pull_;
 };
 

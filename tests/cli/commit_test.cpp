@@ -29,7 +29,7 @@ ImageOptions over(const std::string& backing, std::uint64_t size = 32 << 20) {
   return options;
 }
 
-// base <- mid <- top, with more than one piece of data in top.
+// base <- mid <- top, with more than one piece of data in top; 17 clusters of it are zeros.
 class Scene {
  public:
   Scene() {
@@ -37,7 +37,7 @@ class Scene {
     ImageBuilder(over("base")).data(2, 'm').data(3, 'm').build().write_to(folder_ / "mid");
     ImageBuilder top(over("mid"));
     for (std::uint64_t cluster = 3; cluster < 4500; ++cluster)
-      top.data(cluster, static_cast<std::uint8_t>(cluster % 251 + 1));
+      top.data(cluster, static_cast<std::uint8_t>(cluster % 251));
     top.zero(5000).build().write_to(folder_ / "top");
     before_ = all();
   }
@@ -220,6 +220,45 @@ TEST_CASE("commit: one that is interrupted is known of both images, and either l
     CHECK(scene.run({"check", "--backing-chain", "top"}).status == 0);
     CHECK(scene.run({"commit", "top"}).status == 0);
   }
+}
+
+TEST_CASE("commit: with --detect-zeroes data that is zeros takes no place, also after a stop") {
+  const auto added = [](const Ran& planned) -> std::uint64_t {
+    return nlohmann::json::parse(planned.out)["added-clusters"]["data"];
+  };
+  const Scene whole;
+  CHECK(added(whole.run({"plan", "commit", "--output=json", "--detect-zeroes", "top"})) + 17 ==
+        added(whole.run({"plan", "commit", "--output=json", "top"})));
+  REQUIRE(whole.run({"commit", "--detect-zeroes", "top"}).status == 0);
+  for (const std::vector<std::string>& next : std::vector<std::vector<std::string>>{
+           {"commit", "--detect-zeroes", "top"}, {"resume", "top"}, {"resume", "mid"}}) {
+    const Scene scene;
+    REQUIRE(scene.interrupt({"commit", "--detect-zeroes", "top"}).status == 1);
+    CHECK(scene.run({"commit", "top"}).err.find("another commit is pending") != std::string::npos);
+    const Ran ended = scene.run(next);
+    CHECK_MESSAGE(ended.status == 0, ended.err);
+    CHECK((read_file(scene.path("mid")) == read_file(whole.path("mid"))));
+  }
+}
+
+TEST_CASE("commit: data that is zeros makes holes of a raw base with --detect-zeroes") {
+  const TempFolder folder;
+  testing::write_file(folder / "base", std::string(1 << 20, 'b'));
+  ImageOptions options = over("base", 1 << 20);
+  options.backing_format = "raw";
+  ImageBuilder top(options);
+  for (std::uint64_t cluster = 0; cluster < 128; ++cluster)
+    top.data(cluster, 0);
+  top.data(130, 't').build().write_to(folder / "top");
+  const std::string before = read_file(folder / "base");
+  const auto plan = nlohmann::json::parse(
+      run_coldchain_in(folder.path(), {"plan", "commit", "--detect-zeroes", "--output=json", "top"})
+          .out);
+  CHECK(plan["sources"][0]["bytes"] == 4096);
+  CHECK(run_coldchain_in(folder.path(), {"commit", "--detect-zeroes", "top"}).status == 0);
+  const std::string after = read_file(folder / "base");
+  CHECK((after == std::string(512 << 10, '\0') + before.substr(0, 2 * 4096) +
+                      std::string(4096, 't') + before.substr(0, (128 - 3) * 4096)));
 }
 
 TEST_CASE(

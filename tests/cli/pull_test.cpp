@@ -34,14 +34,14 @@ ImageOptions over(const std::string& backing) {
   return options;
 }
 
-// base <- mid <- top, with more than one piece of data in mid.
+// base <- mid <- top, with more than one piece of data in mid; 18 clusters of it are zeros.
 class Scene {
  public:
   Scene() {
     ImageBuilder(over("")).data(1, 'b').data(5000, 'b').build().write_to(folder_ / "base");
     ImageBuilder mid(over("base"));
     for (std::uint64_t cluster = 0; cluster < 4500; ++cluster)
-      mid.data(cluster, static_cast<std::uint8_t>(cluster % 251 + 1));
+      mid.data(cluster, static_cast<std::uint8_t>(cluster % 251));
     mid.zero(5000).build().write_to(folder_ / "mid");
     ImageBuilder(over("mid")).data(3, 't').build().write_to(folder_ / "top");
     before_ = read_file(folder_ / "top");
@@ -175,6 +175,24 @@ TEST_CASE("pull: one that was stopped goes on with the same command or resume, o
   CHECK_FALSE(scene.is_pending());
 }
 
+TEST_CASE("pull: with --detect-zeroes data that is zeros takes no place, also after a stop") {
+  const auto added = [](const Ran& planned) -> std::uint64_t {
+    return nlohmann::json::parse(planned.out)["added-clusters"]["data"];
+  };
+  const Scene whole;
+  CHECK(added(whole.run({"plan", "pull", "--output=json", "--detect-zeroes", "top"})) + 18 ==
+        added(whole.run({"plan", "pull", "--output=json", "top"})));
+  REQUIRE(whole.run({"pull", "-q", "--detect-zeroes", "top"}).status == 0);
+  for (const std::vector<std::string>& next : std::vector<std::vector<std::string>>{
+           {"pull", "-q", "--detect-zeroes", "top"}, {"resume", "top"}}) {
+    const Scene scene;
+    REQUIRE(scene.interrupt({"pull", "--detect-zeroes", "top"}).status == 1);
+    CHECK(scene.run({"pull", "top"}).err.find("other options is pending") != std::string::npos);
+    CHECK(scene.run(next).status == 0);
+    CHECK((scene.top() == whole.top()));
+  }
+}
+
 TEST_CASE("pull: one that was stopped does not go on where the chain was changed meanwhile") {
   const Scene scene;
   REQUIRE(scene.interrupt({"pull", "top"}).status == 1);
@@ -192,7 +210,7 @@ TEST_CASE("pull: with another base than one that is pending is not taken for tha
   REQUIRE(scene.interrupt({"pull", "-b", "base", "top"}).status == 1);
   const Ran other = scene.run({"pull", "top"});
   CHECK(other.status == 1);
-  CHECK(other.err.find("with another base is pending") != std::string::npos);
+  CHECK(other.err.find("with another base or other options is pending") != std::string::npos);
   CHECK(scene.run({"resume", scene.path("top")}).status == 0);  // however it is spelled
   CHECK(scene.run({"pull", "-q", "top"}).status == 0);
   CHECK_FALSE(scene.is_pending());

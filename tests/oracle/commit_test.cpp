@@ -68,8 +68,9 @@ void compare_cost(const Ran& planned, const Ran& done, const LayerFile& base, co
     CHECK(cost["emptied"]["image-end-after"] == checked(folder, top.name)["image-end-offset"]);
 }
 
-// Returns whether it was carried out. With `names_base`, the base is named, and the top is kept.
-bool commit(const ChainMaker& chain, std::size_t base, std::vector<std::string> arguments) {
+// With the arguments that both know, and with `more` of ours. Returns whether it was carried out.
+bool commit(const ChainMaker& chain, std::size_t base, std::vector<std::string> arguments,
+            const std::vector<std::string>& more = {}) {
   const std::string ours = chain.path() + "/ours";
   const std::string theirs = chain.path() + "/theirs";
   REQUIRE(run_in(chain.path(),
@@ -82,6 +83,7 @@ bool commit(const ChainMaker& chain, std::size_t base, std::vector<std::string> 
   const auto peer = run_in(theirs, fmt::format("qemu-img {}", fmt::join(arguments, " ")));
   CAPTURE(peer.err);
   arguments.emplace_back("--output=json");
+  arguments.insert(arguments.end(), more.begin(), more.end());
   std::vector<std::string> plan = arguments;
   plan.insert(plan.begin(), "plan");
   const Ran planned = run_coldchain_in(ours, plan);
@@ -122,6 +124,10 @@ TEST_CASE("oracle: a commit leaves what qemu-img commit leaves, and does what wa
     tally.add(commit(chain, next, {}));
     if (seed % 3 == 0)
       tally.add(commit(chain, next, {"-d"}));
+    tally.add(commit(chain, seed % 2 == 0 ? 0 : next,
+                     seed % 2 == 0 ? std::vector<std::string>{"-b", chain.layers()[0].name}
+                                   : std::vector<std::string>{},
+                     {"--detect-zeroes"}));
     for (std::size_t base = 0; base <= next; ++base)
       tally.add(commit(chain, base, {"-b", chain.layers()[base].name}));
   });

@@ -142,7 +142,9 @@ class ChainMaker {
     const std::uint64_t unit = draw_.chance(40) ? layer.cluster_size : 512;
     std::uint64_t offset = draw_.below(writable) / unit * unit;
     std::uint64_t length = std::min((1 + draw_.below(40)) * unit, writable - offset);
-    const std::uint64_t pattern = 1 + draw_.below(255);
+    // Some data is zeros, without being marked as such.
+    const std::uint64_t drawn = 1 + draw_.below(255);
+    const std::uint64_t pattern = drawn <= 32 ? 0 : drawn;
     switch (draw_.below(layer.format == "raw" ? 4 : 6)) {
       case 0:
         return fmt::format("write -z {} {}", offset, length);

@@ -20,8 +20,9 @@
 namespace coldchain::ops {
 
 struct CommitOptions {
-  std::size_t base = 1;  // the layer that is written to
-  bool force = false;    // also where an internal snapshot reads through what changes
+  std::size_t base = 1;         // the layer that is written to
+  bool force = false;           // also where an internal snapshot reads through what changes
+  bool detects_zeroes = false;  // data of the layers above that is zeros takes no place
   unsigned workers = 1;
   Progress progress{};
 };
@@ -65,8 +66,8 @@ struct Emptying {
 // `transaction` is of the top's file, and empty. Without `empties`, nothing changes but that a
 // commit is known to be under way. `refused` for an image that is damaged or dirty.
 [[nodiscard]] Result<Emptying> plan_emptying(edit::Transaction& transaction,
-                                             const graph::Chain& chain, std::size_t base,
-                                             bool empties, unsigned workers);
+                                             const graph::Chain& chain, bool empties,
+                                             const CommitOptions& options);
 
 // `refused` where the base, `base_chain`, does not show what the layers above it have.
 [[nodiscard]] Result<void> check_committed(const graph::Chain& chain, std::size_t base,

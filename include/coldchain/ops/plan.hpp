@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace coldchain::ops {
@@ -38,5 +39,10 @@ struct Cost {
   // Beside the image while the change is under way.
   std::uint64_t side_file_bytes = 0;
 };
+
+// What a side file says that was asked for, where data that is zeros may be looked for, and what it
+// says of that.
+[[nodiscard]] std::string verb_of(std::string_view command, bool detects_zeroes);
+[[nodiscard]] bool detects_zeroes(std::string_view verb);
 
 }  // namespace coldchain::ops

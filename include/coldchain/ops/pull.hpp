@@ -28,7 +28,8 @@ struct PullOptions {
   std::optional<BackingLink> link{};   // how it is recorded; without one there is none
   // Instead of all these: places for more than what the layers below provide.
   std::optional<Allocation> allocation{};
-  bool force = false;  // also where an internal snapshot of the image reads what would go
+  bool force = false;           // also where an internal snapshot of the image reads what would go
+  bool detects_zeroes = false;  // data of the layers that go that is zeros takes no place
   unsigned workers = 1;
   Progress progress{};
 };
