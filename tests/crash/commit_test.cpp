@@ -2,7 +2,10 @@
 // A commit that is killed at each call that changes a file, or where that fails: QEMU reads the
 // same through the top at every moment, and the same command, or resume, ends as if nothing had
 // been.
+#include "draw.hpp"
 #include "oracle.hpp"
+#include "power_loss.hpp"
+#include "seeds.hpp"
 #include "strace.hpp"
 #include "temp_folder.hpp"
 
@@ -245,6 +248,59 @@ TEST_CASE("crash: a commit that is killed or fails anywhere changes nothing that
           images.look_at_the_end(base, top, way == Way::abandon_first);
         }
       }
+    }
+  }
+}
+
+TEST_CASE("crash: what a machine without power leaves of a commit reads the same, and goes on") {
+  if (!testing::have_oracles() || !have_strace())
+    return;
+  const std::uint64_t samples = testing::number_in("COLDCHAIN_CRASH_SEEDS", 3);
+  std::uint64_t seed = 0;
+  for (const Scene& scene : scenes) {
+    CAPTURE(scene.name);
+    const TempFolder folder;
+    make_chain(folder, scene);
+    const Images images(folder, scene);
+    const testing::PowerLoss lost(folder, scene.command);
+    const std::string base = read_file(folder / "base");
+    const std::string top = read_file(folder / "top");
+    for (std::uint64_t sample = 0; sample < samples; ++sample) {
+      testing::Draw draw(++seed);
+      const std::size_t steps = draw.below(lost.steps() + 1);
+      CAPTURE(seed);
+      CAPTURE(steps);
+      lost.leave(steps, draw);
+      images.look_on_the_way();
+      const Way way{static_cast<int>(draw.below(4))};
+      go_on(folder, scene, way);
+      images.look_at_the_end(base, top, way == Way::abandon_first);
+    }
+  }
+}
+
+TEST_CASE("crash: a commit that is killed at any moment, and again on its way, ends all the same") {
+  if (!testing::have_oracles())
+    return;
+  const std::uint64_t seeds = testing::number_in("COLDCHAIN_CRASH_SEEDS", 3);
+  for (const Scene& scene : scenes) {
+    CAPTURE(scene.name);
+    const TempFolder folder;
+    make_chain(folder, scene);
+    const Images images(folder, scene);
+    for (std::uint64_t seed = 0; seed < seeds; ++seed) {
+      CAPTURE(seed);
+      testing::Draw draw(seed);
+      images.restore();
+      (void)testing::run_for(folder, 1 + draw.below(300), scene.command);
+      images.look_on_the_way();
+      for (int again = 0; again < 2; ++again) {
+        (void)testing::run_for(folder, 1 + draw.below(200),
+                               draw.chance(50) ? "resume top" : "resume --abandon top");
+        images.look_on_the_way();
+      }
+      go_on(folder, scene, Way::same_command);
+      images.look_at_the_end("", "", true);
     }
   }
 }

@@ -4,6 +4,8 @@
 // ends as if nothing had been.
 #include "draw.hpp"
 #include "oracle.hpp"
+#include "power_loss.hpp"
+#include "seeds.hpp"
 #include "strace.hpp"
 #include "temp_folder.hpp"
 
@@ -115,6 +117,94 @@ TEST_CASE("crash: a pull that is killed or fails anywhere changes nothing that t
       }
     }
   }
+}
+
+TEST_CASE("crash: what a machine without power leaves of a pull reads the same, and goes on") {
+  if (!testing::have_oracles() || !have_strace())
+    return;
+  const std::uint64_t samples = testing::number_in("COLDCHAIN_CRASH_SEEDS", 3);
+  const TempFolder made;
+  make_chain(made);
+  const std::string before = read_file(made / "top");
+  const std::string expected = content(made, "top");
+  std::uint64_t seed = 0;
+  for (const Operation& operation : operations) {
+    testing::write_file(made / "top", before);
+    const testing::PowerLoss lost(made, operation.command);
+    const std::string pulled = read_file(made / "top");
+    for (std::uint64_t sample = 0; sample < samples; ++sample) {
+      testing::Draw draw(++seed);
+      const std::size_t steps = draw.below(lost.steps() + 1);
+      CAPTURE(operation.command);
+      CAPTURE(seed);
+      CAPTURE(steps);
+      lost.leave(steps, draw);
+      CHECK((content(made, "top") == expected));
+      CHECK(badness(made, "top") <= 1);
+      const bool abandons = draw.chance(30);
+      const Process ended = run_program(made, abandons          ? operation.resume + " --abandon"
+                                              : draw.chance(50) ? operation.resume
+                                                                : operation.command);
+      CHECK_MESSAGE(ended.status == 0, ended.err);
+      CHECK((content(made, "top") == expected));
+      CHECK(badness(made, "top") <= (abandons ? 1 : 0));
+      CHECK(run_program(made, operation.command).status == 0);
+      if (!abandons)
+        look(made, expected, pulled);
+    }
+  }
+}
+
+TEST_CASE("crash: a pull that is killed at any moment, and again on its way, ends all the same") {
+  if (!testing::have_oracles())
+    return;
+  const std::uint64_t seeds = testing::number_in("COLDCHAIN_CRASH_SEEDS", 12);
+  const TempFolder made;
+  make_chain(made);
+  const std::string before = read_file(made / "top");
+  const std::string expected = content(made, "top");
+  for (std::uint64_t seed = 0; seed < seeds; ++seed) {
+    CAPTURE(seed);
+    testing::Draw draw(seed);
+    const Operation& operation = operations[draw.below(operations.size())];
+    CAPTURE(operation.command);
+    testing::write_file(made / "top", before);
+    (void)testing::run_for(made, 1 + draw.below(250), operation.command);
+    CHECK((content(made, "top") == expected));
+    CHECK(badness(made, "top") <= 1);
+    for (int again = 0; again < 2; ++again) {
+      const bool abandons = draw.chance(20);
+      (void)testing::run_for(made, 1 + draw.below(150),
+                             operation.resume + (abandons ? " --abandon" : ""));
+      CHECK((content(made, "top") == expected));
+      CHECK(badness(made, "top") <= 1);
+    }
+    const Process ended = run_program(made, operation.command);
+    CHECK_MESSAGE(ended.status == 0, ended.err);
+    CHECK((content(made, "top") == expected));
+    CHECK(badness(made, "top") == 0);
+    CHECK_FALSE(std::filesystem::exists(made / "top.coldchain-pending"));
+  }
+}
+
+TEST_CASE("crash: a pull that goes on copies no more than what was missing, and one batch") {
+  if (!testing::have_oracles() || !have_strace())
+    return;
+  constexpr std::uint64_t batch = 256 << 20;
+  const TempFolder folder;
+  sh(folder,
+     "qemu-img create -q -f qcow2 base 800M && qemu-io -c 'write -q -P 1 0 800M' base && "
+     "qemu-img create -q -f qcow2 -b base -F qcow2 top");
+  const std::uint64_t whole = 800 << 20;
+  const std::uint64_t first =
+      testing::written_bytes(folder, "-e inject=pwrite64:signal=KILL:when=180", "pull -q top");
+  CHECK(first > 2 * batch);
+  CHECK(first < whole);
+  const std::uint64_t second = testing::written_bytes(folder, "", "pull -q top");
+  constexpr std::uint64_t metadata = 1 << 20;
+  CHECK(second >= whole - first);
+  CHECK(second <= whole - first + batch + metadata);
+  CHECK(run_in(folder.path(), "qemu-img compare -q base top && qemu-img check -q top").status == 0);
 }
 
 namespace {

@@ -34,6 +34,25 @@ inline Process run_until(const TempFolder& folder, const std::string& call, cons
                     " " COLDCHAIN_PROGRAM " " + arguments);
 }
 
+// Kills it after so many milliseconds, unless it ends before.
+inline Process run_for(const TempFolder& folder, std::uint64_t milliseconds,
+                       const std::string& arguments) {
+  return run_in(folder.path(), "timeout -s KILL " + std::to_string(milliseconds / 1000) + "." +
+                                   std::to_string(1000 + milliseconds % 1000).substr(1) +
+                                   " " COLDCHAIN_PROGRAM " " + arguments);
+}
+
+// How many bytes a run of the program wrote.
+inline std::uint64_t written_bytes(const TempFolder& folder, const std::string& how,
+                                   const std::string& arguments) {
+  const Process ran =
+      run_in(folder.path(),
+             "ASAN_OPTIONS=detect_leaks=0 strace -f -s 0 -o calls -e trace=pwrite64 " + how +
+                 " " COLDCHAIN_PROGRAM " " + arguments +
+                 "; awk '/pwrite64/ { sum += $NF } END { printf \"%d\", sum }' calls; rm calls");
+  return std::strtoull(ran.out.c_str(), nullptr, 10);
+}
+
 // How bad qemu-img check finds an image: 0: clean, 1: leaks, 2: worse.
 inline int badness(const TempFolder& folder, const std::string& image) {
   const int status = run_in(folder.path(), "qemu-img check -q -f qcow2 " + image).status;
