@@ -8,6 +8,7 @@
 #include "commit_step.hpp"
 #include "former_files.hpp"
 #include "rate.hpp"
+#include "reparent.hpp"
 #include "verb.hpp"
 
 #include <algorithm>
@@ -36,6 +37,10 @@ void options(CLI::App& app, CommitRequest& commit) {
                "Also where another image or an internal snapshot reads through what changes");
   app.add_flag("--detect-zeroes", commit.detects_zeroes,
                "Data that is zeros becomes zeros that take no place");
+  app.add_flag("--reparent", commit.reparents,
+               "Point the overlays of the image at the base, too: those in its folder, and below "
+               "--scan");
+  app.add_flag("--yes", commit.agrees, "Write to the overlays that --reparent finds");
   app.add_option("--scan", commit.scan, "Look for such images in DIR, too")->type_name("DIR");
   app.add_option("-r", commit.rate, "Copy at most so many bytes per second")->type_name("RATE");
   app.add_option("-t", commit.cache, "Accepted, and of no effect")->type_name("CACHE");
@@ -177,6 +182,8 @@ class CommitRun {
     if (!emptying)
       return fail(with_context(emptying.error(), to_terminal(request_.image)));
     emptying_ = std::move(*emptying);
+    if (request_.reparents)
+      emptying_.change.verb.insert(std::string_view("commit").size(), reparent_option);
     return {};
   }
 
@@ -189,12 +196,13 @@ class CommitRun {
 
   [[nodiscard]] bool empties() const { return !request_.keeps && !request_.base && base_ == 1; }
 
-  // Images that would read something else.
+  // Images that would read something else, if anything changes for them.
   Result<void> look_for_dependents() {
+    dependents_.clear();
+    if (commit_.changed.empty() && commit_.disk_size_after == commit_.disk_size_before)
+      return {};
     graph::DependentsRequest wanted;
-    wanted.directories = request_.scan;
-    wanted.directories.push_back(TRY(locate(*tree_.files, *nodes_.front())).folder);
-    wanted.directories.push_back(TRY(locate(*tree_.files, base())).folder);
+    wanted.directories = TRY(directories());
     wanted.image = base().file->status().identity;
     wanted.top = nodes_.front()->file->status().identity;
     for (std::size_t i = 1; i < base_; ++i)
@@ -205,6 +213,43 @@ class CommitRun {
     for (const Error& error : found.unreadable)
       world_.complain(with_context(error, "not looked at, whether it reads through the base"));
     return {};
+  }
+
+  // Where others may be.
+  [[nodiscard]] Result<std::vector<std::string>> directories() const {
+    std::vector<std::string> directories = request_.scan;
+    directories.push_back(TRY(locate(*tree_.files, *nodes_.front())).folder);
+    directories.push_back(TRY(locate(*tree_.files, base())).folder);
+    return directories;
+  }
+
+  // They are planned on the images as they are, whatever is pending in the base.
+  Result<void> look_for_overlays() {
+    overlays_.clear();
+    if (!request_.reparents)
+      return {};
+    const std::vector<std::string> folders = TRY(directories());
+    overlays_ = TRY(find_overlays(*tree_.files, request_.common, folders,
+                                  graph::chain_of(*tree_.top), base_, world_));
+    return {};
+  }
+
+  // What a scan finds, somebody may have put there for us to find.
+  [[nodiscard]] Result<void> check_overlays_are_agreed() const {
+    const bool agrees = request_.agrees || (world_.agreement && !world_.agreement->plan.empty());
+    if (overlays_.empty() || agrees)
+      return {};
+    return fail(ErrorCode::refused,
+                fmt::format("nothing was changed: --reparent would write to {}; --yes does, once "
+                            "you have seen 'coldchain plan commit --reparent'",
+                            to_terminal(fmt::format("{}", fmt::join(reparented(), ", ")))));
+  }
+
+  [[nodiscard]] std::vector<std::string> reparented() const {
+    std::vector<std::string> paths;
+    for (const Overlay& overlay : overlays_)
+      paths.push_back(overlay.path);
+    return paths;
   }
 
   [[nodiscard]] Error refused_for_dependents() const {
@@ -219,6 +264,7 @@ class CommitRun {
   Result<std::optional<ExitStatus>> plan() {
     TRY(make_plan());
     TRY(look_for_dependents());
+    TRY(look_for_overlays());
     TRY(tell());
     if (dependents_.empty() || request_.force)
       return std::optional(success);
@@ -354,6 +400,10 @@ class CommitRun {
     TRY(look_for_dependents());
     if (is_new && !request_.force && !dependents_.empty())
       return fail(refused_for_dependents());
+    TRY(look_for_overlays());
+    TRY(check_overlays_are_agreed());
+    std::vector<ChangeTarget> overlays =
+        TRY(lock_overlays(*tree_.files, overlays_, request_.folders));
     if (!is_new) {
       TRY(check_agreed_digest(world_.agreement, commit_.change.digest));
     } else {
@@ -363,9 +413,10 @@ class CommitRun {
     }
     world_.catch_interrupts();
     edit::FreshData data;
-    data.write = [this](edit::FreshWriter& /*writer*/) {
-      return edit::commit_part(*base_change_, base_target_->image, base_target_->side_files,
-                               commit_.change, commit_.data);
+    data.write = [&](edit::FreshWriter& /*writer*/) -> Result<void> {
+      TRY(edit::commit_part(*base_change_, base_target_->image, base_target_->side_files,
+                            commit_.change, commit_.data));
+      return reparent(overlays_, overlays);
     };
     return finish(data);
   }
@@ -457,6 +508,7 @@ class CommitRun {
             .image = request_.image,
             .base = base().filename,
             .dependents = dependents_,
+            .reparented = reparented(),
             .is_plan = is_plan,
             .planned = is_plan ? planned(world_, nodes_) : report::Planned()};
   }
@@ -489,6 +541,7 @@ class CommitRun {
   ops::Commit commit_;
   ops::Emptying emptying_;
   std::vector<std::string> dependents_;
+  std::vector<Overlay> overlays_;
 };
 
 }  // namespace

@@ -7,6 +7,7 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <coldchain/edit/journal.hpp>
@@ -22,6 +23,8 @@ struct CommitRequest {
   bool keeps = false;                       // the top is not emptied
   bool force = false;
   bool detects_zeroes = false;
+  bool reparents = false;         // overlays of the image are pointed at the base,
+  bool agrees = false;            // which their owner has seen in a plan
   std::vector<std::string> scan;  // folders whose images may read through the base
   std::string rate = "0";         // bytes per second; 0: as fast as it goes
   std::string cache = "writeback";
@@ -30,6 +33,9 @@ struct CommitRequest {
   bool quiet = false;
   bool shows_progress = false;
 };
+
+// In the verb of the image's side file, behind "commit".
+inline constexpr std::string_view reparent_option = " --reparent";
 
 [[nodiscard]] Result<ExitStatus> run_commit(const CommitRequest& request, World& world);
 

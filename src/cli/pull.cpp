@@ -3,6 +3,7 @@
 #include "pull.hpp"
 
 #include "allocate.hpp"
+#include "backing_name.hpp"
 #include "chain_change.hpp"
 #include "change.hpp"
 #include "verb.hpp"
@@ -118,7 +119,7 @@ class PullRun {
     } else {
       options_.base = TRY(find_base());
       if (options_.base != 0)
-        options_.link = TRY(link_to(options_.base));
+        options_.link = TRY(link_to_layer(*tree_.files, request_.common, nodes_, options_.base));
     }
     options_.progress = progress_of(request_.shows_progress, world_);
     return {};
@@ -207,44 +208,6 @@ class PullRun {
     return fail(ErrorCode::refused,
                 "the base of the pull that is pending is not in the chain any more: 'coldchain "
                 "resume --abandon' gives it up");
-  }
-
-  // The name by which the layer above knows it, if that leads to the same from the image, too; else
-  // where it lies, if that does.
-  [[nodiscard]] Result<ops::BackingLink> link_to(std::size_t base) const {
-    if (base >= nodes_.size() || !nodes_[base]->is_open())
-      return fail(ErrorCode::refused, "the chain is shorter than it was, or broken");
-    const graph::Node& node = *nodes_[base];
-    const io::Location location = TRY(locate(*tree_.files, node));
-    const ops::BackingLink recorded{node.name, node.format};
-    if (try_out(recorded, base))
-      return recorded;
-    const ops::BackingLink own{location.folder + "/" + location.name, node.format};
-    TRY(try_out(own, base));
-    return own;
-  }
-
-  // The image is opened with that link, by the name that was given and by its own.
-  [[nodiscard]] Result<void> try_out(const ops::BackingLink& link, std::size_t base) const {
-    edit::Transaction transaction(*tree_.top->file);
-    TRY(ops::stage_backing_link(transaction, tree_.top->qcow2_image()->header(), link));
-    std::vector<std::string> paths = {tree_.top->filename};
-    if (request_.common.policy.sysroot.empty()) {
-      const io::Location own = TRY(locate(*tree_.files, *tree_.top));
-      paths.push_back(own.folder + "/" + own.name);
-    }
-    for (const std::string& path : paths) {
-      const auto top =
-          graph::open_chain_of(*tree_.files, policy_for_links(request_.common),
-                               std::make_unique<io::OverlayFile>(transaction.view()), path);
-      if (!top || !is_same_chain(below(**top), layers_from(base)))
-        return fail(ErrorCode::refused,
-                    fmt::format("from '{}' the name '{}' does not lead to '{}' with all that is "
-                                "below it: nothing was changed",
-                                to_terminal(path), to_terminal(link.name),
-                                to_terminal(nodes_[base]->filename)));
-    }
-    return {};
   }
 
   Result<std::optional<ExitStatus>> plan() {

@@ -132,6 +132,7 @@ Result<std::string> find_committed_top(const io::OpenPolicy& policy, const std::
 Result<ExitStatus> resume_commit(const ResumeOptions& options, const edit::JournalHead& pending,
                                  World& world) {
   const edit::ChangeFacts& change = pending.facts.change;
+  std::string verb = change.verb;
   CommitRequest request;
   request.image = options.target.image;
   request.common.policy = options.target.policy;
@@ -147,9 +148,19 @@ Result<ExitStatus> resume_commit(const ResumeOptions& options, const edit::Journ
         TRY(find_committed_top(request.common.policy, options.target.image, pending, world));
     const auto top = TRY(pending_of(request.image, options, world));
     request.keeps = !top || top->facts.change.operation != edit::Operation::commit_top;
+    verb = top ? top->facts.change.verb : verb;
     request.argument = TRY(argument_of(options.target.image, options, world));
   }
-  return options.abandon ? give_up_commit(request, world) : run_commit(request, world);
+  if (options.abandon)
+    return give_up_commit(request, world);
+  const ExitStatus status = TRY(run_commit(request, world));
+  // Whatever a scan would find now, nobody has agreed to.
+  if (verb.find(reparent_option) != std::string::npos)
+    world.err(
+        fmt::format("overlays of '{0}' that still name it read the same as before: 'coldchain "
+                    "commit --reparent' of it points them at the base\n",
+                    to_terminal(request.image)));
+  return status;
 }
 
 Result<ExitStatus> run_verb(const ResumeOptions& options, World& world) {

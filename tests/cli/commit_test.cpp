@@ -7,6 +7,10 @@
 
 #include <filesystem>
 
+#include <coldchain/graph/chain.hpp>
+#include <coldchain/graph/open.hpp>
+#include <coldchain/io/open.hpp>
+
 #include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
 
@@ -151,6 +155,81 @@ TEST_CASE("commit: overlays of the image itself read the same, and are not in th
   ImageBuilder(over("top")).data(9, 's').build().write_to(scene.path("overlay"));
   CHECK(scene.run({"commit", "top"}).status == 0);
   CHECK(scene.run({"check", "--backing-chain", "overlay"}).status == 0);
+}
+
+namespace {
+
+// What the guest reads through an image.
+std::string guest_content(const std::string& path) {
+  const auto files = io::system_files({}).value();
+  const auto image = graph::open(*files, {}, {.name = path, .format = "qcow2"}).value();
+  const graph::Chain chain = graph::Chain::make(*image).value();
+  Bytes bytes(chain.guest_size());
+  REQUIRE(chain.read({0}, bytes).has_value());
+  return to_string(bytes);
+}
+
+std::string backing_file_of(const TempFolder& folder, const std::string& image) {
+  const Ran info = run_coldchain_in(folder.path(), {"info", "--output=json", image});
+  return nlohmann::json::parse(info.out).value("backing-filename", "");
+}
+
+}  // namespace
+
+TEST_CASE("commit: with --reparent overlays read through the base, those of overlays as before") {
+  const TempFolder folder;
+  const TempFolder other;
+  const auto in = [&](const std::string& name) { return folder / name; };
+  ImageBuilder(over("")).data(1, 'b').data(5000, 'b').build().write_to(in("base"));
+  // Ends before the base does, on a cluster that is none of the overlay's.
+  ImageBuilder(over("base", 4096 * 4096)).data(2, 't').build().write_to(in("top"));
+  ImageBuilder(over("top")).data(3, '1').build().write_to(in("one"));
+  ImageBuilder(over(in("top"))).data(5000, '2').build().write_to(other / "two");
+  ImageBuilder(over("one")).build().write_to(in("leaf"));
+  const std::vector<std::string> images = {in("one"), other / "two", in("leaf")};
+  std::vector<std::string> before;
+  for (const std::string& image : images)
+    before.push_back(guest_content(image));
+  const std::vector<std::string> command = {"commit", "--reparent", "--scan", other.path(), "top"};
+  const Ran refused = run_coldchain_in(folder.path(), command);
+  CHECK(refused.status == 1);
+  CHECK(refused.err.find("--yes") != std::string::npos);
+  CHECK(backing_file_of(folder, "one") == "top");
+  std::vector<std::string> agreed = command;
+  agreed.insert(agreed.begin() + 1, "--yes");
+  const Ran done = run_coldchain_in(folder.path(), agreed);
+  CHECK_MESSAGE(done.status == 0, done.err);
+  CHECK(backing_file_of(folder, "one") == "base");
+  CHECK(backing_file_of(folder, other / "two") == in("base"));
+  CHECK(backing_file_of(folder, "leaf") == "one");
+  for (std::size_t i = 0; i < images.size(); ++i) {
+    CHECK((guest_content(images[i]) == before[i]));
+    CHECK(run_coldchain_in(folder.path(), {"check", images[i]}).status == 0);
+  }
+  // Once more there is nothing left to do, and nothing changes for those who read the base.
+  CHECK(run_coldchain_in(folder.path(), agreed).status == 0);
+}
+
+TEST_CASE("commit: an overlay that would need clusters, or whose snapshot would see more, stays") {
+  struct Kind {
+    unsigned version;
+    std::uint64_t top_size;
+    std::string why;
+  };
+  for (const Kind& kind : {Kind{2, 16 << 20, "can mark none there"},
+                           Kind{3, (16 << 20) + 512, "can mark none there"}}) {
+    const TempFolder folder;
+    ImageBuilder(over("")).data(5000, 'b').build().write_to(folder / "base");
+    ImageBuilder(over("base", kind.top_size)).data(2, 't').build().write_to(folder / "top");
+    ImageOptions options = over("top");
+    options.version = kind.version;
+    ImageBuilder(options).data(3, '1').build().write_to(folder / "one");
+    const std::string before = read_file(folder / "base") + read_file(folder / "one");
+    const Ran refused = run_coldchain_in(folder.path(), {"commit", "--reparent", "--yes", "top"});
+    CHECK(refused.status == 1);
+    CHECK_MESSAGE(refused.err.find(kind.why) != std::string::npos, refused.err);
+    CHECK((read_file(folder / "base") + read_file(folder / "one") == before));
+  }
 }
 
 TEST_CASE("commit: an internal snapshot that reads through the base is in the way") {

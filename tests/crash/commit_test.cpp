@@ -252,6 +252,51 @@ TEST_CASE("crash: a commit that is killed or fails anywhere changes nothing that
   }
 }
 
+TEST_CASE(
+    "crash: overlays that are reparented read the same at every moment, and all are at the end") {
+  if (!testing::have_oracles() || !have_strace())
+    return;
+  const std::uint64_t samples = 3 * testing::number_in("COLDCHAIN_CRASH_SEEDS", 3);
+  const TempFolder folder;
+  sh(folder,
+     "qemu-img create -q -f qcow2 base 8M && qemu-io -c 'write -P 1 0 1M' -c 'write -P 8 6M "
+     "1M' base && qemu-img create -q -f qcow2 -b base -F qcow2 top 4M && "
+     "qemu-io -c 'write -P 4 700k 8k' -c 'write -P 6 2M 100k' top");
+  for (const std::string overlay : {"one", "two"})
+    sh(folder, "qemu-img create -q -f qcow2 -b top -F qcow2 " + overlay +
+                   " 8M && qemu-io -c 'write -P 9 3M 100k' " + overlay);
+  const std::string expected = content(folder, "one");
+  const std::string command = "commit -q --reparent --yes top";
+  const testing::PowerLoss lost(folder, command);
+  for (std::uint64_t sample = 0; sample < samples; ++sample) {
+    testing::Draw draw(sample);
+    const std::size_t steps = draw.below(lost.steps() + 1);
+    CAPTURE(sample);
+    CAPTURE(steps);
+    lost.leave(steps, draw);
+    for (const std::string overlay : {"one", "two"}) {
+      CHECK((content(folder, overlay) == expected));
+      CHECK(badness(folder, overlay) <= 1);
+    }
+    if (draw.chance(40)) {
+      const Process resumed = run_program(folder, "resume top");
+      CHECK_MESSAGE(resumed.status == 0, resumed.err);
+    }
+    for (const std::string overlay : {"one", "two"}) {
+      const Process resumed = run_program(folder, "resume " + overlay);
+      CHECK_MESSAGE(resumed.status == 0, resumed.err);
+    }
+    const Process again = run_program(folder, command);
+    CHECK_MESSAGE(again.status == 0, again.err);
+    for (const std::string overlay : {"one", "two"}) {
+      CHECK((content(folder, overlay) == expected));
+      CHECK(badness(folder, overlay) == 0);
+      CHECK(run_in(folder.path(), "qemu-img info " + overlay + " | grep -c 'file: base'").out ==
+            "1\n");
+    }
+  }
+}
+
 TEST_CASE("crash: what a machine without power leaves of a commit reads the same, and goes on") {
   if (!testing::have_oracles() || !have_strace())
     return;

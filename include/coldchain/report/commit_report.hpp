@@ -18,6 +18,7 @@ struct CommitFacts {
   std::string image;                        // as it was given
   std::string base;                         // as it was opened
   std::vector<std::string> dependents;      // other images that read through the base
+  std::vector<std::string> reparented{};    // overlays of the image whose backing file it becomes
   bool is_plan = false;
   Planned planned{};
 };

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: MIT
+#include "backing_name.hpp"
+
+#include <coldchain/base/text.hpp>
+#include <coldchain/base/try.hpp>
+#include <coldchain/edit/transaction.hpp>
+#include <coldchain/graph/open.hpp>
+#include <coldchain/io/overlay_file.hpp>
+
+#include <fmt/format.h>
+
+namespace coldchain::cli {
+
+namespace {
+
+// The image is opened with that link, by the name that was given and by its own.
+Result<void> try_out(const io::FileSource& files, const CommonOptions& options,
+                     std::span<const graph::Node* const> nodes, std::size_t base,
+                     const ops::BackingLink& link) {
+  const graph::Node& image = *nodes.front();
+  edit::Transaction transaction(*image.file);
+  TRY(ops::stage_backing_link(transaction, image.qcow2_image()->header(), link));
+  std::vector<std::string> paths = {image.filename};
+  if (options.policy.sysroot.empty()) {
+    const io::Location own = TRY(locate(files, image));
+    paths.push_back(own.folder + "/" + own.name);
+  }
+  for (const std::string& path : paths) {
+    const auto linked =
+        graph::open_chain_of(files, policy_for_links(options),
+                             std::make_unique<io::OverlayFile>(transaction.view()), path);
+    const NodeChain found = linked ? graph::chain_of(**linked) : NodeChain{&image};
+    if (!linked || !is_same_chain(std::span(found).subspan(1), nodes.subspan(base)))
+      return fail(ErrorCode::refused,
+                  fmt::format("from '{}' the name '{}' does not lead to '{}' with all that is "
+                              "below it: nothing was changed",
+                              to_terminal(path), to_terminal(link.name),
+                              to_terminal(nodes[base]->filename)));
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<ops::BackingLink> link_to_layer(const io::FileSource& files, const CommonOptions& options,
+                                       std::span<const graph::Node* const> nodes,
+                                       std::size_t base) {
+  if (base >= nodes.size() || !nodes[base]->is_open())
+    return fail(ErrorCode::refused, "the chain is shorter than it was, or broken");
+  const graph::Node& node = *nodes[base];
+  const io::Location location = TRY(locate(files, node));
+  const ops::BackingLink recorded{node.name, node.format};
+  if (try_out(files, options, nodes, base, recorded))
+    return recorded;
+  const ops::BackingLink own{location.folder + "/" + location.name, node.format};
+  TRY(try_out(files, options, nodes, base, own));
+  return own;
+}
+
+}  // namespace coldchain::cli

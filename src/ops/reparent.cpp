@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: MIT
+// Order of writes: 1. all changes into the side file, flush; 2. phase by phase
+// (edit/transaction.hpp): tables that are fresh; counts; references to refcount blocks; entries
+// that become zeros, which the guest reads there already; the link, by one write of one sector.
+#include "image_editor.hpp"
+#include "soundness.hpp"
+
+#include <algorithm>
+#include <vector>
+
+#include <coldchain/analysis/map.hpp>
+#include <coldchain/base/checked.hpp>
+#include <coldchain/base/text.hpp>
+#include <coldchain/base/try.hpp>
+#include <coldchain/ops/reparent.hpp>
+
+#include <fmt/format.h>
+
+namespace coldchain::ops {
+
+namespace {
+
+using analysis::Extent;
+using graph::Chain;
+
+// What reads as zeros only since the committed image ends before it, up to the end of the base.
+Result<std::vector<GuestRange>> behind_the_end(const Chain& chain, GuestOffset end_of_base,
+                                               unsigned workers) {
+  std::vector<GuestRange> ranges;
+  const auto look = [&](std::span<const Extent> extents) -> Result<void> {
+    for (const Extent& extent : extents) {
+      if (!extent.present && extent.past_end && extent.layer == 0 &&
+          extent.guest.begin < end_of_base)
+        ranges.push_back({extent.guest.begin, std::min(extent.guest.end, end_of_base)});
+    }
+    return {};
+  };
+  TRY(analysis::map(chain, {{0}, {chain.guest_size()}}, workers, look));
+  return ranges;
+}
+
+Result<void> check_snapshots(const Chain& chain, GuestOffset end_of_base, unsigned workers) {
+  const graph::Layer& overlay = chain.layers().front();
+  for (const qcow2::Snapshot& snapshot :
+       TRY(qcow2::read_snapshots(overlay.qcow2().file(), overlay.qcow2().header()))) {
+    const Chain through = TRY(Chain::make(*overlay.node, {.snapshot = snapshot.id}));
+    if (!TRY(behind_the_end(through, end_of_base, workers)).empty())
+      return fail(ErrorCode::refused,
+                  fmt::format("its internal snapshot {} ({}) would read what the base has behind "
+                              "the end of the committed image",
+                              to_terminal(snapshot.id), to_terminal(snapshot.name)));
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<edit::ChangeFacts> plan_reparenting(edit::Transaction& transaction, const Chain& chain,
+                                           std::size_t base, const BackingLink& link,
+                                           unsigned workers) {
+  const graph::Layer& overlay = chain.layers().front();
+  const qcow2::Header& header = overlay.qcow2().header();
+  const GuestOffset end_of_base{chain.layers()[base].guest_size};
+  const qcow2::Geometry geometry = overlay.mapping->geometry();
+  TRY(check_kind(header));
+  const check::CheckResult before = TRY(check_metadata(transaction.view(), workers));
+  TRY(check_sound(header, before));
+  TRY(check_snapshots(chain, end_of_base, workers));
+  const qcow2::Image image = TRY(qcow2::Image::open(transaction.view()));
+  ImageEditor editor(transaction, image, before);
+  TRY(clear_unknown_autoclear(transaction, header));
+  for (const GuestRange& range : TRY(behind_the_end(chain, end_of_base, workers))) {
+    if (header.version < 3 || !is_aligned(range.begin.value, geometry.subcluster_size()))
+      return fail(ErrorCode::refused,
+                  fmt::format("it needs zeros of its own from guest offset {:#x} on, where the "
+                              "committed image ends, and can mark none there: pull it first",
+                              range.begin.value));
+    // What is behind the end of the base in the same cluster reads as zeros, too.
+    const std::uint64_t end = align_up(range.end.value, geometry.subcluster_size());
+    TRY(editor.set_zero({range.begin, {std::min(end, chain.guest_size())}}));
+  }
+  TRY(editor.finish());
+  const qcow2::Image changed = TRY(qcow2::Image::open(transaction.view()));
+  TRY(stage_backing_link(transaction, changed.header(), link));
+  TRY(check_device(transaction));
+  const check::CheckResult after = TRY(check_metadata(transaction.view(), workers));
+  TRY(check_plan(after));
+  return edit::ChangeFacts{.verb = "commit --reparent", .keeps_undo = false};
+}
+
+}  // namespace coldchain::ops
