@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Block devices and encrypted images, against qemu-img.
 #include "damage.hpp"
+#include "loop_device.hpp"
 #include "oracle.hpp"
 #include "temp_folder.hpp"
 
@@ -8,38 +9,14 @@
 
 #include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
-#include <unistd.h>
 
 using namespace coldchain;
 using testing::check_like_qemu_img;
+using testing::LoopDevice;
 using testing::read_file;
 using testing::run_coldchain;
 using testing::run_in;
 using testing::TempFolder;
-
-namespace {
-
-// A loop device over a file, as long as this lives; no path where the system does not give one.
-class LoopDevice {
- public:
-  explicit LoopDevice(const std::string& file) {
-    const auto made = run_in("/", "losetup --find --show " + testing::quoted(file));
-    if (made.status == 0)
-      path_ = made.out.substr(0, made.out.find('\n'));
-  }
-  LoopDevice(const LoopDevice&) = delete;
-  LoopDevice& operator=(const LoopDevice&) = delete;
-  ~LoopDevice() {
-    if (!path_.empty())
-      (void)run_in("/", "losetup --detach " + path_);
-  }
-  [[nodiscard]] const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
-
-}  // namespace
 
 TEST_CASE("oracle: a block device is read as qemu-img reads it, raw or qcow2") {
   if (!testing::have_oracles())
