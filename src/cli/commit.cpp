@@ -5,6 +5,7 @@
 #include "cache_option.hpp"
 #include "chain_change.hpp"
 #include "change.hpp"
+#include "commit_base.hpp"
 #include "commit_step.hpp"
 #include "former_files.hpp"
 #include "rate.hpp"
@@ -98,7 +99,7 @@ class CommitRun {
     nodes_ = graph::chain_of(*tree_.top);
     if (nodes_.size() == 1 && !request_.base)
       return fail(ErrorCode::invalid_argument, "Image does not have a backing file");
-    base_ = TRY(find_base());
+    base_ = TRY(find_commit_base(*tree_.files, request_, nodes_));
     if (!base().is_open())
       return fail(*base().gap);
     if (base().format_probed)
@@ -115,51 +116,6 @@ class CommitRun {
   }
 
   [[nodiscard]] const graph::Node& base() const { return *nodes_[base_]; }
-
-  // As QEMU, by the name that the layer above has, and from the folder of the image; else from
-  // here.
-  [[nodiscard]] Result<std::size_t> find_base() const {
-    if (!request_.base && !request_.argument)
-      return std::size_t{1};
-    const io::Location top = TRY(locate(*tree_.files, *tree_.top));
-    std::optional<io::FileIdentity> from_image;
-    std::optional<io::FileIdentity> from_here;
-    if (request_.base && !request_.base->empty()) {
-      const bool is_absolute = request_.base->starts_with('/');
-      if (const auto file =
-              tree_.files->open(is_absolute ? *request_.base : top.folder + "/" + *request_.base))
-        from_image = (*file)->status().identity;
-      if (const auto file = tree_.files->open(*request_.base))
-        from_here = (*file)->status().identity;
-    }
-    const auto find = [&](const auto& is_it) -> std::size_t {
-      for (std::size_t i = 1; i < nodes_.size(); ++i) {
-        if (is_it(*nodes_[i]))
-          return i;
-      }
-      return 0;
-    };
-    const auto is_file = [](const graph::Node& node, const std::optional<io::FileIdentity>& file) {
-      return file && node.file && node.file->status().identity == *file;
-    };
-    std::size_t found = 0;
-    if (request_.argument)
-      found = find([&](const graph::Node& node) {
-        return node.file && ops::commit_argument(node) == *request_.argument;
-      });
-    if (found == 0 && request_.base)
-      found = find([&](const graph::Node& node) { return node.name == *request_.base; });
-    if (found == 0)
-      found = find([&](const graph::Node& node) { return is_file(node, from_image); });
-    if (found == 0)
-      found = find([&](const graph::Node& node) { return is_file(node, from_here); });
-    if (found == 0)
-      return fail(ErrorCode::not_found,
-                  fmt::format("Did not find '{}' in the backing chain of '{}'",
-                              to_terminal(request_.base.value_or("the base that is pending")),
-                              to_terminal(request_.image)));
-    return found;
-  }
 
   // The tree may be another one by now: with images as they were before what is pending.
   Result<void> make_plan() {
