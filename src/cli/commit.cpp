@@ -138,14 +138,13 @@ class CommitRun {
     if (!emptying)
       return fail(with_context(emptying.error(), to_terminal(request_.image)));
     emptying_ = std::move(*emptying);
-    if (request_.reparents)
-      emptying_.change.verb.insert(std::string_view("commit").size(), reparent_option);
     return {};
   }
 
   [[nodiscard]] ops::CommitOptions commit_options() const {
     return {.base = base_,
             .force = request_.force,
+            .reparents = request_.reparents,
             .detects_zeroes = request_.detects_zeroes,
             .workers = world_.workers()};
   }
@@ -304,7 +303,7 @@ class CommitRun {
     const auto is_one = [&](const edit::ChangeFacts& change, edit::Operation operation,
                             const graph::Node& other) {
       return change.operation == operation && change.argument == ops::commit_argument(other) &&
-             ops::detects_zeroes(change.verb) == request_.detects_zeroes;
+             ops::has_option(change.verb, ops::detect_zeroes_option) == request_.detects_zeroes;
     };
     const bool is_top = !top || is_one(top->facts.change, wanted, this->base());
     const bool is_base =

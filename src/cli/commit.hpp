@@ -7,7 +7,6 @@
 
 #include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include <coldchain/edit/journal.hpp>
@@ -33,9 +32,6 @@ struct CommitRequest {
   bool quiet = false;
   bool shows_progress = false;
 };
-
-// In the verb of the image's side file, behind "commit".
-inline constexpr std::string_view reparent_option = " --reparent";
 
 [[nodiscard]] Result<ExitStatus> run_commit(const CommitRequest& request, World& world);
 

@@ -29,6 +29,8 @@ void options(CLI::App& app, PullRequest& pull) {
   app.add_option("-b", pull.base, "The layer that becomes the backing file; none without it")
       ->type_name("BASE");
   add_range_option(app, pull.range);
+  app.add_flag("--snapshots", pull.fills_snapshots,
+               "Internal snapshots get what they read through the layers that go, too");
   app.add_flag("--detect-zeroes", pull.detects_zeroes,
                "Data that is zeros takes no place in the image");
   app.footer("Example: coldchain pull -b base.qcow2 top.qcow2");
@@ -45,9 +47,9 @@ Result<ExitStatus> run_verb(const PullRequest& pull, World& world) {
   if (pull.range && pull.base)
     return fail(ErrorCode::invalid_argument,
                 "--range keeps the backing file, and -b names another one");
-  if (pull.range && pull.detects_zeroes)
+  if (pull.range && (pull.detects_zeroes || pull.fills_snapshots))
     return fail(ErrorCode::invalid_argument,
-                "--detect-zeroes is of the whole disk: without --range");
+                "--detect-zeroes and --snapshots are of the whole disk: without --range");
   if (pull.range)
     request.allocation = {ops::Places::thin, TRY(parse_range(*pull.range))};
   return run_pull(request, world);
@@ -110,6 +112,7 @@ class PullRun {
     nodes_ = graph::chain_of(*tree_.top);
     options_ = {};
     options_.force = request_.force;
+    options_.fills_snapshots = request_.fills_snapshots;
     options_.detects_zeroes = request_.detects_zeroes;
     options_.workers = world_.workers();
     if (request_.is_rebase) {
@@ -237,7 +240,7 @@ class PullRun {
     const bool is_this =
         pending.operation == operation() && pending.argument == ops::pull_argument(base_node()) &&
         (!request_.allocation || pending.verb == ops::to_command(*request_.allocation)) &&
-        ops::detects_zeroes(pending.verb) == request_.detects_zeroes;
+        (pending.operation != edit::Operation::pull || has_same_options(pending.verb));
     // Storage comes when nothing is pending any more.
     if (pending.resumed == edit::Resumed::finished && is_this && !request_.allocation) {
       if (!request_.is_rebase)
@@ -261,6 +264,12 @@ class PullRun {
       return fail(ErrorCode::refused, "what was pending has been ended meanwhile");
     const bool is_new = pending.resumed != edit::Resumed::needs_plan;
     return std::optional(TRY(pull_into(target, is_new)));
+  }
+
+  // As the pull whose side file says `verb`.
+  [[nodiscard]] bool has_same_options(const std::string& verb) const {
+    return ops::has_option(verb, ops::detect_zeroes_option) == request_.detects_zeroes &&
+           ops::has_option(verb, ops::snapshots_option) == request_.fills_snapshots;
   }
 
   // All layers that are read, and the image itself.

@@ -25,6 +25,7 @@ struct PullRequest {
   std::optional<ops::Allocation> allocation{};  // instead of another base
   edit::SideFolders folders;
   bool force = false;
+  bool fills_snapshots = false;
   bool detects_zeroes = false;
   bool is_plan = false;
   bool quiet = false;

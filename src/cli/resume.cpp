@@ -75,7 +75,8 @@ PullRequest request_for(const ResumeOptions& options, const edit::ResumeOutcome&
     request.allocation = ops::parse_allocation(outcome.verb);
   } else {
     request.argument = outcome.argument;
-    request.detects_zeroes = ops::detects_zeroes(outcome.verb);
+    request.detects_zeroes = ops::has_option(outcome.verb, ops::detect_zeroes_option);
+    request.fills_snapshots = ops::has_option(outcome.verb, ops::snapshots_option);
   }
   request.folders = options.target.folders;
   request.force = true;  // was decided when it began
@@ -142,7 +143,7 @@ Result<ExitStatus> resume_commit(const ResumeOptions& options, const edit::Journ
   request.force = true;  // was decided when it began
   request.argument = change.argument;
   request.keeps = change.operation == edit::Operation::commit_top_kept;
-  request.detects_zeroes = ops::detects_zeroes(change.verb);
+  request.detects_zeroes = ops::has_option(change.verb, ops::detect_zeroes_option);
   if (change.operation == edit::Operation::commit_base) {
     request.image =
         TRY(find_committed_top(request.common.policy, options.target.image, pending, world));
@@ -155,7 +156,7 @@ Result<ExitStatus> resume_commit(const ResumeOptions& options, const edit::Journ
     return give_up_commit(request, world);
   const ExitStatus status = TRY(run_commit(request, world));
   // Whatever a scan would find now, nobody has agreed to.
-  if (verb.find(reparent_option) != std::string::npos)
+  if (ops::has_option(verb, ops::reparent_option))
     world.err(
         fmt::format("overlays of '{0}' that still name it read the same as before: 'coldchain "
                     "commit --reparent' of it points them at the base\n",

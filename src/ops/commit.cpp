@@ -57,7 +57,7 @@ class CommitPlanner {
     TRY(base_.mapping ? plan_qcow2() : plan_raw());
     TRY(look_at_snapshots());
     TRY(look_at_layers());
-    commit_.change = {.verb = verb_of("commit", options_.detects_zeroes),
+    commit_.change = {.verb = with_option("commit", detect_zeroes_option, options_.detects_zeroes),
                       .keeps_undo = false,
                       .operation = edit::Operation::commit_base,
                       .argument = commit_argument(*view_.chain->layers().front().node),
@@ -250,8 +250,9 @@ class CommitPlanner {
           const auto pieces = [&](const PieceConsumer& consumer) {
             return for_each_commit_piece(view, consumer);
           };
+          Course course{total, progress};
           return write_pieces(writer, {view.chain, view.base_chain, view.base},
-                              is_raw ? nullptr : &transaction.view(), pieces, total, progress);
+                              {is_raw ? nullptr : &transaction.view()}, pieces, course);
         };
   }
 
@@ -274,7 +275,9 @@ Result<Emptying> plan_emptying(edit::Transaction& transaction, const Chain& chai
   const qcow2::Header& header = chain.layers().front().qcow2().header();
   Emptying emptying;
   emptying.change = {
-      .verb = verb_of(empties ? "commit" : "commit -d", options.detects_zeroes),
+      .verb = with_option(with_option(empties ? "commit" : "commit -d", detect_zeroes_option,
+                                      options.detects_zeroes),
+                          reparent_option, options.reparents),
       .keeps_undo = false,
       .operation = empties ? edit::Operation::commit_top : edit::Operation::commit_top_kept,
       .argument = commit_argument(*chain.layers()[options.base].node)};

@@ -7,6 +7,7 @@
 #include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
 #include <coldchain/qcow2/image.hpp>
+#include <coldchain/qcow2/snapshots.hpp>
 
 namespace coldchain::ops {
 
@@ -81,27 +82,35 @@ class DataWriter {
   std::vector<qcow2::Run> runs_;
 };
 
+Result<qcow2::Mapping> mapping_of(const qcow2::Image& image, const std::optional<std::string>& id) {
+  if (!id)
+    return image.active_mapping();
+  const auto snapshots = TRY(qcow2::read_snapshots(image.file(), image.header()));
+  const qcow2::Snapshot* snapshot = qcow2::find_snapshot(snapshots, *id);
+  if (snapshot == nullptr)
+    return fail(ErrorCode::corrupt, "an internal snapshot that was planned is not there");
+  return image.snapshot_mapping(*snapshot);
+}
+
 }  // namespace
 
-Result<void> write_pieces(edit::FreshWriter& writer, const Sources& sources, const io::File* result,
-                          const PieceSource& pieces, std::uint64_t total,
-                          const Progress& progress) {
+Result<void> write_pieces(edit::FreshWriter& writer, const Sources& sources, const Target& target,
+                          const PieceSource& pieces, Course& course) {
   std::optional<qcow2::Image> image;
   std::optional<qcow2::Mapping> mapping;
-  if (result != nullptr) {
-    image = TRY(qcow2::Image::open(*result));
-    mapping = TRY(image->active_mapping());
+  if (target.result != nullptr) {
+    image = TRY(qcow2::Image::open(*target.result));
+    mapping = TRY(mapping_of(*image, target.snapshot));
   }
   DataWriter data(writer, sources, std::move(mapping));
-  std::uint64_t done = 0;
   const auto write = [&](const Piece& piece) -> Result<void> {
     if (piece.sources.empty())
       return {};
-    TRY(writer.begin(piece.guest.end.value));
+    TRY(writer.begin(target.cursor + piece.guest.end.value));
     TRY(data.write(piece));
     TRY(writer.end());
-    done += piece.guest.size();
-    if (progress && !progress(done, total)) {
+    course.done += piece.guest.size();
+    if (course.progress && !course.progress(course.done, course.total)) {
       TRY(writer.flush());
       return fail(ErrorCode::interrupted, "interrupted");
     }

@@ -5,6 +5,9 @@
 #include "extents.hpp"
 #include "pieces.hpp"
 
+#include <optional>
+#include <string>
+
 #include <coldchain/base/progress.hpp>
 #include <coldchain/edit/fresh_data.hpp>
 
@@ -21,10 +24,23 @@ struct Sources {
 // Hands the pieces of a change to a consumer, each time the same ones.
 using PieceSource = std::function<Result<void>(const PieceConsumer&)>;
 
-// The image as it will be says where everything goes: `result` is its file, or null of a raw image,
-// where every byte has its place. Stops, as `interrupted`, where `progress` says so.
+// Where everything goes.
+struct Target {
+  const io::File* result = nullptr;       // the image as it will be; null: a raw one
+  std::optional<std::string> snapshot{};  // ID of the internal snapshot that gets the pieces
+  std::uint64_t cursor = 0;               // where they come in the order of the operation
+};
+
+// How far the copy is, in bytes of the guest.
+struct Course {
+  std::uint64_t total = 0;
+  Progress progress{};
+  std::uint64_t done = 0;
+};
+
+// Stops, as `interrupted`, where the progress says so.
 [[nodiscard]] Result<void> write_pieces(edit::FreshWriter& writer, const Sources& sources,
-                                        const io::File* result, const PieceSource& pieces,
-                                        std::uint64_t total, const Progress& progress);
+                                        const Target& target, const PieceSource& pieces,
+                                        Course& course);
 
 }  // namespace coldchain::ops

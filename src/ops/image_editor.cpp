@@ -29,6 +29,7 @@ ImageEditor::ImageEditor(edit::Transaction& transaction, const qcow2::Image& ima
       checked_(checked),
       geometry_(image.header()),
       l1_at_{image.header().l1_table_offset},
+      l1_size_(image.header().l1_size),
       refcount_table_(checked.stored.table()),
       table_at_{image.header().refcount_table_offset} {
   // The entries that are not used were left out.
@@ -58,9 +59,12 @@ Result<void> ImageEditor::open_table(GuestOffset offset) {
   if (table_ && table_->l1_index == l1_index)
     return {};
   TRY(close_table());
+  if (is_snapshot_ && l1_index >= l1_size_)
+    return fail(ErrorCode::refused,
+                "the L1 table of an internal snapshot is shorter than its disk");
   be64 raw;
-  if (l1_index < image_.header().l1_size)
-    TRY(io::read_exactly(image_.file(), {image_.header().l1_table_offset + l1_index * sizeof(be64)},
+  if (l1_index < l1_size_)
+    TRY(io::read_exactly(image_.file(), l1_at_ + l1_index * sizeof(be64),
                          std::as_writable_bytes(std::span(&raw, 1)), "L1 entry"));
   Table table;
   table.l1_index = l1_index;
@@ -69,9 +73,13 @@ Result<void> ImageEditor::open_table(GuestOffset offset) {
   const bool exists = qcow2::L1Entry(raw.get()).has_l2_table();
   if (exists)
     TRY(io::read_exactly(image_.file(), table.at, table.bytes, "L2 table"));
-  table.is_fresh = (raw.get() & copied_flag) == 0;
+  const bool is_own =
+      is_snapshot_
+          ? exists && checked_.stored.is_one(table.at.value >> geometry_.cluster_bits()) == true
+          : (raw.get() & copied_flag) != 0;
+  table.is_fresh = !is_own;
   if (table.is_fresh) {
-    // A snapshot keeps the one that it shares.
+    // Whoever else has it keeps it.
     if (exists)
       release(table.at.value >> geometry_.cluster_bits(), 1);
     table.at = host_of(TRY(take_cluster()));
@@ -136,9 +144,10 @@ void ImageEditor::add_data(GuestRange part, std::uint64_t size) {
 // The host cluster of an entry, which has none but its own afterwards.
 Result<HostOffset> ImageEditor::own_cluster(std::uint64_t index) {
   const qcow2::L2Entry old(entry(index, 0));
-  if (old.has_own_cluster())
+  if (old.has_own_cluster() && (!is_snapshot_ || old.host_offset() == last_own_))
     return old.host_offset();
   const HostOffset host = host_of(TRY(take_cluster()));
+  last_own_ = host;
   ++added_.data;
   release_entry(old);
   // What was allocated in the other one is not here, behind the end of the disk either.
@@ -216,6 +225,16 @@ Result<void> ImageEditor::overwrite(GuestRange range) {
     add_data(part, part.size());
     return {};
   });
+}
+
+Result<void> ImageEditor::turn_to(const qcow2::Snapshot& snapshot) {
+  TRY(close_table());
+  TRY(stage_l1_entries());
+  l1_entries_.clear();
+  l1_at_ = {snapshot.l1_table_offset};
+  l1_size_ = snapshot.l1_size;
+  is_snapshot_ = true;
+  return {};
 }
 
 // Where the table's clusters have room, its end becomes part of it; else it moves. Entries that are

@@ -18,6 +18,7 @@
 #include <coldchain/edit/transaction.hpp>
 #include <coldchain/ops/plan.hpp>
 #include <coldchain/qcow2/image.hpp>
+#include <coldchain/qcow2/snapshots.hpp>
 #include <coldchain/qcow2/tables.hpp>
 
 namespace coldchain::ops {
@@ -42,6 +43,9 @@ class ImageEditor {
   [[nodiscard]] Result<void> reserve(GuestRange range);
   // Any sectors whose place is the image's alone, and stays.
   [[nodiscard]] Result<void> overwrite(GuestRange range);
+
+  // From here on all that is about what an internal snapshot refers to, and ranges begin anew.
+  [[nodiscard]] Result<void> turn_to(const qcow2::Snapshot& snapshot);
 
   // Makes room in the L1 table for a disk of that size, and the disk as large, last of all.
   [[nodiscard]] Result<void> grow_disk(std::uint64_t size);
@@ -123,6 +127,9 @@ class ImageEditor {
   qcow2::Geometry geometry_;
   std::optional<Table> table_;
   HostOffset l1_at_;
+  std::uint64_t l1_size_ = 0;                          // entries
+  bool is_snapshot_ = false;                           // copied flags of its tables say nothing
+  HostOffset last_own_;                                // the cluster that an entry got last
   std::map<std::uint64_t, std::uint64_t> l1_entries_;  // that change, by index
   std::uint64_t cursor_ = 1;                           // no cluster below it is free
   std::vector<std::uint64_t> refcount_table_;

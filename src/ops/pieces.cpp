@@ -127,6 +127,7 @@ class PieceMaker {
       : chain_(chain),
         base_(below.base),
         stays_(below.stays),
+        is_snapshot_(below.is_snapshot),
         joiner_(consumer),
         entries_(chain.layers().front()),
         geometry_(chain.layers().front().mapping->geometry()),
@@ -256,7 +257,7 @@ class PieceMaker {
   // place, whole.
   [[nodiscard]] Result<bool> is_shared(GuestRange cluster) {
     const qcow2::L2Entry entry = TRY(entries_.at(cluster.begin)).cluster;
-    return entry.host_offset().value != 0 && !entry.is_copied();
+    return entry.host_offset().value != 0 && (is_snapshot_ || !entry.is_copied());
   }
 
   Result<void> emit(Filling filling, GuestRange range, const std::vector<Extent>& sources) {
@@ -269,6 +270,7 @@ class PieceMaker {
   const graph::Chain& chain_;
   std::size_t base_;
   bool stays_;
+  bool is_snapshot_;
   PieceJoiner joiner_;
   EntryCursor entries_;
   std::optional<Comparison> comparison_;  // where another chain is to be below

@@ -50,6 +50,8 @@ struct Below {
   const graph::Chain* onto = nullptr;
   // Data of the layers that go that is zeros: sorted, disjoint.
   std::vector<GuestRange> zeroes{};
+  // The chain is read through an internal snapshot, whose copied flags say nothing.
+  bool is_snapshot = false;
 };
 
 // What a pull or rebase copies into the image at the top of `chain`: cluster by cluster, or

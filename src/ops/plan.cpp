@@ -1,20 +1,16 @@
 // SPDX-License-Identifier: MIT
 #include <coldchain/ops/plan.hpp>
 
+#include <fmt/format.h>
+
 namespace coldchain::ops {
 
-namespace {
-
-constexpr std::string_view detection = " --detect-zeroes";
-
-}  // namespace
-
-std::string verb_of(std::string_view command, bool detects_zeroes) {
-  return std::string(command) + std::string(detects_zeroes ? detection : "");
+std::string with_option(std::string verb, std::string_view option, bool is_given) {
+  return is_given ? fmt::format("{} {}", verb, option) : std::move(verb);
 }
 
-bool detects_zeroes(std::string_view verb) {
-  return verb.ends_with(detection);
+bool has_option(std::string_view verb, std::string_view option) {
+  return fmt::format("{} ", verb).find(fmt::format(" {} ", option)) != std::string::npos;
 }
 
 }  // namespace coldchain::ops

@@ -13,6 +13,7 @@
 #include "zeroes.hpp"
 
 #include <algorithm>
+#include <memory>
 
 #include <coldchain/base/checked.hpp>
 #include <coldchain/base/text.hpp>
@@ -29,38 +30,43 @@ using analysis::Extent;
 using graph::Chain;
 using graph::Layer;
 
-// Internal snapshots that read through the layers that go.
-Result<std::vector<std::string>> snapshots_that_read(const Chain& chain, const Below& below,
-                                                     unsigned workers) {
+// What the guest reads, or what it read when an internal snapshot was made, and the data of the
+// layers that go that is zeros.
+struct View {
+  std::shared_ptr<const Chain> chain;
+  std::optional<qcow2::Snapshot> snapshot{};
+  std::vector<GuestRange> zeroes{};
+};
+
+constexpr std::uint64_t most_l1_bytes = 512ULL << 20;
+
+// Whether an internal snapshot reads through the layers that go. `through` is the chain that it
+// reads.
+Result<bool> reads_what_goes(const Chain& through, const Below& below, unsigned workers) {
   const std::size_t base = below.base;
-  const Layer& top = chain.layers().front();
-  std::vector<std::string> names;
-  const auto snapshots = TRY(qcow2::read_snapshots(top.qcow2().file(), top.qcow2().header()));
-  for (const qcow2::Snapshot& snapshot : snapshots) {
-    const Chain through = TRY(Chain::make(*top.node, {.snapshot = snapshot.id}));
-    bool reads = false;
-    const auto look = [&](std::span<const Extent> extents) -> Result<void> {
-      for (const Extent& extent : extents) {
-        const bool goes = base == 0 || extent.layer < base;
-        const bool is_own = extent.present && extent.layer == 0;
-        const bool ends_early = extent.past_end && base != 0 && extent.layer + 1 < base;
-        reads = reads || (extent.present && !is_own && goes) || ends_early ||
-                (below.onto != nullptr && !is_own);
-      }
-      return {};
-    };
-    TRY(analysis::map(through, {{0}, {through.guest_size()}}, workers, look));
-    if (reads)
-      names.push_back(fmt::format("{} ({})", snapshot.id.c_str(), snapshot.name.c_str()));
-  }
-  return names;
+  bool reads = false;
+  const auto look = [&](std::span<const Extent> extents) -> Result<void> {
+    for (const Extent& extent : extents) {
+      const bool goes = base == 0 || extent.layer < base;
+      const bool is_own = extent.present && extent.layer == 0;
+      const bool ends_early = extent.past_end && base != 0 && extent.layer + 1 < base;
+      reads = reads || (extent.present && !is_own && goes) || ends_early ||
+              (below.onto != nullptr && !is_own);
+    }
+    return {};
+  };
+  TRY(analysis::map(through, {{0}, {through.guest_size()}}, workers, look));
+  return reads;
 }
 
 // One plan, from the checks to what is to be written.
 class Planner {
  public:
   Planner(edit::Transaction& transaction, const Chain& chain, const PullOptions& options)
-      : transaction_(transaction), chain_(chain), options_(options) {}
+      : transaction_(transaction), chain_(chain), options_(options) {
+    // Whoever calls keeps it.
+    views_.push_back({std::shared_ptr<const Chain>(std::shared_ptr<const Chain>(), &chain)});
+  }
 
   Result<Pull> plan() {
     const Layer& top = chain_.layers().front();
@@ -83,12 +89,7 @@ class Planner {
     if (transaction_.view().status().kind == io::FileKind::regular)
       transaction_.grow(align_up(transaction_.size_before(), top.qcow2().header().cluster_size()));
     const std::uint64_t whole_size = transaction_.size_after();
-    if (options_.detects_zeroes)
-      zeroes_ = TRY(find_zeroes(chain_, {.range = range_,
-                                         .first_layer = 1,
-                                         .end_layer = static_cast<std::uint32_t>(end_of_sources()),
-                                         .grain = top.mapping->geometry().subcluster_size(),
-                                         .workers = options_.workers}));
+    TRY(look_for_zeroes());
     ImageEditor editor(transaction_, image, before);
     TRY(clear_unknown_autoclear(transaction_, image.header()));
     TRY(take_pieces(editor));
@@ -127,8 +128,25 @@ class Planner {
     return options_.allocation && options_.allocation->places != Places::thin;
   }
 
-  [[nodiscard]] Below below() const {
-    return {keeps_link(), options_.base, options_.onto, zeroes_};
+  [[nodiscard]] Below below(const View& view) const {
+    return {keeps_link(), options_.base, options_.onto, view.zeroes, view.snapshot.has_value()};
+  }
+
+  [[nodiscard]] GuestRange range_of(const View& view) const {
+    return view.snapshot ? GuestRange{{0}, {view.chain->guest_size()}} : range_;
+  }
+
+  Result<void> look_for_zeroes() {
+    if (!options_.detects_zeroes)
+      return {};
+    for (View& view : views_)
+      view.zeroes = TRY(find_zeroes(
+          *view.chain, {.range = range_of(view),
+                        .first_layer = 1,
+                        .end_layer = static_cast<std::uint32_t>(end_of_sources()),
+                        .grain = chain_.layers().front().mapping->geometry().subcluster_size(),
+                        .workers = options_.workers}));
+    return {};
   }
 
   // What is read from, and what will be: all but the image itself.
@@ -175,33 +193,69 @@ class Planner {
   }
 
   Result<void> look_at_snapshots() {
-    pull_.snapshots = TRY(snapshots_that_read(chain_, below(), options_.workers));
+    const Layer& top = chain_.layers().front();
+    const auto snapshots = TRY(qcow2::read_snapshots(top.qcow2().file(), top.qcow2().header()));
+    for (const qcow2::Snapshot& snapshot : snapshots) {
+      auto through =
+          std::make_shared<const Chain>(TRY(Chain::make(*top.node, {.snapshot = snapshot.id})));
+      if (!TRY(reads_what_goes(*through, below(views_.front()), options_.workers)))
+        continue;
+      const std::string name = fmt::format("{} ({})", snapshot.id.c_str(), snapshot.name.c_str());
+      if (options_.fills_snapshots) {
+        pull_.filled_snapshots.push_back(name);
+        TRY(add_view({std::move(through), snapshot}));
+      } else {
+        pull_.snapshots.push_back(name);
+      }
+    }
     if (!pull_.snapshots.empty() && !options_.force)
       return fail(ErrorCode::refused,
-                  fmt::format("internal snapshots read through layers that would go: {}; --force "
-                              "does it all the same, and they read something else then",
+                  fmt::format("internal snapshots read through layers that would go: {}; 'pull "
+                              "--snapshots' fills them as well, and --force does it all the same: "
+                              "they read something else then",
                               to_terminal(fmt::format("{}", fmt::join(pull_.snapshots, ", ")))));
     return {};
   }
 
-  // All pieces, each time the same ones. What they refer to outlives the plan.
-  [[nodiscard]] PieceSource pieces(const std::function<void(HostRange)>& own = nullptr) const {
+  // Each has the L1 tables of all layers in memory.
+  Result<void> add_view(View view) {
+    for (const Layer& layer : view.chain->layers())
+      l1_bytes_ += layer.mapping ? layer.mapping->l1().size() * sizeof(be64) : 0;
+    if (l1_bytes_ > most_l1_bytes)
+      return fail(
+          ErrorCode::too_large,
+          fmt::format("the L1 tables of its internal snapshots and of the layers below need "
+                      "more than {} bytes of memory",
+                      most_l1_bytes));
+    views_.push_back(std::move(view));
+    return {};
+  }
+
+  // All pieces of a view, each time the same ones. What they refer to outlives the plan.
+  [[nodiscard]] PieceSource pieces(const View& view,
+                                   const std::function<void(HostRange)>& own = nullptr) const {
     if (makes_places()) {
-      const AllocationView view{&chain_, range_, options_.allocation->places == Places::zero_fill,
-                                options_.workers};
-      return [view, own](const PieceConsumer& consumer) {
-        return for_each_allocation_piece(view, consumer, own);
+      const AllocationView all{&chain_, range_, options_.allocation->places == Places::zero_fill,
+                               options_.workers};
+      return [all, own](const PieceConsumer& consumer) {
+        return for_each_allocation_piece(all, consumer, own);
       };
     }
-    return [&chain = chain_, range = range_, below = below(),
+    return [chain = view.chain, range = range_of(view), below = below(view),
             workers = options_.workers](const PieceConsumer& consumer) {
-      return for_each_piece(chain, range, below, workers, consumer);
+      return for_each_piece(*chain, range, below, workers, consumer);
     };
   }
 
   Result<void> take_pieces(ImageEditor& editor) {
-    const auto all = pieces([&](HostRange place) { append_range(pull_.data.places, place); });
-    return all([&](const Piece& piece) { return take(editor, piece); });
+    for (const View& view : views_) {
+      if (view.snapshot)
+        TRY(editor.turn_to(*view.snapshot));
+      const auto all =
+          pieces(view, [&](HostRange place) { append_range(pull_.data.places, place); });
+      TRY(all([&](const Piece& piece) { return take(editor, piece); }));
+    }
+    return {};
   }
 
   Result<void> take(ImageEditor& editor, const Piece& piece) {
@@ -221,14 +275,18 @@ class Planner {
     return editor.allocate(piece.guest);
   }
 
+  [[nodiscard]] std::string verb() const {
+    return with_option(with_option("pull", snapshots_option, options_.fills_snapshots),
+                       detect_zeroes_option, options_.detects_zeroes);
+  }
+
   Result<void> fill_change() {
     const std::optional<Allocation>& allocation = options_.allocation;
-    pull_.change = {
-        .verb = allocation ? to_command(*allocation) : verb_of("pull", options_.detects_zeroes),
-        .keeps_undo = false,
-        .operation = allocation ? edit::Operation::allocate : edit::Operation::pull,
-        .argument = pull_argument(base_node()),
-        .digest = TRY(digest_of(transaction_, nodes_below()))};
+    pull_.change = {.verb = allocation ? to_command(*allocation) : verb(),
+                    .keeps_undo = false,
+                    .operation = allocation ? edit::Operation::allocate : edit::Operation::pull,
+                    .argument = pull_argument(base_node()),
+                    .digest = TRY(digest_of(transaction_, nodes_below()))};
     return {};
   }
 
@@ -246,10 +304,22 @@ class Planner {
       pull_.cost.file_size_after =
           std::max(transaction_.size_before(),
                    pull_.data.places.empty() ? 0 : pull_.data.places.back().end.value);
-    pull_.data.write = [&transaction = transaction_, &chain = chain_, pieces = pieces(),
-                        progress = options_.progress,
-                        total = pull_.cost.written_bytes](edit::FreshWriter& writer) {
-      return write_pieces(writer, {.chain = &chain}, &transaction.view(), pieces, total, progress);
+    std::vector<PieceSource> all;
+    for (const View& view : views_)
+      all.push_back(pieces(view));
+    pull_.data.write =
+        [&transaction = transaction_, views = views_, all, progress = options_.progress,
+         total = pull_.cost.written_bytes](edit::FreshWriter& writer) -> Result<void> {
+      Course course{total, progress};
+      Target target{&transaction.view()};
+      for (std::size_t i = 0; i < views.size(); ++i) {
+        const View& view = views[i];
+        if (view.snapshot)
+          target.snapshot = view.snapshot->id;
+        TRY(write_pieces(writer, {.chain = view.chain.get()}, target, all[i], course));
+        target.cursor += view.chain->guest_size();
+      }
+      return {};
     };
     return {};
   }
@@ -257,8 +327,9 @@ class Planner {
   edit::Transaction& transaction_;
   const Chain& chain_;
   const PullOptions& options_;
-  GuestRange range_;                // that is looked at
-  std::vector<GuestRange> zeroes_;  // in the layers that go
+  GuestRange range_;         // that is looked at
+  std::vector<View> views_;  // that get what the layers below provide
+  std::uint64_t l1_bytes_ = 0;
   Pull pull_;
 };
 

@@ -35,6 +35,8 @@ std::string pull_text(const PullFacts& facts) {
   if (makes_places(facts))
     out += plan_line("storage", fmt::format("{} bytes are added to that of the file",
                                             facts.pull->storage_bytes));
+  for (const std::string& snapshot : facts.pull->filled_snapshots)
+    out += plan_line("filled", fmt::format("internal snapshot {}, too", to_terminal(snapshot)));
   for (const std::string& layer : facts.pull->freed_layers)
     out += plan_line("not needed", fmt::format("{}, by this image", to_terminal(layer)));
   if (facts.is_plan)
@@ -60,6 +62,7 @@ std::string pull_json(const PullFacts& facts) {
   json.member("digest", facts.pull->change.digest);
   write_names(json, "not-needed", facts.pull->freed_layers);
   write_names(json, "snapshots-changed", facts.pull->snapshots);
+  write_names(json, "snapshots-filled", facts.pull->filled_snapshots);
   write_names(json, "bitmaps-left", facts.pull->bitmaps);
   json.end_object();
   return json.take() + "\n";

@@ -144,10 +144,42 @@ TEST_CASE("pull: an internal snapshot that reads through what would go is in the
   const Ran refused = scene.run({"pull", "snapped"});
   CHECK(refused.status == 1);
   CHECK(refused.err.find("1 (before)") != std::string::npos);
+  CHECK(refused.err.find("--snapshots") != std::string::npos);
   const Ran forced = scene.run({"pull", "--force", "snapped"});
   CHECK(forced.status == 0);
   CHECK(forced.err.find("1 (before) reads something else") != std::string::npos);
   CHECK(scene.run({"check", "snapped"}).status == 0);
+}
+
+TEST_CASE("pull: with --snapshots internal snapshots get what they read, also after a stop") {
+  const auto make = [](const Scene& scene) {
+    ImageBuilder(over("mid"))
+        .data(3, 't')
+        .snapshot("1", "before")
+        .data(4, 'n')
+        .build()
+        .write_to(scene.path("top"));
+  };
+  const auto seen = [](const Scene& scene) {
+    return scene.run({"map", "--snapshot", "1", "top"}).out;
+  };
+  const Scene whole;
+  make(whole);
+  const Ran pulled = whole.run({"pull", "--snapshots", "top"});
+  CHECK_MESSAGE(pulled.status == 0, pulled.err);
+  CHECK(pulled.out.find("internal snapshot 1 (before), too") != std::string::npos);
+  CHECK(seen(whole).find("mid") == std::string::npos);
+  for (const std::vector<std::string>& next : std::vector<std::vector<std::string>>{
+           {"pull", "-q", "--snapshots", "top"}, {"resume", "top"}}) {
+    const Scene scene;
+    make(scene);
+    REQUIRE(scene.interrupt({"pull", "--snapshots", "top"}).status == 1);
+    CHECK(scene.run({"pull", "--force", "top"}).err.find("other options is pending") !=
+          std::string::npos);
+    CHECK(scene.run(next).status == 0);
+    CHECK((scene.top() == whole.top()));
+    CHECK(scene.run({"check", "top"}).status == 0);
+  }
 }
 
 TEST_CASE("pull: one that was stopped goes on with the same command or resume, or is given up") {

@@ -119,39 +119,60 @@ TEST_CASE("crash: a pull that is killed or fails anywhere changes nothing that t
   }
 }
 
+namespace {
+
+// What QEMU reads of the top, and of its internal snapshot, if it has one.
+std::string all_content(const TempFolder& folder) {
+  const Process snapshot = run_in(
+      folder.path(), "qemu-img convert -q -l s -f qcow2 -O raw top snapshot && cat snapshot");
+  return content(folder, "top") + snapshot.out;
+}
+
+void lose_power(const TempFolder& made, const Operation& operation, std::uint64_t first_seed) {
+  const std::uint64_t samples = testing::number_in("COLDCHAIN_CRASH_SEEDS", 3);
+  const std::string before = read_file(made / "top");
+  const std::string expected = all_content(made);
+  const testing::PowerLoss lost(made, operation.command);
+  const std::string pulled = read_file(made / "top");
+  for (std::uint64_t seed = first_seed; seed < first_seed + samples; ++seed) {
+    testing::Draw draw(seed);
+    const std::size_t steps = draw.below(lost.steps() + 1);
+    CAPTURE(operation.command);
+    CAPTURE(seed);
+    CAPTURE(steps);
+    lost.leave(steps, draw);
+    CHECK((all_content(made) == expected));
+    CHECK(badness(made, "top") <= 1);
+    const bool abandons = draw.chance(30);
+    const Process ended = run_program(made, abandons          ? operation.resume + " --abandon"
+                                            : draw.chance(50) ? operation.resume
+                                                              : operation.command);
+    CHECK_MESSAGE(ended.status == 0, ended.err);
+    CHECK((all_content(made) == expected));
+    CHECK(badness(made, "top") <= (abandons ? 1 : 0));
+    CHECK(run_program(made, operation.command).status == 0);
+    CHECK((all_content(made) == expected));
+    if (!abandons)
+      CHECK((read_file(made / "top") == pulled));
+  }
+  testing::write_file(made / "top", before);
+}
+
+}  // namespace
+
 TEST_CASE("crash: what a machine without power leaves of a pull reads the same, and goes on") {
   if (!testing::have_oracles() || !have_strace())
     return;
-  const std::uint64_t samples = testing::number_in("COLDCHAIN_CRASH_SEEDS", 3);
   const TempFolder made;
   make_chain(made);
-  const std::string before = read_file(made / "top");
-  const std::string expected = content(made, "top");
-  std::uint64_t seed = 0;
-  for (const Operation& operation : operations) {
-    testing::write_file(made / "top", before);
-    const testing::PowerLoss lost(made, operation.command);
-    const std::string pulled = read_file(made / "top");
-    for (std::uint64_t sample = 0; sample < samples; ++sample) {
-      testing::Draw draw(++seed);
-      const std::size_t steps = draw.below(lost.steps() + 1);
-      CAPTURE(operation.command);
-      CAPTURE(seed);
-      CAPTURE(steps);
-      lost.leave(steps, draw);
-      CHECK((content(made, "top") == expected));
-      CHECK(badness(made, "top") <= 1);
-      const bool abandons = draw.chance(30);
-      const Process ended = run_program(made, abandons          ? operation.resume + " --abandon"
-                                              : draw.chance(50) ? operation.resume
-                                                                : operation.command);
-      CHECK_MESSAGE(ended.status == 0, ended.err);
-      CHECK((content(made, "top") == expected));
-      CHECK(badness(made, "top") <= (abandons ? 1 : 0));
-      CHECK(run_program(made, operation.command).status == 0);
-      if (!abandons)
-        look(made, expected, pulled);
-    }
+  for (std::size_t i = 0; i < operations.size(); ++i)
+    lose_power(made, operations[i], i * 1000);
+  for (const std::string options : {"", "-o extended_l2=on"}) {
+    const TempFolder snapped;
+    make_chain(snapped, options);
+    sh(snapped, "qemu-img snapshot -c s top && qemu-io -c 'write -P 6 1M 64k' top");
+    lose_power(snapped, {"pull -q --snapshots top"}, 9000);
+    lose_power(snapped, {"pull -q --snapshots -b base top"}, 10'000);
   }
 }
 

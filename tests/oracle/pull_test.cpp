@@ -137,8 +137,11 @@ TEST_CASE("oracle: a pull changes nothing that QEMU reads, and does what was pla
       return;
     tally.add(pull(chain, ""));
     tally.add(change(chain, {"pull", "--detect-zeroes"}, ""));
-    if (const std::string& base = chain.layers().front().name; chain.layers().size() > 2)
+    tally.add(change(chain, {"pull", "--snapshots"}, ""));
+    if (const std::string& base = chain.layers().front().name; chain.layers().size() > 2) {
       tally.add(change(chain, {"pull", "--detect-zeroes", "-b", base}, base));
+      tally.add(change(chain, {"pull", "--snapshots", "--detect-zeroes", "-b", base}, base));
+    }
     for (std::size_t base = 0; base + 2 < chain.layers().size(); ++base)
       tally.add(pull(chain, chain.layers()[base].name));
   });

@@ -43,7 +43,7 @@ enum class Operation : std::uint32_t {
 struct ChangeFacts {
   static constexpr std::size_t most_verb_bytes = 256;  // what is longer is cut
 
-  std::string verb{};  // what was asked for, to be told to people
+  std::string verb{};  // what was asked for: told to people, and its options read by who goes on
   // Clusters to which nothing refers, and that the change left counted: they may be lost data.
   std::uint64_t kept_clusters = 0;
   // What a check counts as corruptions: where a roll would leave more, somebody wrote meanwhile.

@@ -22,6 +22,7 @@ namespace coldchain::ops {
 struct CommitOptions {
   std::size_t base = 1;         // the layer that is written to
   bool force = false;           // also where an internal snapshot reads through what changes
+  bool reparents = false;       // noted in the top's side file: overlays are somebody else's affair
   bool detects_zeroes = false;  // data of the layers above that is zeros takes no place
   unsigned workers = 1;
   Progress progress{};

@@ -40,9 +40,12 @@ struct Cost {
   std::uint64_t side_file_bytes = 0;
 };
 
-// What a side file says that was asked for, where data that is zeros may be looked for, and what it
-// says of that.
-[[nodiscard]] std::string verb_of(std::string_view command, bool detects_zeroes);
-[[nodiscard]] bool detects_zeroes(std::string_view verb);
+// Options that whoever goes on with a change must know; its side file has them behind the verb.
+inline constexpr std::string_view detect_zeroes_option = "--detect-zeroes";
+inline constexpr std::string_view reparent_option = "--reparent";
+inline constexpr std::string_view snapshots_option = "--snapshots";
+
+[[nodiscard]] std::string with_option(std::string verb, std::string_view option, bool is_given);
+[[nodiscard]] bool has_option(std::string_view verb, std::string_view option);
 
 }  // namespace coldchain::ops

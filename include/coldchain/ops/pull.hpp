@@ -28,7 +28,9 @@ struct PullOptions {
   std::optional<BackingLink> link{};   // how it is recorded; without one there is none
   // Instead of all these: places for more than what the layers below provide.
   std::optional<Allocation> allocation{};
-  bool force = false;           // also where an internal snapshot of the image reads what would go
+  bool force = false;  // also where an internal snapshot of the image reads what would go
+  // Internal snapshots of the image that read through what goes get it, too, each for itself.
+  bool fills_snapshots = false;
   bool detects_zeroes = false;  // data of the layers that go that is zeros takes no place
   unsigned workers = 1;
   Progress progress{};
@@ -36,10 +38,11 @@ struct PullOptions {
 
 struct Pull {
   Cost cost;
-  std::vector<std::string> freed_layers;  // that the image does not need any more
-  std::vector<std::string> snapshots;     // of the image, that read something else afterwards
-  std::vector<std::string> bitmaps;       // of layers that go: they stay where they are
-  std::uint64_t storage_bytes = 0;        // that the places of an allocation do not have yet
+  std::vector<std::string> freed_layers;      // that the image does not need any more
+  std::vector<std::string> snapshots;         // of the image, that read something else afterwards
+  std::vector<std::string> filled_snapshots;  // that got what they read
+  std::vector<std::string> bitmaps;           // of layers that go: they stay where they are
+  std::uint64_t storage_bytes = 0;            // that the places of an allocation do not have yet
   edit::ChangeFacts change;
   edit::FreshData data;
 };
