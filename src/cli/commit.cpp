@@ -13,6 +13,7 @@
 #include "verb.hpp"
 
 #include <algorithm>
+#include <map>
 
 #include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
@@ -38,6 +39,12 @@ void options(CLI::App& app, CommitRequest& commit) {
                "Also where another image or an internal snapshot reads through what changes");
   app.add_flag("--detect-zeroes", commit.detects_zeroes,
                "Data that is zeros becomes zeros that take no place");
+  app.add_option("--bitmaps", commit.bitmaps, "What becomes of the bitmaps of what is committed")
+      ->type_name("qemu|merge|drop")
+      ->transform(CLI::CheckedTransformer(
+          std::map<std::string, ops::BitmapRule>{{"qemu", ops::BitmapRule::qemu},
+                                                 {"merge", ops::BitmapRule::merge},
+                                                 {"drop", ops::BitmapRule::drop}}));
   app.add_flag("--reparent", commit.reparents,
                "Point the overlays of the image at the base, too: those in its folder, and below "
                "--scan");
@@ -145,6 +152,7 @@ class CommitRun {
     return {.base = base_,
             .force = request_.force,
             .reparents = request_.reparents,
+            .bitmaps = request_.bitmaps,
             .detects_zeroes = request_.detects_zeroes,
             .workers = world_.workers()};
   }
@@ -303,7 +311,9 @@ class CommitRun {
     const auto is_one = [&](const edit::ChangeFacts& change, edit::Operation operation,
                             const graph::Node& other) {
       return change.operation == operation && change.argument == ops::commit_argument(other) &&
-             ops::has_option(change.verb, ops::detect_zeroes_option) == request_.detects_zeroes;
+             ops::has_option(change.verb, ops::detect_zeroes_option) == request_.detects_zeroes &&
+             ops::has_option(change.verb, ops::merge_bitmaps_option) ==
+                 (request_.bitmaps == ops::BitmapRule::merge);
     };
     const bool is_top = !top || is_one(top->facts.change, wanted, this->base());
     const bool is_base =

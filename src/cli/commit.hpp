@@ -11,6 +11,7 @@
 
 #include <coldchain/edit/journal.hpp>
 #include <coldchain/edit/side_files.hpp>
+#include <coldchain/ops/commit.hpp>
 
 namespace coldchain::cli {
 
@@ -22,6 +23,7 @@ struct CommitRequest {
   bool keeps = false;                       // the top is not emptied
   bool force = false;
   bool detects_zeroes = false;
+  ops::BitmapRule bitmaps = ops::BitmapRule::qemu;
   bool reparents = false;         // overlays of the image are pointed at the base,
   bool agrees = false;            // which their owner has seen in a plan
   std::vector<std::string> scan;  // folders whose images may read through the base

@@ -144,6 +144,8 @@ Result<ExitStatus> resume_commit(const ResumeOptions& options, const edit::Journ
   request.argument = change.argument;
   request.keeps = change.operation == edit::Operation::commit_top_kept;
   request.detects_zeroes = ops::has_option(change.verb, ops::detect_zeroes_option);
+  if (ops::has_option(change.verb, ops::merge_bitmaps_option))
+    request.bitmaps = ops::BitmapRule::merge;
   if (change.operation == edit::Operation::commit_base) {
     request.image =
         TRY(find_committed_top(request.common.policy, options.target.image, pending, world));

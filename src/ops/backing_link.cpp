@@ -2,6 +2,7 @@
 // The new name is written behind what the header says now, where nobody looks; then the fields that
 // lead to it change, all of them in one sector. Where the format's extension cannot go or come
 // without moving those behind it, it stays, or keeps its place with another content.
+#include "header_change.hpp"
 #include "image_editor.hpp"
 
 #include <algorithm>
@@ -19,8 +20,6 @@ using edit::Phase;
 using qcow2::Extension;
 using qcow2::Header;
 
-constexpr std::uint64_t sector_size = io::OverlayFile::sector_size;
-
 Extension format_extension(const std::string& format) {
   const ByteView data = text_bytes(format);
   return {qcow2::extension::backing_file_format, Bytes(data.begin(), data.end()),
@@ -29,24 +28,6 @@ Extension format_extension(const std::string& format) {
 
 bool is_format(const Extension& extension) {
   return extension.type == qcow2::extension::backing_file_format;
-}
-
-void set_name(Header& header, const std::string& name, std::uint64_t offset) {
-  header.backing_file_offset = offset;
-  header.backing_file_size = static_cast<std::uint32_t>(name.size());
-  header.backing_file_bytes = name;
-}
-
-void clear_name(Header& header) {
-  header.backing_file_offset = 0;
-  header.backing_file_size = 0;
-  header.backing_file_bytes.reset();
-}
-
-// Where the extensions end.
-std::uint64_t end_of_extensions(Header header) {
-  clear_name(header);
-  return qcow2::encode_header(header).size();
 }
 
 // As if the image had been made with that link: QEMU puts the format first, the name last.
@@ -82,36 +63,6 @@ std::optional<Header> made_over(Header header, const std::optional<BackingLink>&
   return header;
 }
 
-// Stages `wanted`, if what it changes of the first `end` bytes, which mean something now, lies in
-// one sector.
-Result<bool> stage(edit::Transaction& transaction, const Header& wanted, std::uint64_t end) {
-  Bytes after = qcow2::encode_header(wanted);
-  if (after.size() > wanted.cluster_size())
-    return false;
-  Bytes before(after.size());
-  TRY(io::read_zero_extended(transaction.view(), {0}, before));
-  // What lies between the extensions and the name means nothing, and need not change.
-  const std::uint64_t gap_end =
-      wanted.backing_file_bytes ? wanted.backing_file_offset : after.size();
-  for (std::uint64_t i = end_of_extensions(wanted); i < gap_end; ++i)
-    after[i] = before[i];
-  const auto first = std::mismatch(before.begin(), before.end(), after.begin()).first;
-  const auto begin = static_cast<std::uint64_t>(first - before.begin());
-  std::uint64_t live_end = begin;  // of what changes and means something now
-  for (std::uint64_t i = begin; i < std::min<std::uint64_t>(end, after.size()); ++i) {
-    if (before[i] != after[i])
-      live_end = i + 1;
-  }
-  if (live_end > begin && (live_end - 1) / sector_size != begin / sector_size)
-    return false;
-  const ByteView bytes = after;
-  if (live_end > begin)
-    TRY(transaction.stage(Phase::conclude, {begin}, bytes.subspan(begin, live_end - begin)));
-  if (const std::uint64_t tail = std::max(begin, end); tail < after.size())
-    TRY(transaction.stage(Phase::fresh, {tail}, bytes.subspan(tail)));
-  return true;
-}
-
 bool is_recorded(const Header& header, const std::optional<BackingLink>& link) {
   if (!link)
     return !header.backing_file();
@@ -128,10 +79,10 @@ Result<void> stage_backing_link(edit::Transaction& transaction, const Header& he
   if (is_recorded(header, link))
     return {};
   const std::uint64_t end = qcow2::encode_header(header).size();
-  if (TRY(stage(transaction, made_anew(header, link), end)))
+  if (TRY(stage_header(transaction, Phase::conclude, made_anew(header, link), end)))
     return {};
   const std::optional<Header> made = made_over(header, link, end);
-  const bool is_staged = made && TRY(stage(transaction, *made, end));
+  const bool is_staged = made && TRY(stage_header(transaction, Phase::conclude, *made, end));
   if (!is_staged)
     return fail(ErrorCode::refused,
                 "the header has no room for the name of the backing file beside the former one, or "

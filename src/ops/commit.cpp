@@ -5,6 +5,7 @@
 // above hide it, flushed batch by batch; references to data; the size of its disk; its side file
 // says that it is done, flush. 3. The top's side file says that the base has all, flush; the top's
 // L1 entries; its refcounts; refcount blocks that count nothing. 4. Both side files go.
+#include "bitmap_merge.hpp"
 #include "commit_pieces.hpp"
 #include "data_writer.hpp"
 #include "dirty_bits.hpp"
@@ -33,6 +34,12 @@ using graph::Layer;
 // Of what is written to a raw image, what is zeros together.
 constexpr std::uint64_t raw_grain = 4096;
 
+std::string verb_of(std::string verb, const CommitOptions& options) {
+  verb = with_option(std::move(verb), detect_zeroes_option, options.detects_zeroes);
+  verb = with_option(std::move(verb), merge_bitmaps_option, options.bitmaps == BitmapRule::merge);
+  return with_option(std::move(verb), reparent_option, options.reparents);
+}
+
 class CommitPlanner {
  public:
   CommitPlanner(edit::Transaction& transaction, const Chain& chain, const Chain& base_chain,
@@ -57,7 +64,7 @@ class CommitPlanner {
     TRY(base_.mapping ? plan_qcow2() : plan_raw());
     TRY(look_at_snapshots());
     TRY(look_at_layers());
-    commit_.change = {.verb = with_option("commit", detect_zeroes_option, options_.detects_zeroes),
+    commit_.change = {.verb = verb_of("commit", options_),
                       .keeps_undo = false,
                       .operation = edit::Operation::commit_base,
                       .argument = commit_argument(*view_.chain->layers().front().node),
@@ -81,19 +88,38 @@ class CommitPlanner {
     ImageEditor editor(transaction_, image, before);
     TRY(clear_unknown_autoclear(transaction_, header));
     TRY(for_each_commit_piece(view_, [&](const Piece& piece) { return take(editor, piece); }));
-    for (const qcow2::Bitmap& bitmap : TRY(recording_bitmaps(image))) {
-      TRY(stage_dirty_bits(transaction_, editor, image, bitmap, commit_.changed));
-      commit_.bitmaps_marked.push_back(bitmap.name);
-    }
+    TRY(mark_bitmaps(editor, image));
+    const auto extension =
+        TRY(add_bitmaps(transaction_, editor, image, commit_.disk_size_after, merged_));
     if (grows())
       TRY(editor.grow_disk(commit_.disk_size_after));
     TRY(editor.finish());
+    if (extension)
+      TRY(stage_bitmaps_extension(transaction_, *extension));
     TRY(check_device(transaction_));
     const check::CheckResult after = TRY(check_metadata(transaction_.view(), options_.workers));
     TRY(check_plan(after));
     commit_.cost.added = editor.added();
     commit_.data.ranges = editor.sorted_data();
     return fill_cost(commit_.cost, transaction_, before, after);
+  }
+
+  Result<void> mark_bitmaps(ImageEditor& editor, const qcow2::Image& image) {
+    if (options_.bitmaps == BitmapRule::merge)
+      merged_ = TRY(bitmaps_to_merge(*view_.chain, options_.base));
+    for (const MergedBitmap& bitmap : merged_)
+      commit_.bitmaps_merged.push_back(bitmap.name);
+    for (const qcow2::Bitmap& bitmap : TRY(recording_bitmaps(image))) {
+      std::vector<GuestRange> changed = commit_.changed;
+      for (const MergedBitmap& other : merged_) {
+        if (other.name == bitmap.name)
+          changed.insert(changed.end(), other.dirty.begin(), other.dirty.end());
+      }
+      TRY(stage_dirty_bits(transaction_, editor, image, bitmap,
+                           sorted_and_merged(std::move(changed))));
+      commit_.bitmaps_marked.push_back(bitmap.name);
+    }
+    return {};
   }
 
   Result<void> plan_raw() {
@@ -230,7 +256,9 @@ class CommitPlanner {
       if (i != 0)
         commit_.stale_layers.push_back(node.filename);
     }
-    commit_.bitmaps_left = TRY(bitmaps_of(*view_.chain, 0, options_.base));
+    if (options_.bitmaps != BitmapRule::drop)
+      commit_.bitmaps_left =
+          TRY(bitmaps_of(*view_.chain, 0, options_.base, commit_.bitmaps_merged));
     return {};
   }
 
@@ -259,6 +287,7 @@ class CommitPlanner {
   edit::Transaction& transaction_;
   const CommitOptions& options_;
   CommitView view_;
+  std::vector<MergedBitmap> merged_;
   const Layer& base_;
   Commit commit_;
 };
@@ -275,9 +304,7 @@ Result<Emptying> plan_emptying(edit::Transaction& transaction, const Chain& chai
   const qcow2::Header& header = chain.layers().front().qcow2().header();
   Emptying emptying;
   emptying.change = {
-      .verb = with_option(with_option(empties ? "commit" : "commit -d", detect_zeroes_option,
-                                      options.detects_zeroes),
-                          reparent_option, options.reparents),
+      .verb = verb_of(empties ? "commit" : "commit -d", options),
       .keeps_undo = false,
       .operation = empties ? edit::Operation::commit_top : edit::Operation::commit_top_kept,
       .argument = commit_argument(*chain.layers()[options.base].node)};

@@ -15,9 +15,6 @@ namespace {
 
 using edit::Phase;
 
-// qcow2.rst, "Bitmap table": bit 0, where there is no cluster, says what all of its bits are.
-constexpr std::uint64_t all_ones_flag = 1;
-
 void set_bits(ByteSpan bytes, std::uint64_t first, std::uint64_t end) {
   for (std::uint64_t bit = first; bit < end; ++bit) {
     if (bit % 8 == 0 && end - bit >= 8) {

@@ -11,6 +11,9 @@
 
 namespace coldchain::ops {
 
+// qcow2.rst, "Bitmap table": bit 0, where there is no cluster, says what all of its bits are.
+inline constexpr std::uint64_t all_ones_flag = 1;
+
 // Bitmaps of `image` that record.
 [[nodiscard]] Result<std::vector<qcow2::Bitmap>> recording_bitmaps(const qcow2::Image& image);
 

@@ -17,19 +17,6 @@ Extent clip(const Extent& extent, GuestRange range) {
   return part;
 }
 
-std::vector<HostRange> sorted_and_merged(std::vector<HostRange> ranges) {
-  std::sort(ranges.begin(), ranges.end(),
-            [](const HostRange& a, const HostRange& b) { return a.begin < b.begin; });
-  std::vector<HostRange> merged;
-  for (const HostRange& range : ranges) {
-    if (!merged.empty() && range.begin <= merged.back().end)
-      merged.back().end = std::max(merged.back().end, range.end);
-    else
-      merged.push_back(range);
-  }
-  return merged;
-}
-
 Result<Extent> MapCursor::at(GuestOffset at) {
   constexpr std::size_t few_extents = 1 << 15;
   const GuestOffset end{chain_.guest_size()};

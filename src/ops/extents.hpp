@@ -3,6 +3,7 @@
 // table is read once.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include <coldchain/analysis/map.hpp>
@@ -27,7 +28,19 @@ void append_range(std::vector<Range>& ranges, Range range) {
 }
 
 // In order, without overlaps, none that touch.
-[[nodiscard]] std::vector<HostRange> sorted_and_merged(std::vector<HostRange> ranges);
+template <class Range>
+[[nodiscard]] std::vector<Range> sorted_and_merged(std::vector<Range> ranges) {
+  std::sort(ranges.begin(), ranges.end(),
+            [](const Range& a, const Range& b) { return a.begin < b.begin; });
+  std::vector<Range> merged;
+  for (const Range& range : ranges) {
+    if (!merged.empty() && range.begin <= merged.back().end)
+      merged.back().end = std::max(merged.back().end, range.end);
+    else
+      merged.push_back(range);
+  }
+  return merged;
+}
 
 // The map of a chain. Offsets only grow.
 class MapCursor {

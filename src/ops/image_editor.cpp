@@ -42,6 +42,17 @@ Result<HostOffset> ImageEditor::add_cluster() {
   return host_of(TRY(take_cluster()));
 }
 
+Result<HostOffset> ImageEditor::add_clusters(std::uint64_t count) {
+  if (count == 1)
+    return add_cluster();
+  added_.others += count;
+  return host_of(TRY(take_row(count)));
+}
+
+void ImageEditor::remove_clusters(HostOffset first, std::uint64_t count) {
+  release(first.value >> geometry_.cluster_bits(), count);
+}
+
 std::uint64_t ImageEditor::entry(std::uint64_t index, unsigned word) const {
   return load<be64>(table_->bytes, index * geometry_.l2_entry_bytes() + word * sizeof(be64))->get();
 }

@@ -50,8 +50,11 @@ class ImageEditor {
   // Makes room in the L1 table for a disk of that size, and the disk as large, last of all.
   [[nodiscard]] Result<void> grow_disk(std::uint64_t size);
 
-  // A cluster for something else, which is to be counted; it holds anything.
+  // A cluster for something else, or some in a row, which are to be counted; they hold anything.
   [[nodiscard]] Result<HostOffset> add_cluster();
+  [[nodiscard]] Result<HostOffset> add_clusters(std::uint64_t count);
+  // Such as nothing refers to any more.
+  void remove_clusters(HostOffset first, std::uint64_t count);
 
   // Takes away all that the active L1 table refers to, and refcount blocks that count no more than
   // themselves afterwards. Instead of all the others.

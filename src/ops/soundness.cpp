@@ -109,15 +109,18 @@ Result<std::uint32_t> digest_of(const edit::Transaction& transaction,
 }
 
 Result<std::vector<std::string>> bitmaps_of(const graph::Chain& chain, std::size_t begin,
-                                            std::size_t end) {
+                                            std::size_t end,
+                                            const std::vector<std::string>& without) {
   std::vector<std::string> names;
   for (std::size_t i = begin; i < end; ++i) {
     const graph::Layer& layer = chain.layers()[i];
     if (!layer.mapping)
       continue;
     for (const qcow2::Bitmap& bitmap :
-         TRY(qcow2::read_bitmaps(layer.qcow2().file(), layer.qcow2().header())))
-      names.push_back(fmt::format("{} in {}", bitmap.name, layer.node->filename));
+         TRY(qcow2::read_bitmaps(layer.qcow2().file(), layer.qcow2().header()))) {
+      if (std::find(without.begin(), without.end(), bitmap.name) == without.end())
+        names.push_back(fmt::format("{} in {}", bitmap.name, layer.node->filename));
+    }
   }
   return names;
 }

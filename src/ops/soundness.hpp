@@ -39,9 +39,10 @@ namespace coldchain::ops {
 [[nodiscard]] Result<std::uint32_t> digest_of(const edit::Transaction& transaction,
                                               const std::vector<const graph::Node*>& nodes);
 
-// "NAME in FILE" for each bitmap of the layers from `begin` up to `end`.
-[[nodiscard]] Result<std::vector<std::string>> bitmaps_of(const graph::Chain& chain,
-                                                          std::size_t begin, std::size_t end);
+// "NAME in FILE" for each bitmap of the layers from `begin` up to `end` but for some names.
+[[nodiscard]] Result<std::vector<std::string>> bitmaps_of(
+    const graph::Chain& chain, std::size_t begin, std::size_t end,
+    const std::vector<std::string>& without = {});
 
 // What `transaction` does to the metadata of an image, as the checks before and after it tell.
 [[nodiscard]] Result<void> fill_cost(Cost& cost, const edit::Transaction& transaction,

@@ -38,6 +38,8 @@ std::string commit_text(const CommitFacts& facts) {
                                facts.emptying->image_end_before, facts.emptying->image_end_after));
   for (const std::string& bitmap : commit.bitmaps_marked)
     out += plan_line("bitmap", to_terminal(bitmap) + " of the base records what is written");
+  for (const std::string& bitmap : commit.bitmaps_merged)
+    out += plan_line("bitmap", to_terminal(bitmap) + " of the base gets what the layers recorded");
   for (const std::string& layer : commit.stale_layers)
     out += plan_line("stale", to_terminal(layer) + " shows something else afterwards");
   for (const ops::LayerStorage& layer : commit.not_needed)
@@ -106,6 +108,7 @@ std::string commit_json(const CommitFacts& facts) {
   write_names(json, "reparented", facts.reparented);
   write_names(json, "snapshots-changed", commit.snapshots);
   write_names(json, "bitmaps-marked", commit.bitmaps_marked);
+  write_names(json, "bitmaps-merged", commit.bitmaps_merged);
   write_names(json, "bitmaps-left", commit.bitmaps_left);
   json.end_object();
   return json.take() + "\n";

@@ -47,6 +47,8 @@ const std::vector<Scene> scenes = {
     {"subclusters", "qemu-img create -q -f qcow2 -o extended_l2=on base 3M", "commit -q -d top"},
     {"version 2, below the next layer", "qemu-img create -q -f qcow2 -o compat=0.10 base 3M",
      "commit -q -b base top"},
+    {"bitmaps come along", "qemu-img create -q -f qcow2 base 3M && qemu-img bitmap --add base b",
+     "commit -q --bitmaps=merge top"},
     {"a raw base", "qemu-img create -q -f raw base 3M", "commit -q -b base top", false}};
 
 std::string format_of(const Scene& scene) {
@@ -63,7 +65,8 @@ void make_chain(const TempFolder& folder, const Scene& scene) {
     sh(folder, "qemu-io -c 'write -P 2 900k 300k' -c 'write -z 256k 128k' mid");
   }
   sh(folder, std::string("qemu-img create -q -f qcow2 -b ") +
-                 (has_middle ? "mid -F qcow2" : "base -F " + format) + " top 4M");
+                 (has_middle ? "mid -F qcow2" : "base -F " + format) +
+                 " top 4M && qemu-img bitmap --add top b && qemu-img bitmap --add -g 4k top c");
   sh(folder,
      "qemu-io -c 'write -P 4 700k 8k' -c 'write -z 128k 64k' -c 'write -c -P 5 1536k 64k' "
      "-c 'write -P 6 2M 100k' -c 'write -P 7 3800k 10k' top");
@@ -105,6 +108,8 @@ class Images {
                        bool was_given_up) const {
     look_on_the_way();
     CHECK((content(folder_, "base", format_of(scene_)) == expected_));
+    if (scene_.command.find("--bitmaps") != std::string::npos)
+      CHECK(run_in(folder_.path(), "qemu-img info base | grep -c 'name: [bc]'").out == "2\n");
     CHECK((was_given_up || read_file(folder_ / "base") == committed_base));
     CHECK((was_given_up || read_file(folder_ / "top") == committed_top));
     CHECK_FALSE(std::filesystem::exists(folder_ / "top.coldchain-pending"));

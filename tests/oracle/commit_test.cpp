@@ -109,7 +109,75 @@ bool commit(const ChainMaker& chain, std::size_t base, std::vector<std::string> 
   return true;
 }
 
+// What a bitmap of an image marks, as its extents in the words of nbdinfo.
+std::string marked(const std::string& folder, const std::string& bitmap) {
+  const Ran map = [&] {
+    const auto ran = run_in(folder, "qemu-nbd -r -f qcow2 -B " + bitmap +
+                                        " -k $PWD/socket --fork base && nbdinfo "
+                                        "--map=qemu:dirty-bitmap:" +
+                                        bitmap + " \"nbd+unix:///?socket=$PWD/socket\"");
+    return Ran{ran.status, ran.out, ran.err};
+  }();
+  CHECK_MESSAGE(map.status == 0, map.err);
+  return map.out;
+}
+
 }  // namespace
+
+TEST_CASE("oracle: bitmaps that are merged mark what those mark that qemu-img merges") {
+  if (!testing::have_oracles())
+    return;
+  const std::string root = "-b ../root -F qcow2 ";
+  const std::vector<std::pair<std::string, std::string>> bases = {
+      {"", "true"},
+      {"", "qemu-img bitmap --add base other"},
+      {"", "qemu-img bitmap --add base a"},
+      {"-o cluster_size=512 ", "true"},
+      {"-o extended_l2=on ",
+       "qemu-img bitmap --add base other && qemu-img bitmap --remove base other"},
+      {root, "true"},
+      {root, "qemu-img bitmap --add base other && qemu-img bitmap --remove base other"}};
+  for (const auto& [options, then] : bases) {
+    CAPTURE(options);
+    CAPTURE(then);
+    const testing::TempFolder folder;
+    const std::string ours = folder / "ours";
+    const std::string theirs = folder / "theirs";
+    const auto made = run_in(
+        folder.path(),
+        "qemu-img create -q -f qcow2 root 64M && mkdir ours && cd ours && qemu-img create -q -f "
+        "qcow2 " +
+            options + "base 64M && qemu-io -c 'write -q 0 4M' base && " + then +
+            " && qemu-img create -q -f qcow2 -b base -F qcow2 top && qemu-img bitmap --add top a "
+            "&& qemu-img bitmap --add -g 4k top b && qemu-img bitmap --add --disable top c && "
+            "qemu-io -c 'write -q 1M 300k' -c 'write -q 40M 64k' top && qemu-img bitmap --clear "
+            "top b && qemu-io -c 'write -q 50M 5k' top && cp -r ../ours ../theirs");
+    REQUIRE_MESSAGE(made.status == 0, made.err);
+    const auto merged = run_in(
+        theirs,
+        "qemu-img commit -q -f qcow2 -d top && (qemu-img bitmap --add base a || true) && qemu-img "
+        "bitmap --add -g 4k base b && for n in a b; do qemu-img bitmap --merge $n -b top -F qcow2 "
+        "base $n; done");
+    REQUIRE_MESSAGE(merged.status == 0, merged.err);
+    const std::vector<std::string> command = {"commit",          "-f",  "qcow2",        "-d",
+                                              "--bitmaps=merge", "top", "--output=json"};
+    std::vector<std::string> plan = command;
+    plan.insert(plan.begin(), "plan");
+    const Ran planned = run_coldchain_in(ours, plan);
+    const Ran done = run_coldchain_in(ours, command);
+    CHECK_MESSAGE(done.status == 0, done.err);
+    CHECK(done.err.find("bitmap c in top stays there") != std::string::npos);
+    LayerFile base;
+    base.name = "base";
+    base.format = "qcow2";
+    LayerFile top = base;
+    top.name = "top";
+    compare_cost(planned, done, base, top, ours);
+    for (const std::string bitmap : {"a", "b"})
+      CHECK(marked(ours, bitmap) == marked(theirs, bitmap));
+    CHECK(run_in(folder.path(), "qemu-img compare -q ours/base theirs/base").status == 0);
+  }
+}
 
 TEST_CASE("oracle: a commit leaves what qemu-img commit leaves, and does what was planned") {
   if (!testing::have_oracles())

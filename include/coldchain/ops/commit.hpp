@@ -19,10 +19,18 @@
 
 namespace coldchain::ops {
 
+// What becomes of the bitmaps of the layers above the base.
+enum class BitmapRule {
+  qemu,   // they stay there, and are told
+  merge,  // libvirt's rule: those that record in all of these layers become part of the base's
+  drop,   // as with qemu, and nobody misses them
+};
+
 struct CommitOptions {
-  std::size_t base = 1;         // the layer that is written to
-  bool force = false;           // also where an internal snapshot reads through what changes
-  bool reparents = false;       // noted in the top's side file: overlays are somebody else's affair
+  std::size_t base = 1;    // the layer that is written to
+  bool force = false;      // also where an internal snapshot reads through what changes
+  bool reparents = false;  // noted in the top's side file: overlays are somebody else's affair
+  BitmapRule bitmaps = BitmapRule::qemu;
   bool detects_zeroes = false;  // data of the layers above that is zeros takes no place
   unsigned workers = 1;
   Progress progress{};
@@ -43,6 +51,7 @@ struct Commit {
   std::vector<LayerStorage> not_needed;     // may be deleted: the base has all that they have
   std::vector<std::string> snapshots;       // of these, that read something else afterwards
   std::vector<std::string> bitmaps_left;    // of these: they stay where they are
+  std::vector<std::string> bitmaps_merged;  // of the base: they got what those of the layers say
   std::vector<std::string> bitmaps_marked;  // of the base: they record what is written
   edit::ChangeFacts change;
   edit::FreshData data;

@@ -42,6 +42,7 @@ struct Cost {
 
 // Options that whoever goes on with a change must know; its side file has them behind the verb.
 inline constexpr std::string_view detect_zeroes_option = "--detect-zeroes";
+inline constexpr std::string_view merge_bitmaps_option = "--bitmaps=merge";
 inline constexpr std::string_view reparent_option = "--reparent";
 inline constexpr std::string_view snapshots_option = "--snapshots";
 

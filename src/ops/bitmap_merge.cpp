@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: MIT
+#include "bitmap_merge.hpp"
+
+#include "dirty_bits.hpp"
+#include "extents.hpp"
+#include "header_change.hpp"
+
+#include <algorithm>
+
+#include <coldchain/base/checked.hpp>
+#include <coldchain/base/text.hpp>
+#include <coldchain/base/try.hpp>
+#include <coldchain/qcow2/wire.hpp>
+
+#include <fmt/format.h>
+
+namespace coldchain::ops {
+
+namespace {
+
+using graph::Layer;
+using qcow2::Bitmap;
+
+constexpr std::size_t most_ranges = 1 << 22;
+
+// Bitmaps of a layer that record what its guest writes.
+Result<std::vector<Bitmap>> recording_bitmaps_of(const Layer& layer) {
+  return layer.mapping ? recording_bitmaps(layer.qcow2()) : std::vector<Bitmap>{};
+}
+
+const Bitmap* find(const std::vector<Bitmap>& bitmaps, const std::string& name) {
+  const auto found = std::find_if(bitmaps.begin(), bitmaps.end(),
+                                  [&](const Bitmap& bitmap) { return bitmap.name == name; });
+  return found == bitmaps.end() ? nullptr : &*found;
+}
+
+// Adds what the bitmap marks of a disk of that size.
+Result<void> add_dirty(const qcow2::Image& image, const Bitmap& bitmap, std::uint64_t disk_size,
+                       std::vector<GuestRange>& dirty) {
+  const std::uint64_t cluster_size = image.header().cluster_size();
+  const std::uint64_t bytes_per_cluster = cluster_size * 8 * bitmap.granularity();
+  const std::uint64_t clusters = divide_up(disk_size, bytes_per_cluster);
+  if (clusters > bitmap.bitmap_table_size)
+    return fail(ErrorCode::corrupt,
+                fmt::format("the table of bitmap '{}' is too short for the disk",
+                            to_terminal(bitmap.name)));
+  const auto add = [&](std::uint64_t begin, std::uint64_t end) {
+    if (begin < disk_size)
+      append_range(dirty, GuestRange{{begin}, {std::min(end, disk_size)}});
+  };
+  Bytes bits(cluster_size);
+  for (std::uint64_t i = 0; i < clusters; ++i) {
+    be64 raw;
+    TRY(io::read_exactly(image.file(), {bitmap.bitmap_table_offset + i * sizeof(be64)},
+                         std::as_writable_bytes(std::span(&raw, 1)), "bitmap table entry"));
+    const HostOffset at{raw.get() & qcow2::offset_mask};
+    const std::uint64_t begin = i * bytes_per_cluster;
+    if (at.value == 0) {
+      if ((raw.get() & all_ones_flag) != 0)
+        add(begin, begin + bytes_per_cluster);
+      continue;
+    }
+    TRY(io::read_exactly(image.file(), at, bits, "bitmap"));
+    for (std::uint64_t bit = 0; bit < bits.size() * 8; ++bit) {
+      if ((bits[bit / 8] >> (bit % 8) & std::byte{1}) != std::byte{0})
+        add(begin + bit * bitmap.granularity(), begin + (bit + 1) * bitmap.granularity());
+    }
+    if (dirty.size() > most_ranges)
+      return fail(ErrorCode::refused,
+                  fmt::format("bitmap '{}' marks more than {} ranges: merge it with 'qemu-img "
+                              "bitmap --merge' afterwards",
+                              to_terminal(bitmap.name), most_ranges));
+  }
+  return {};
+}
+
+// Nothing where a layer in between has no such bitmap, or one that does not record: then it does
+// not say all.
+Result<std::optional<std::vector<GuestRange>>> dirty_above(const graph::Chain& chain,
+                                                           std::size_t base,
+                                                           const std::string& name) {
+  std::vector<GuestRange> dirty;
+  for (std::size_t i = 0; i < base; ++i) {
+    const Layer& layer = chain.layers()[i];
+    const std::vector<Bitmap> bitmaps = TRY(recording_bitmaps_of(layer));
+    const Bitmap* bitmap = find(bitmaps, name);
+    if (bitmap == nullptr)
+      return std::nullopt;
+    TRY(add_dirty(layer.qcow2(), *bitmap, layer.guest_size, dirty));
+  }
+  return std::optional(sorted_and_merged(std::move(dirty)));
+}
+
+qcow2::Extension extension_of(const std::vector<Bitmap>& bitmaps, std::uint64_t size,
+                              HostOffset at) {
+  qcow2::wire::BitmapsExtension fields{};
+  fields.nb_bitmaps = static_cast<std::uint32_t>(bitmaps.size());
+  fields.bitmap_directory_size = size;
+  fields.bitmap_directory_offset = at.value;
+  const ByteView bytes = bytes_of(fields);
+  return {qcow2::extension::bitmaps, Bytes(bytes.begin(), bytes.end()), {}};
+}
+
+Error no_room() {
+  return {ErrorCode::refused,
+          "the header of the base has no room for bitmaps that it can get by one write: 'qemu-img "
+          "bitmap --add' makes one there beforehand",
+          0};
+}
+
+}  // namespace
+
+Result<std::vector<MergedBitmap>> bitmaps_to_merge(const graph::Chain& chain, std::size_t base) {
+  std::vector<MergedBitmap> merged;
+  const Layer& target = chain.layers()[base];
+  if (!target.mapping || target.qcow2().header().version < 3)
+    return merged;
+  const auto there = TRY(qcow2::read_bitmaps(target.qcow2().file(), target.qcow2().header()));
+  const std::vector<Bitmap> recording = TRY(recording_bitmaps_of(target));
+  std::vector<Bitmap> below;
+  if (base + 1 < chain.layers().size())
+    below = TRY(recording_bitmaps_of(chain.layers()[base + 1]));
+  for (const Bitmap& bitmap : TRY(recording_bitmaps_of(chain.layers().front()))) {
+    const bool is_new = find(there, bitmap.name) == nullptr;
+    if (is_new ? find(below, bitmap.name) != nullptr : find(recording, bitmap.name) == nullptr)
+      continue;
+    if (auto dirty = TRY(dirty_above(chain, base, bitmap.name)))
+      merged.push_back({bitmap.name, bitmap.granularity_bits, is_new, std::move(*dirty)});
+  }
+  return merged;
+}
+
+Result<std::optional<qcow2::Extension>> add_bitmaps(edit::Transaction& transaction,
+                                                    ImageEditor& editor, const qcow2::Image& image,
+                                                    std::uint64_t disk_size,
+                                                    const std::vector<MergedBitmap>& merged) {
+  const std::uint64_t cluster_size = image.header().cluster_size();
+  std::vector<Bitmap> bitmaps = TRY(qcow2::read_bitmaps(image.file(), image.header()));
+  const std::size_t before = bitmaps.size();
+  const std::uint64_t size_before = qcow2::encode_bitmap_directory(bitmaps).size();
+  for (const MergedBitmap& bitmap : merged) {
+    if (!bitmap.is_new)
+      continue;
+    const std::uint64_t bits = divide_up(disk_size, 1ULL << bitmap.granularity_bits);
+    const std::uint64_t entries = divide_up(bits, cluster_size * 8);
+    if (entries > qcow2::limits::max_bitmap_table_entries)
+      return fail(ErrorCode::refused, fmt::format("bitmap '{}' would be too large for the base",
+                                                  to_terminal(bitmap.name)));
+    const std::uint64_t clusters = divide_up(entries * sizeof(be64), cluster_size);
+    Bitmap added;
+    added.bitmap_table_offset = TRY(editor.add_clusters(clusters)).value;
+    added.bitmap_table_size = static_cast<std::uint32_t>(entries);
+    added.flags = qcow2::bitmap_flags::automatic;
+    added.granularity_bits = bitmap.granularity_bits;
+    added.name = bitmap.name;
+    TRY(transaction.stage_fresh({added.bitmap_table_offset}, Bytes(clusters * cluster_size)));
+    TRY(stage_dirty_bits(transaction, editor, image, added, bitmap.dirty));
+    bitmaps.push_back(std::move(added));
+  }
+  if (bitmaps.size() == before)
+    return std::nullopt;
+  Bytes directory = qcow2::encode_bitmap_directory(bitmaps);
+  const std::uint64_t size = directory.size();
+  if (bitmaps.size() > qcow2::limits::max_bitmaps ||
+      size > qcow2::limits::max_bitmap_directory_bytes)
+    return fail(ErrorCode::refused, "the base can have no more bitmaps");
+  directory.resize(align_up(size, cluster_size));
+  const HostOffset at = TRY(editor.add_clusters(directory.size() / cluster_size));
+  TRY(transaction.stage_fresh(at, directory));
+  if (before != 0) {
+    const auto fields = load<qcow2::wire::BitmapsExtension>(
+        image.header().find_extension(qcow2::extension::bitmaps)->data, 0);
+    editor.remove_clusters({fields->bitmap_directory_offset.get()},
+                           divide_up(size_before, cluster_size));
+  }
+  return extension_of(bitmaps, size, at);
+}
+
+// Readers that find the extension without its autoclear bit ignore it. With a bitmap that is there
+// already, the fields change at once; else the name of the backing file first makes room.
+Result<void> stage_bitmaps_extension(edit::Transaction& transaction,
+                                     const qcow2::Extension& extension) {
+  const qcow2::Image image = TRY(qcow2::Image::open(transaction.view()));
+  qcow2::Header header = image.header();
+  std::uint64_t end = qcow2::encode_header(header).size();
+  const auto same =
+      std::find_if(header.extensions.begin(), header.extensions.end(),
+                   [&](const qcow2::Extension& other) { return other.type == extension.type; });
+  if (same != header.extensions.end() && same->data.size() == extension.data.size()) {
+    same->data = extension.data;
+  } else {
+    if (same != header.extensions.end())
+      return fail(no_room());
+    qcow2::Header roomy = header;
+    roomy.extensions.push_back(extension);
+    roomy.has_end_mark = true;
+    const std::optional<std::string> name = header.backing_file_bytes;
+    if (name) {
+      const std::uint64_t offset = align_up(std::max(end, end_of_extensions(roomy)), 8);
+      set_name(header, *name, offset);
+      set_name(roomy, *name, offset);
+      if (!TRY(stage_header(transaction, edit::Phase::extend, header, end)))
+        return fail(no_room());
+      end = qcow2::encode_header(header).size();
+    }
+    header = std::move(roomy);
+  }
+  const bool is_known = (header.autoclear_features & qcow2::autoclear::bitmaps) != 0;
+  if (!TRY(stage_header(transaction, edit::Phase::link, header, end)))
+    return fail(no_room());
+  if (is_known)
+    return {};
+  header.autoclear_features |= qcow2::autoclear::bitmaps;
+  if (!TRY(stage_header(transaction, edit::Phase::conclude, header,
+                        qcow2::encode_header(header).size())))
+    return fail(no_room());
+  return {};
+}
+
+}  // namespace coldchain::ops
