@@ -29,8 +29,10 @@ Result<void> try_out(const io::FileSource& files, const CommonOptions& options,
     const auto linked =
         graph::open_chain_of(files, policy_for_links(options),
                              std::make_unique<io::OverlayFile>(transaction.view()), path);
-    const NodeChain found = linked ? graph::chain_of(**linked) : NodeChain{&image};
-    if (!linked || !is_same_chain(std::span(found).subspan(1), nodes.subspan(base)))
+    if (!linked)
+      return fail(with_context(linked.error(), to_terminal(path)));
+    const NodeChain found = graph::chain_of(**linked);
+    if (!is_same_chain(std::span(found).subspan(1), nodes.subspan(base)))
       return fail(ErrorCode::refused,
                   fmt::format("from '{}' the name '{}' does not lead to '{}' with all that is "
                               "below it: nothing was changed",

@@ -101,6 +101,7 @@ class CommitRun {
   Result<void> open() {
     top_.reset();
     base_target_.reset();
+    overlay_targets_.clear();
     tree_ = {};  // with its locks
     tree_ = TRY(open_tree(request_.common, request_.image, true, world_));
     nodes_ = graph::chain_of(*tree_.top);
@@ -162,17 +163,21 @@ class CommitRun {
   // Images that would read something else, if anything changes for them.
   Result<void> look_for_dependents() {
     dependents_.clear();
+    const std::vector<std::string> folders = TRY(directories());
+    if (empties())
+      dependents_ =
+          TRY(find_strange_overlays(*tree_.files, request_.common, folders, nodes_, world_));
     if (commit_.changed.empty() && commit_.disk_size_after == commit_.disk_size_before)
       return {};
     graph::DependentsRequest wanted;
-    wanted.directories = TRY(directories());
+    wanted.directories = folders;
     wanted.image = base().file->status().identity;
     wanted.top = nodes_.front()->file->status().identity;
     for (std::size_t i = 1; i < base_; ++i)
       wanted.known.push_back(nodes_[i]->file->status().identity);
     graph::Dependents found = TRY(graph::find_dependents(
         *tree_.files, policy_for_links(request_.common), wanted, world_.workers()));
-    dependents_ = std::move(found.paths);
+    dependents_.insert(dependents_.end(), found.paths.begin(), found.paths.end());
     for (const Error& error : found.unreadable)
       world_.complain(with_context(error, "not looked at, whether it reads through the base"));
     return {};
@@ -184,6 +189,14 @@ class CommitRun {
     directories.push_back(TRY(locate(*tree_.files, *nodes_.front())).folder);
     directories.push_back(TRY(locate(*tree_.files, base())).folder);
     return directories;
+  }
+
+  // To be pointed at the base when that has everything.
+  Result<void> prepare_overlays() {
+    TRY(look_for_overlays());
+    TRY(check_overlays_are_agreed());
+    overlay_targets_ = TRY(lock_overlays(*tree_.files, overlays_, request_.folders));
+    return {};
   }
 
   // They are planned on the images as they are, whatever is pending in the base.
@@ -202,24 +215,26 @@ class CommitRun {
     const bool agrees = request_.agrees || (world_.agreement && !world_.agreement->plan.empty());
     if (overlays_.empty() || agrees)
       return {};
-    return fail(ErrorCode::refused,
-                fmt::format("nothing was changed: --reparent would write to {}; --yes does, once "
-                            "you have seen 'coldchain plan commit --reparent'",
-                            to_terminal(fmt::format("{}", fmt::join(reparented(), ", ")))));
-  }
-
-  [[nodiscard]] std::vector<std::string> reparented() const {
     std::vector<std::string> paths;
     for (const Overlay& overlay : overlays_)
       paths.push_back(overlay.path);
-    return paths;
+    return fail(ErrorCode::refused,
+                fmt::format("--reparent would write to {}, and has written to none; --yes does, "
+                            "once you have seen 'coldchain plan commit --reparent'",
+                            to_terminal(fmt::format("{}", fmt::join(paths, ", ")))));
+  }
+
+  [[nodiscard]] std::vector<report::Reparented> reparented() const {
+    std::vector<report::Reparented> images;
+    for (const Overlay& overlay : overlays_)
+      images.push_back({overlay.path, overlay.transaction->changed_bytes()});
+    return images;
   }
 
   [[nodiscard]] Error refused_for_dependents() const {
     return {ErrorCode::refused,
-            fmt::format("'{}' is read by others, which would read something else: {}; --force "
-                        "commits all the same",
-                        to_terminal(base().filename),
+            fmt::format("others read through what would change, and would read something else: "
+                        "{}; --force commits all the same",
                         to_terminal(fmt::format("{}", fmt::join(dependents_, ", ")))),
             0};
   }
@@ -253,6 +268,7 @@ class CommitRun {
     const std::optional<edit::JournalHead> top = TRY(pending_in(*top_));
     const std::optional<edit::JournalHead> base_pending = TRY(pending_in(*base_target_));
     TRY(check_is_this(top, base_pending));
+    TRY(end_overlays(top, base_pending));
     if (base_pending)
       TRY(check_agreed_digest(world_.agreement, base_pending->facts.change.digest));
     switch (next_step(state_of(top), state_of(base_pending))) {
@@ -261,6 +277,8 @@ class CommitRun {
         return request_.argument ? std::optional(status) : std::nullopt;
       }
       case CommitStep::put_away:
+        TRY(prepare_overlays());
+        TRY(reparent(overlays_, overlay_targets_));
         return std::optional(TRY(end_done()));
       case CommitStep::empty_top:
         TRY(open_former(true));
@@ -274,6 +292,20 @@ class CommitRun {
     if (request_.argument)
       return fail(ErrorCode::refused, "what was pending has been ended meanwhile");
     return std::optional(TRY(carry_out(true)));
+  }
+
+  // What was stopped between two overlays.
+  Result<void> end_overlays(const std::optional<edit::JournalHead>& top,
+                            const std::optional<edit::JournalHead>& base_pending) {
+    bool may_be_left = request_.reparents;
+    for (const auto* head : {&top, &base_pending})
+      may_be_left = may_be_left ||
+                    (*head && ops::has_option((*head)->facts.change.verb, ops::reparent_option));
+    if (!may_be_left)
+      return {};
+    const std::vector<std::string> folders = TRY(directories());
+    return end_reparentings(*tree_.files, request_.common, folders, base(), request_.folders,
+                            world_);
   }
 
   static std::optional<edit::JournalState> state_of(const std::optional<edit::JournalHead>& head) {
@@ -362,13 +394,12 @@ class CommitRun {
 
   Result<ExitStatus> carry_out(bool is_new) {
     TRY(make_plan());
-    TRY(look_for_dependents());
-    if (is_new && !request_.force && !dependents_.empty())
+    // Who reads the base by now, this commit has pointed there, or its beginning knew of.
+    if (is_new)
+      TRY(look_for_dependents());
+    if (!request_.force && !dependents_.empty())
       return fail(refused_for_dependents());
-    TRY(look_for_overlays());
-    TRY(check_overlays_are_agreed());
-    std::vector<ChangeTarget> overlays =
-        TRY(lock_overlays(*tree_.files, overlays_, request_.folders));
+    TRY(prepare_overlays());
     if (!is_new) {
       TRY(check_agreed_digest(world_.agreement, commit_.change.digest));
     } else {
@@ -378,10 +409,10 @@ class CommitRun {
     }
     world_.catch_interrupts();
     edit::FreshData data;
-    data.write = [&](edit::FreshWriter& /*writer*/) -> Result<void> {
+    data.write = [this](edit::FreshWriter& /*writer*/) -> Result<void> {
       TRY(edit::commit_part(*base_change_, base_target_->image, base_target_->side_files,
                             commit_.change, commit_.data));
-      return reparent(overlays_, overlays);
+      return reparent(overlays_, overlay_targets_);
     };
     return finish(data);
   }
@@ -391,9 +422,11 @@ class CommitRun {
     chain_ = TRY(graph::Chain::make(*nodes_.front()));
     base_chain_ = TRY(graph::Chain::make(base()));
     TRY(plan_top());
+    TRY(prepare_overlays());
     edit::FreshData data;
-    data.write = [this](edit::FreshWriter& /*writer*/) {
-      return ops::check_committed(*chain_, base_, *base_chain_, world_.workers());
+    data.write = [this](edit::FreshWriter& /*writer*/) -> Result<void> {
+      TRY(ops::check_committed(*chain_, base_, *base_chain_, world_.workers()));
+      return reparent(overlays_, overlay_targets_);
     };
     return finish(data);
   }
@@ -418,25 +451,24 @@ class CommitRun {
       TRY(base_target_->side_files.remove_pending());
     TRY(edit::resume(top_->image, top_->side_files, false, examine));
     if (empties())
-      give_back(*top_, true);
-    if (commit_.cost.zeroed_bytes != 0 && base().qcow2_image() != nullptr)
-      give_back(*base_target_, false);
+      give_back_unused(*top_->image.file);
+    // Nothing is lost where that fails, but room.
+    if (!commit_.freed.empty())
+      (void)edit::give_back(*base_target_->image.file, commit_.freed, std::nullopt);
     TRY(tell());
     return success;
   }
 
-  // Nothing is lost where that fails, but room.
-  static void give_back(ChangeTarget& target, bool cuts) {
-    io::WritableFile& image = *target.image.file;
+  static void give_back_unused(io::WritableFile& image) {
     if (const Result<ops::Unused> unused = ops::find_unused(image))
-      (void)edit::give_back(image, unused->ranges,
-                            cuts ? std::optional(unused->end) : std::nullopt);
+      (void)edit::give_back(image, unused->ranges, unused->end);
   }
 
   Result<ExitStatus> abandon() {
     const auto top = TRY(pending_in(*top_));
     const auto base_pending = TRY(pending_in(*base_target_));
     TRY(check_is_this(top, base_pending));
+    TRY(end_overlays(top, base_pending));
     const bool has_data = base_pending && base_pending->state != edit::JournalState::applying;
     const Result<void> planned = has_data ? plan_former() : Result<void>{};
     // The top says whether it can go back at all.
@@ -475,7 +507,14 @@ class CommitRun {
             .dependents = dependents_,
             .reparented = reparented(),
             .is_plan = is_plan,
-            .planned = is_plan ? planned(world_, nodes_) : report::Planned()};
+            .planned = is_plan ? planned(world_, written_and_read()) : report::Planned()};
+  }
+
+  [[nodiscard]] NodeChain written_and_read() const {
+    NodeChain nodes = nodes_;
+    for (const Overlay& overlay : overlays_)
+      nodes.push_back(overlay.image.get());
+    return nodes;
   }
 
   Result<void> tell() {
@@ -507,6 +546,7 @@ class CommitRun {
   ops::Emptying emptying_;
   std::vector<std::string> dependents_;
   std::vector<Overlay> overlays_;
+  std::vector<ChangeTarget> overlay_targets_;  // as many
 };
 
 }  // namespace

@@ -27,6 +27,20 @@ struct Overlay {
     const std::vector<std::string>& directories, const NodeChain& nodes, std::size_t base,
     const World& world);
 
+// Images that name the file of the first of `nodes`, but read something else of it than that chain,
+// such as its bytes.
+[[nodiscard]] Result<std::vector<std::string>> find_strange_overlays(
+    const io::FileSource& files, const CommonOptions& options,
+    const std::vector<std::string>& directories, const NodeChain& nodes, const World& world);
+
+// Of images that read through `base`, a file, ends what a reparenting left that was stopped: each
+// keeps the link that it has.
+[[nodiscard]] Result<void> end_reparentings(const io::FileSource& files,
+                                            const CommonOptions& options,
+                                            const std::vector<std::string>& directories,
+                                            const graph::Node& base,
+                                            const edit::SideFolders& folders, const World& world);
+
 // `refused` where another change is pending in one of them.
 [[nodiscard]] Result<std::vector<ChangeTarget>> lock_overlays(const io::FileSource& files,
                                                               const std::vector<Overlay>& overlays,

@@ -79,7 +79,7 @@ Result<wire::SideHeader> read_header(const io::File& file) {
     return fail(ErrorCode::unsupported,
                 fmt::format("is a side file of version {}", header.version.get()));
   if (header.checksum.get() == checksum_of(header) &&
-      header.operation.get() > static_cast<std::uint32_t>(Operation::allocate))
+      header.operation.get() > static_cast<std::uint32_t>(Operation::reparent))
     return fail(ErrorCode::unsupported, "is a side file of a newer coldchain");
   if (header.checksum.get() != checksum_of(header) || header.verb_size.get() > sizeof header.verb ||
       header.phase_count.get() != phase_count || header.records_end.get() < records_at ||

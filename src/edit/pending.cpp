@@ -76,7 +76,7 @@ Result<void> check_identity(const JournalFacts& facts, const io::File& image) {
 }
 
 bool has_data(const Journal& journal) {
-  return journal.facts().change.operation != Operation::none;
+  return has_data(journal.facts().change.operation);
 }
 
 Phase phase_after_data(const Journal& journal) {

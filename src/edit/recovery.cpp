@@ -24,7 +24,7 @@ class Progress {
     const JournalFacts& facts = journal_.facts();
     const std::uint64_t size = image_.size();
     // Copying takes long: what somebody has appended meanwhile is in nobody's way.
-    const bool may_be_longer = facts.change.operation != Operation::none;
+    const bool may_be_longer = has_data(facts.change.operation);
     if (size < facts.size_before || (size > facts.size_after && !may_be_longer))
       return fail(ErrorCode::refused,
                   fmt::format("the image has {} bytes, not {} or {}: somebody has written to it "

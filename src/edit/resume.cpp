@@ -167,8 +167,12 @@ Result<ResumeOutcome> resume(io::WritableTarget& image, const SideFiles& side_fi
   const std::string verb = to_terminal(journal.facts().change.verb);
   if (journal.facts().change.undoes != 0)
     return fail(undo_pending(journal.facts(), side_files));
-  const bool goes_back = abandon || journal.state() == JournalState::undoing ||
-                         journal.state() == JournalState::undone;
+  const bool is_going_back =
+      journal.state() == JournalState::undoing || journal.state() == JournalState::undone;
+  bool goes_back = abandon || is_going_back;
+  // What is below may show something else by now: the link that the image has stays.
+  if (journal.facts().change.operation == Operation::reparent && !is_going_back)
+    goes_back = !TRY(has_begun(journal, *image.file, Phase::conclude));
   // Of what is done only the name is missing, whatever was written since.
   if (journal.state() == JournalState::done && (!goes_back || has_data(journal)) &&
       !is_part(journal))

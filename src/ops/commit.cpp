@@ -40,6 +40,22 @@ std::string verb_of(std::string verb, const CommitOptions& options) {
   return with_option(std::move(verb), reparent_option, options.reparents);
 }
 
+// The clusters below `end` whose bits `word_at` has, which gives those of 64.
+template <class WordAt>
+std::vector<HostRange> ranges_of(std::uint64_t cluster_size, std::uint64_t end,
+                                 const WordAt& word_at) {
+  std::vector<HostRange> ranges;
+  for (std::uint64_t first = 0; first < end; first += 64) {
+    const std::uint64_t word = word_at(first);
+    for (std::uint64_t cluster = first; word != 0 && cluster < std::min(end, first + 64);
+         ++cluster) {
+      if ((word >> (cluster - first) & 1) != 0)
+        append_range(ranges, HostRange{{cluster * cluster_size}, {(cluster + 1) * cluster_size}});
+    }
+  }
+  return ranges;
+}
+
 class CommitPlanner {
  public:
   CommitPlanner(edit::Transaction& transaction, const Chain& chain, const Chain& base_chain,
@@ -101,6 +117,9 @@ class CommitPlanner {
     TRY(check_plan(after));
     commit_.cost.added = editor.added();
     commit_.data.ranges = editor.sorted_data();
+    commit_.freed = ranges_of(header.cluster_size(), before.claims.end(), [&](std::uint64_t first) {
+      return before.claims.word(first).claimed & ~after.claims.word(first).claimed;
+    });
     return fill_cost(commit_.cost, transaction_, before, after);
   }
 
@@ -367,15 +386,13 @@ Result<Unused> find_unused(const io::File& image) {
   TRY(check_sound(opened.header(), checked));
   const std::uint64_t cluster_size = opened.header().cluster_size();
   const std::uint64_t end = std::max(checked.claims.end(), checked.stored.end());
-  Unused unused{.end = end * cluster_size};
-  for (std::uint64_t cluster = 0; cluster < end; ++cluster) {
-    const std::uint64_t used =
-        std::min({end, checked.claims.next_used(cluster), checked.stored.next_used(cluster)});
-    if (used > cluster)
-      unused.ranges.push_back({{cluster * cluster_size}, {used * cluster_size}});
-    cluster = used;
-  }
-  return unused;
+  return Unused{ranges_of(cluster_size, end,
+                          [&](std::uint64_t first) {
+                            const check::StoredRefcounts::Word stored = checked.stored.word(first);
+                            return ~(stored.one | stored.more | stored.unreadable |
+                                     checked.claims.word(first).claimed);
+                          }),
+                end * cluster_size};
 }
 
 }  // namespace coldchain::ops

@@ -23,7 +23,8 @@ namespace {
 using analysis::Extent;
 using graph::Chain;
 
-// What reads as zeros only since the committed image ends before it, up to the end of the base.
+// What reads as zeros only since the committed image, below the overlay, ends before it, up to the
+// end of the base.
 Result<std::vector<GuestRange>> behind_the_end(const Chain& chain, GuestOffset end_of_base,
                                                unsigned workers) {
   std::vector<GuestRange> ranges;
@@ -85,7 +86,9 @@ Result<edit::ChangeFacts> plan_reparenting(edit::Transaction& transaction, const
   TRY(check_device(transaction));
   const check::CheckResult after = TRY(check_metadata(transaction.view(), workers));
   TRY(check_plan(after));
-  return edit::ChangeFacts{.verb = "commit --reparent", .keeps_undo = false};
+  return edit::ChangeFacts{.verb = "commit --reparent",
+                           .keeps_undo = false,
+                           .operation = edit::Operation::reparent};
 }
 
 }  // namespace coldchain::ops

@@ -45,9 +45,11 @@ std::string commit_text(const CommitFacts& facts) {
   for (const ops::LayerStorage& layer : commit.not_needed)
     out += plan_line("not needed", fmt::format("{}, beside the base: {} bytes of storage",
                                                to_terminal(layer.filename), layer.allocated));
-  for (const std::string& path : facts.reparented)
-    out += plan_line("reparented", fmt::format("{}: its backing file becomes {}", to_terminal(path),
-                                               to_terminal(facts.base)));
+  for (const Reparented& overlay : facts.reparented)
+    out +=
+        plan_line("reparented", fmt::format("{}: its backing file becomes {}; {} bytes of metadata",
+                                            to_terminal(overlay.filename), to_terminal(facts.base),
+                                            overlay.metadata_bytes));
   for (const std::string& path : facts.dependents)
     out += plan_line("depends", to_terminal(path) + " reads through the base");
   return facts.is_plan ? out + "Nothing has been written.\n" : out;
@@ -105,7 +107,13 @@ std::string commit_json(const CommitFacts& facts) {
   json.end_array();
   write_names(json, "stale", commit.stale_layers);
   write_names(json, "dependents", facts.dependents);
-  write_names(json, "reparented", facts.reparented);
+  json.key("reparented").begin_array();
+  for (const Reparented& overlay : facts.reparented)
+    json.begin_object()
+        .name_member("filename", overlay.filename)
+        .member("metadata-bytes", overlay.metadata_bytes)
+        .end_object();
+  json.end_array();
   write_names(json, "snapshots-changed", commit.snapshots);
   write_names(json, "bitmaps-marked", commit.bitmaps_marked);
   write_names(json, "bitmaps-merged", commit.bitmaps_merged);

@@ -13,6 +13,7 @@
 
 #include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
+#include <sys/stat.h>
 
 using namespace coldchain;
 using testing::ImageBuilder;
@@ -208,6 +209,52 @@ TEST_CASE("commit: with --reparent overlays read through the base, those of over
   }
   // Once more there is nothing left to do, and nothing changes for those who read the base.
   CHECK(run_coldchain_in(folder.path(), agreed).status == 0);
+}
+
+TEST_CASE("commit: an image that reads the bytes of the top's file is in the way of emptying it") {
+  const Scene scene;
+  ImageOptions options = over("top");
+  options.backing_format = "raw";
+  ImageBuilder(options).build().write_to(scene.path("bytes"));
+  for (const std::vector<std::string>& command : std::vector<std::vector<std::string>>{
+           {"commit", "top"}, {"commit", "--force", "--reparent", "--yes", "top"}}) {
+    const Ran refused = scene.run(command);
+    CHECK(refused.status == 1);
+    CHECK_MESSAGE(refused.err.find("bytes") != std::string::npos, refused.err);
+    CHECK(scene.is_as_before());
+  }
+  CHECK(scene.run({"commit", "-d", "top"}).status == 0);
+}
+
+TEST_CASE("commit: a commit that is pending without it does not make --reparent do nothing") {
+  const Scene scene;
+  ImageBuilder(over("top")).build().write_to(scene.path("overlay"));
+  REQUIRE(scene.interrupt({"commit", "top"}).status == 1);
+  const Ran done = scene.run({"commit", "--reparent", "--yes", "top"});
+  CHECK_MESSAGE(done.status == 0, done.err);
+  CHECK(nlohmann::json::parse(scene.run({"info", "--output=json", "overlay"}).out)
+            .value("backing-filename", "") == "mid");
+}
+
+TEST_CASE("commit: what the base needs no more is given back") {
+  const TempFolder folder;
+  ImageBuilder base(over(""));
+  for (std::uint64_t cluster = 0; cluster < 1024; ++cluster)
+    base.data(cluster, 'b');
+  base.build().write_to(folder / "base");
+  ImageBuilder top(over("base"));
+  for (std::uint64_t cluster = 0; cluster < 512; ++cluster)
+    top.zero(cluster);
+  top.build().write_to(folder / "top");
+  const auto storage = [&] {
+    struct stat status {};
+    REQUIRE(::stat((folder / "base").c_str(), &status) == 0);
+    return status.st_blocks * 512;
+  };
+  const auto before = storage();
+  CHECK(run_coldchain_in(folder.path(), {"commit", "top"}).status == 0);
+  CHECK(storage() <= before - 512 * 4096 + 65536);
+  CHECK(run_coldchain_in(folder.path(), {"check", "base"}).status == 0);
 }
 
 TEST_CASE("commit: an overlay that would need clusters, or whose snapshot would see more, stays") {

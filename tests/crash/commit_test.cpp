@@ -302,6 +302,34 @@ TEST_CASE(
   }
 }
 
+TEST_CASE(
+    "crash: what was left of a reparenting does not lead to a base that shows something else") {
+  if (!testing::have_oracles() || !have_strace())
+    return;
+  for (int when = 15; when <= 30; when += 2) {
+    for (const std::string then : {"resume --abandon top", "resume top"}) {
+      CAPTURE(when);
+      CAPTURE(then);
+      const TempFolder folder;
+      sh(folder,
+         "qemu-img create -q -f qcow2 base 2M && qemu-io -c 'write -P 1 0 1900k' base && "
+         "qemu-img create -q -f qcow2 -b base -F qcow2 top && qemu-io -c 'write -P 4 700k "
+         "8k' top && qemu-img create -q -f qcow2 -b top -F qcow2 one");
+      const std::string expected = content(folder, "one");
+      (void)run_until(folder, "fsync", "signal=KILL", when, "commit -q --reparent --yes top");
+      const Process ended = run_program(folder, then);
+      CHECK_MESSAGE(ended.status == 0, ended.err);
+      CHECK_FALSE(std::filesystem::exists(folder / "one.coldchain-pending"));
+      // Whoever reads through the top needs the base no more.
+      CHECK(run_program(folder, "pull -q top").status == 0);
+      if (run_in(folder.path(), "qemu-img info one | grep 'file: top'").status == 0)
+        sh(folder, "qemu-io -c 'write -P 9 0 1M' base");
+      CHECK(run_program(folder, "resume one").status == 0);
+      CHECK((content(folder, "one") == expected));
+    }
+  }
+}
+
 TEST_CASE("crash: what a machine without power leaves of a commit reads the same, and goes on") {
   if (!testing::have_oracles() || !have_strace())
     return;

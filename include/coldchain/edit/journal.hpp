@@ -34,7 +34,12 @@ enum class Operation : std::uint32_t {
   commit_top = 4,       // which is emptied
   commit_top_kept = 5,  // which stays as it is
   allocate = 6,         // its command says the range
+  // Whole in its records: an image is pointed at another backing file, which shows the same now.
+  reparent = 7,
 };
+[[nodiscard]] constexpr bool has_data(Operation operation) {
+  return operation != Operation::none && operation != Operation::reparent;
+}
 [[nodiscard]] constexpr bool is_commit_top(Operation operation) {
   return operation == Operation::commit_top || operation == Operation::commit_top_kept;
 }

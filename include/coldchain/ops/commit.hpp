@@ -53,6 +53,7 @@ struct Commit {
   std::vector<std::string> bitmaps_left;    // of these: they stay where they are
   std::vector<std::string> bitmaps_merged;  // of the base: they got what those of the layers say
   std::vector<std::string> bitmaps_marked;  // of the base: they record what is written
+  std::vector<HostRange> freed;             // of the base's file: nothing needs them any more
   edit::ChangeFacts change;
   edit::FreshData data;
 };

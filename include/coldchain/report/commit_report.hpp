@@ -12,13 +12,19 @@
 
 namespace coldchain::report {
 
+// An overlay of the image whose backing file the base becomes.
+struct Reparented {
+  std::string filename;
+  std::uint64_t metadata_bytes = 0;  // sectors that change, however often
+};
+
 struct CommitFacts {
   const ops::Commit* commit = nullptr;
   const ops::Emptying* emptying = nullptr;  // null where the top keeps what it has
   std::string image;                        // as it was given
   std::string base;                         // as it was opened
   std::vector<std::string> dependents;      // other images that read through the base
-  std::vector<std::string> reparented{};    // overlays of the image whose backing file it becomes
+  std::vector<Reparented> reparented{};
   bool is_plan = false;
   Planned planned{};
 };
