@@ -22,6 +22,8 @@ using graph::Layer;
 using qcow2::Bitmap;
 
 constexpr std::size_t most_ranges = 1 << 22;
+// QEMU opens no image with a larger bitmap.
+constexpr std::uint64_t most_bitmap_bytes = 512ULL << 20;
 
 // Bitmaps of a layer that record what its guest writes.
 Result<std::vector<Bitmap>> recording_bitmaps_of(const Layer& layer) {
@@ -137,13 +139,13 @@ Result<std::optional<qcow2::Extension>> add_bitmaps(edit::Transaction& transacti
   const std::uint64_t cluster_size = image.header().cluster_size();
   std::vector<Bitmap> bitmaps = TRY(qcow2::read_bitmaps(image.file(), image.header()));
   const std::size_t before = bitmaps.size();
-  const std::uint64_t size_before = qcow2::encode_bitmap_directory(bitmaps).size();
   for (const MergedBitmap& bitmap : merged) {
     if (!bitmap.is_new)
       continue;
     const std::uint64_t bits = divide_up(disk_size, 1ULL << bitmap.granularity_bits);
     const std::uint64_t entries = divide_up(bits, cluster_size * 8);
-    if (entries > qcow2::limits::max_bitmap_table_entries)
+    if (entries > qcow2::limits::max_bitmap_table_entries ||
+        entries * cluster_size > most_bitmap_bytes)
       return fail(ErrorCode::refused, fmt::format("bitmap '{}' would be too large for the base",
                                                   to_terminal(bitmap.name)));
     const std::uint64_t clusters = divide_up(entries * sizeof(be64), cluster_size);
@@ -171,7 +173,7 @@ Result<std::optional<qcow2::Extension>> add_bitmaps(edit::Transaction& transacti
     const auto fields = load<qcow2::wire::BitmapsExtension>(
         image.header().find_extension(qcow2::extension::bitmaps)->data, 0);
     editor.remove_clusters({fields->bitmap_directory_offset.get()},
-                           divide_up(size_before, cluster_size));
+                           divide_up(fields->bitmap_directory_size.get(), cluster_size));
   }
   return extension_of(bitmaps, size, at);
 }
