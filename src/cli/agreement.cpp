@@ -81,6 +81,17 @@ json::json_pointer first_difference(const json& one, const json& other) {
   return json::json_pointer();
 }
 
+// How much storage a file has may change by itself.
+void forget_storage(json& plan) {
+  const auto layers = plan.is_object() ? plan.find("not-needed") : plan.end();
+  if (layers == plan.end() || !layers->is_array())
+    return;
+  for (json& layer : *layers) {
+    if (layer.is_object())
+      layer.erase("allocated");
+  }
+}
+
 }  // namespace
 
 Result<Agreement> read_agreement(std::string_view text) {
@@ -107,8 +118,10 @@ Result<void> check_agreed(const std::optional<Agreement>& agreement,
                           const std::function<Result<std::string>()>& plan) {
   if (!agreement)
     return {};
-  const json agreed = parse(agreement->plan);
-  const json now = parse(TRY(plan()));
+  json agreed = parse(agreement->plan);
+  json now = parse(TRY(plan()));
+  forget_storage(agreed);
+  forget_storage(now);
   if (agreed == now)
     return {};
   const json::json_pointer place = first_difference(agreed, now);

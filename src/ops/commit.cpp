@@ -270,8 +270,7 @@ class CommitPlanner {
   Result<void> look_at_layers() {
     for (std::size_t i = 0; i < options_.base; ++i) {
       const graph::Node& node = *view_.chain->layers()[i].node;
-      const std::uint64_t data = node.data_file ? node.data_file->status().allocated : 0;
-      commit_.not_needed.push_back({node.filename, node.file->status().allocated + data});
+      commit_.not_needed.push_back(storage_of(node));
       if (i != 0)
         commit_.stale_layers.push_back(node.filename);
     }

@@ -185,7 +185,7 @@ class Planner {
     const auto& layers = chain_.layers();
     for (std::size_t i = 1; i < end_of_sources(); ++i) {
       if (!keeps_link() && !stays(layers[i]))
-        pull_.freed_layers.push_back(layers[i].node->filename);
+        pull_.not_needed.push_back(storage_of(*layers[i].node));
       pull_.cost.sources.push_back({layers[i].node->filename});
     }
     TRY(check_readable(layers));

@@ -86,9 +86,8 @@ Result<edit::ChangeFacts> plan_reparenting(edit::Transaction& transaction, const
   TRY(check_device(transaction));
   const check::CheckResult after = TRY(check_metadata(transaction.view(), workers));
   TRY(check_plan(after));
-  return edit::ChangeFacts{.verb = "commit --reparent",
-                           .keeps_undo = false,
-                           .operation = edit::Operation::reparent};
+  return edit::ChangeFacts{
+      .verb = "commit --reparent", .keeps_undo = false, .operation = edit::Operation::reparent};
 }
 
 }  // namespace coldchain::ops

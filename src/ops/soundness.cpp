@@ -125,6 +125,11 @@ Result<std::vector<std::string>> bitmaps_of(const graph::Chain& chain, std::size
   return names;
 }
 
+LayerStorage storage_of(const graph::Node& layer) {
+  const std::uint64_t data = layer.data_file ? layer.data_file->status().allocated : 0;
+  return {layer.filename, layer.file->status().allocated + data};
+}
+
 Result<void> fill_cost(Cost& cost, const edit::Transaction& transaction,
                        const check::CheckResult& before, const check::CheckResult& after) {
   cost.metadata_bytes = transaction.changed_bytes();

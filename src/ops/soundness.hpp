@@ -44,6 +44,8 @@ namespace coldchain::ops {
     const graph::Chain& chain, std::size_t begin, std::size_t end,
     const std::vector<std::string>& without = {});
 
+[[nodiscard]] LayerStorage storage_of(const graph::Node& layer);
+
 // What `transaction` does to the metadata of an image, as the checks before and after it tell.
 [[nodiscard]] Result<void> fill_cost(Cost& cost, const edit::Transaction& transaction,
                                      const check::CheckResult& before,

@@ -98,13 +98,7 @@ std::string commit_json(const CommitFacts& facts) {
         .member("image-end-after", facts.emptying->image_end_after)
         .member("digest", facts.emptying->change.digest)
         .end_object();
-  json.key("not-needed").begin_array();
-  for (const ops::LayerStorage& layer : commit.not_needed)
-    json.begin_object()
-        .name_member("filename", layer.filename)
-        .member("allocated", layer.allocated)
-        .end_object();
-  json.end_array();
+  write_not_needed(json, commit.not_needed);
   write_names(json, "stale", commit.stale_layers);
   write_names(json, "dependents", facts.dependents);
   json.key("reparented").begin_array();

@@ -81,6 +81,16 @@ void write_planned(JsonWriter& json, const Planned& planned) {
   json.end_array();
 }
 
+void write_not_needed(JsonWriter& json, const std::vector<ops::LayerStorage>& layers) {
+  json.key("not-needed").begin_array();
+  for (const ops::LayerStorage& layer : layers)
+    json.begin_object()
+        .name_member("filename", layer.filename)
+        .member("allocated", layer.allocated)
+        .end_object();
+  json.end_array();
+}
+
 void write_names(JsonWriter& json, std::string_view key, const std::vector<std::string>& names) {
   json.key(key).begin_array();
   for (const std::string& name : names)

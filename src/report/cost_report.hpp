@@ -23,6 +23,8 @@ void write_cost(JsonWriter& json, const ops::Cost& cost);
 // What `apply` reads and compares; nothing where there is no command.
 void write_planned(JsonWriter& json, const Planned& planned);
 
+void write_not_needed(JsonWriter& json, const std::vector<ops::LayerStorage>& layers);
+
 void write_names(JsonWriter& json, std::string_view key, const std::vector<std::string>& names);
 
 }  // namespace coldchain::report

@@ -37,8 +37,9 @@ std::string pull_text(const PullFacts& facts) {
                                             facts.pull->storage_bytes));
   for (const std::string& snapshot : facts.pull->filled_snapshots)
     out += plan_line("filled", fmt::format("internal snapshot {}, too", to_terminal(snapshot)));
-  for (const std::string& layer : facts.pull->freed_layers)
-    out += plan_line("not needed", fmt::format("{}, by this image", to_terminal(layer)));
+  for (const ops::LayerStorage& layer : facts.pull->not_needed)
+    out += plan_line("not needed", fmt::format("{}, by this image: {} bytes of storage",
+                                               to_terminal(layer.filename), layer.allocated));
   if (facts.is_plan)
     return out + "Nothing has been written.\n";
   return out + (cost.metadata_bytes == 0 && facts.pull->storage_bytes == 0
@@ -48,7 +49,7 @@ std::string pull_text(const PullFacts& facts) {
 
 std::string pull_json(const PullFacts& facts) {
   JsonWriter json;
-  json.begin_object().member("schema", "coldchain.pull").member("version", 1);
+  json.begin_object().member("schema", "coldchain.pull").member("version", 2);
   json.member("is-plan", facts.is_plan);
   write_planned(json, facts.planned);
   json.name_member("filename", facts.image);
@@ -60,7 +61,7 @@ std::string pull_json(const PullFacts& facts) {
   if (makes_places(facts))
     json.member("storage-bytes", facts.pull->storage_bytes);
   json.member("digest", facts.pull->change.digest);
-  write_names(json, "not-needed", facts.pull->freed_layers);
+  write_not_needed(json, facts.pull->not_needed);
   write_names(json, "snapshots-changed", facts.pull->snapshots);
   write_names(json, "snapshots-filled", facts.pull->filled_snapshots);
   write_names(json, "bitmaps-left", facts.pull->bitmaps);

@@ -213,6 +213,17 @@ TEST_CASE("apply: a change that is pending is gone on with only if it is of the 
   }
 }
 
+TEST_CASE("apply: how much storage a file has may change by itself") {
+  const Scene scene;
+  scene.write_plan({"pull", "top"});
+  auto plan = nlohmann::json::parse(read_file(scene.path("plan.json")));
+  REQUIRE(!plan["not-needed"].empty());
+  plan["not-needed"][0]["allocated"] = 1;
+  scene.write_text(plan.dump());
+  const Ran ran = scene.apply();
+  CHECK_MESSAGE(ran.status == 0, ran.err);
+}
+
 TEST_CASE("apply: goes on with what it began") {
   const Scene scene;
   const Scene done;

@@ -36,11 +36,6 @@ struct CommitOptions {
   Progress progress{};
 };
 
-struct LayerStorage {
-  std::string filename;
-  std::uint64_t allocated = 0;  // bytes of storage
-};
-
 struct Commit {
   Cost cost;                            // of the base
   std::uint64_t overwritten_bytes = 0;  // of guest data, in place; a part of the written bytes

@@ -17,6 +17,12 @@ struct SourceCost {
   std::uint64_t extents = 0;
 };
 
+// A layer that may be deleted, and how much that frees.
+struct LayerStorage {
+  std::string filename;
+  std::uint64_t allocated = 0;  // bytes of storage, of an external data file, too
+};
+
 // Host clusters that are added to an image.
 struct AddedClusters {
   std::uint64_t data = 0;

@@ -38,7 +38,7 @@ struct PullOptions {
 
 struct Pull {
   Cost cost;
-  std::vector<std::string> freed_layers;      // that the image does not need any more
+  std::vector<LayerStorage> not_needed;       // by the image, any more
   std::vector<std::string> snapshots;         // of the image, that read something else afterwards
   std::vector<std::string> filled_snapshots;  // that got what they read
   std::vector<std::string> bitmaps;           // of layers that go: they stay where they are
