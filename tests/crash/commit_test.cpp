@@ -59,7 +59,7 @@ void make_chain(const TempFolder& folder, const Scene& scene) {
   const std::string format = format_of(scene);
   sh(folder, scene.make_base);
   sh(folder, "qemu-io -f " + format + " -c 'write -P 1 0 1M' -c 'write -P 8 1500k 64k' base");
-  const bool has_middle = scene.command.find("-b") != std::string::npos;
+  const bool has_middle = scene.command.find(" -b ") != std::string::npos;
   if (has_middle) {
     sh(folder, "qemu-img create -q -f qcow2 -o cluster_size=4k -b base -F " + format + " mid");
     sh(folder, "qemu-io -c 'write -P 2 900k 300k' -c 'write -z 256k 128k' mid");
