@@ -137,7 +137,9 @@ TEST_CASE("oracle: bitmaps that are merged mark what those mark that qemu-img me
        "qemu-img bitmap --add base other && qemu-img bitmap --remove base other"},
       {root, "true"},
       {root, "qemu-img bitmap --add base other && qemu-img bitmap --remove base other"}};
-  for (const auto& [options, then] : bases) {
+  for (const auto& base : bases) {
+    const std::string& options = base.first;
+    const std::string& then = base.second;
     CAPTURE(options);
     CAPTURE(then);
     const testing::TempFolder folder;
@@ -167,12 +169,12 @@ TEST_CASE("oracle: bitmaps that are merged mark what those mark that qemu-img me
     const Ran done = run_coldchain_in(ours, command);
     CHECK_MESSAGE(done.status == 0, done.err);
     CHECK(done.err.find("bitmap c in top stays there") != std::string::npos);
-    LayerFile base;
-    base.name = "base";
-    base.format = "qcow2";
-    LayerFile top = base;
+    LayerFile lower;
+    lower.name = "base";
+    lower.format = "qcow2";
+    LayerFile top = lower;
     top.name = "top";
-    compare_cost(planned, done, base, top, ours);
+    compare_cost(planned, done, lower, top, ours);
     for (const std::string bitmap : {"a", "b"})
       CHECK(marked(ours, bitmap) == marked(theirs, bitmap));
     CHECK(run_in(folder.path(), "qemu-img compare -q ours/base theirs/base").status == 0);
