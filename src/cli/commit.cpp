@@ -412,8 +412,6 @@ class CommitRun {
     data.write = [this](edit::FreshWriter& /*writer*/) -> Result<void> {
       TRY(edit::commit_part(*base_change_, base_target_->image, base_target_->side_files,
                             commit_.change, commit_.data));
-      // Nothing is lost where that fails, but room.
-      (void)edit::give_back(*base_target_->image.file, commit_.freed, std::nullopt);
       return reparent(overlays_, overlay_targets_);
     };
     return finish(data);
@@ -454,6 +452,9 @@ class CommitRun {
     TRY(edit::resume(top_->image, top_->side_files, false, examine));
     if (empties())
       give_back_unused(*top_->image.file);
+    // Not before: who goes on reads the base as it was. Nothing is lost where that fails or was
+    // stopped, but room.
+    (void)edit::give_back(*base_target_->image.file, commit_.freed, std::nullopt);
     TRY(tell());
     return success;
   }

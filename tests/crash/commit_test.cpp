@@ -9,6 +9,7 @@
 #include "strace.hpp"
 #include "temp_folder.hpp"
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 
@@ -47,6 +48,8 @@ const std::vector<Scene> scenes = {
     {"subclusters", "qemu-img create -q -f qcow2 -o extended_l2=on base 3M", "commit -q -d top"},
     {"version 2, below the next layer", "qemu-img create -q -f qcow2 -o compat=0.10 base 3M",
      "commit -q -b base top"},
+    {"the L1 table moves", "qemu-img create -q -f qcow2 -o cluster_size=512 base 2M",
+     "commit -q top"},
     {"bitmaps come along", "qemu-img create -q -f qcow2 base 3M && qemu-img bitmap --add base b",
      "commit -q --bitmaps=merge top"},
     {"a raw base", "qemu-img create -q -f raw base 3M", "commit -q -b base top", false}};
@@ -70,6 +73,12 @@ void make_chain(const TempFolder& folder, const Scene& scene) {
   sh(folder,
      "qemu-io -c 'write -P 4 700k 8k' -c 'write -z 128k 64k' -c 'write -c -P 5 1536k 64k' "
      "-c 'write -P 6 2M 100k' -c 'write -P 7 3800k 10k' top");
+}
+
+// A commit that is stopped at its very end gives no storage back.
+bool is_but_for_holes(const std::string& bytes, const std::string& expected) {
+  return std::equal(bytes.begin(), bytes.end(), expected.begin(), expected.end(),
+                    [](char a, char b) { return a == b || b == '\0'; });
 }
 
 class Images {
@@ -110,7 +119,7 @@ class Images {
     CHECK((content(folder_, "base", format_of(scene_)) == expected_));
     if (scene_.command.find("--bitmaps") != std::string::npos)
       CHECK(run_in(folder_.path(), "qemu-img info base | grep -c 'name: [bc]'").out == "2\n");
-    CHECK((was_given_up || read_file(folder_ / "base") == committed_base));
+    CHECK((was_given_up || is_but_for_holes(read_file(folder_ / "base"), committed_base)));
     CHECK((was_given_up || read_file(folder_ / "top") == committed_top));
     CHECK_FALSE(std::filesystem::exists(folder_ / "top.coldchain-pending"));
     CHECK_FALSE(std::filesystem::exists(folder_ / "base.coldchain-pending"));
