@@ -17,6 +17,7 @@
 namespace coldchain::ops {
 
 using edit::Phase;
+using qcow2::copied_flag;
 
 std::uint64_t ImageEditor::next_free(std::uint64_t from) const {
   const std::uint64_t end = std::max(checked_.claims.end(), checked_.stored.end());
@@ -143,9 +144,9 @@ Result<void> ImageEditor::drop_empty_blocks() {
   return {};
 }
 
-// Calls `change` for the count of each cluster, block after block.
+// Block after block.
 Result<void> ImageEditor::change_counts(edit::Phase phase, const std::vector<HostRange>& ranges,
-                                        const std::function<std::uint64_t(std::uint64_t)>& change) {
+                                        const CountChange& change) {
   const std::uint64_t per_block = clusters_per_block();
   const unsigned order = image_.header().refcount_order;
   std::uint64_t open = ~std::uint64_t{0};
@@ -172,8 +173,9 @@ Result<void> ImageEditor::change_counts(edit::Phase phase, const std::vector<Hos
                                "refcount block"));
         before = block;
       }
-      qcow2::set_refcount_at(block, order, cluster % per_block,
-                             change(qcow2::refcount_at(block, order, cluster % per_block)));
+      qcow2::set_refcount_at(
+          block, order, cluster % per_block,
+          change(cluster, qcow2::refcount_at(block, order, cluster % per_block)));
     }
   }
   return close();
@@ -182,14 +184,49 @@ Result<void> ImageEditor::change_counts(edit::Phase phase, const std::vector<Hos
 // Counts in blocks that are there already go up before anything refers to the clusters; fresh
 // blocks are written whole.
 Result<void> ImageEditor::count_taken() {
-  return change_counts(Phase::secure, taken_, [](std::uint64_t) { return 1; });
+  return change_counts(Phase::secure, taken_, [](std::uint64_t, std::uint64_t) { return 1; });
 }
 
 Result<void> ImageEditor::count_released() {
   std::sort(released_.begin(), released_.end(),
             [](const HostRange& a, const HostRange& b) { return a.begin < b.begin; });
   // What has found the image sound has seen that each is counted as often as it is referred to.
-  return change_counts(Phase::release, released_, [](std::uint64_t count) { return count - 1; });
+  return change_counts(Phase::release, released_, [&](std::uint64_t cluster, std::uint64_t count) {
+    if (count == 2)
+      append_range(left_to_one_, {host_of(cluster), host_of(cluster + 1)});
+    return count - 1;
+  });
+}
+
+// Of what an internal snapshot shared with the active state, and does no more.
+Result<void> ImageEditor::stage_copied_flags() {
+  const std::vector<HostRange> left = sorted_and_merged(left_to_one_);
+  const auto becomes_own = [&](HostOffset cluster) {
+    const auto next =
+        std::upper_bound(left.begin(), left.end(), cluster,
+                         [](HostOffset at, const HostRange& range) { return at < range.begin; });
+    return next != left.begin() && cluster < std::prev(next)->end;
+  };
+  std::vector<be64> l1(image_.header().l1_size);
+  const HostOffset l1_at{image_.header().l1_table_offset};
+  TRY(io::read_exactly(transaction_.view(), l1_at, writable_bytes_of(l1), "L1 table"));
+  Bytes table(cluster_size());
+  for (std::uint64_t index = 0; index < l1.size(); ++index) {
+    const qcow2::L1Entry l1_entry(l1[index].get());
+    if (!l1_entry.has_l2_table())
+      continue;
+    if (becomes_own(l1_entry.l2_table()))
+      TRY(transaction_.stage_entry(Phase::settle, l1_at + index * sizeof(be64),
+                                   l1[index].get() | copied_flag));
+    TRY(io::read_exactly(transaction_.view(), l1_entry.l2_table(), table, "L2 table"));
+    for (std::uint64_t at = 0; at < table.size(); at += geometry_.l2_entry_bytes()) {
+      const std::uint64_t raw = load<be64>(table, at)->get();
+      const qcow2::L2Entry l2_entry(raw);
+      if (!l2_entry.is_compressed() && becomes_own(l2_entry.host_offset()))
+        TRY(transaction_.stage_entry(Phase::settle, l1_entry.l2_table() + at, raw | copied_flag));
+    }
+  }
+  return {};
 }
 
 Result<void> ImageEditor::stage_table_entries() {

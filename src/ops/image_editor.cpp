@@ -299,6 +299,8 @@ Result<void> ImageEditor::finish() {
     TRY(place_table());
   TRY(count_taken());
   TRY(count_released());
+  if (is_snapshot_)
+    TRY(stage_copied_flags());
   return is_table_fresh() ? stage_table() : stage_table_entries();
 }
 

@@ -106,10 +106,13 @@ class ImageEditor {
   Result<void> drop_empty_blocks();
   Result<void> place_table();
   void release(std::uint64_t first, std::uint64_t count);
+  // What a cluster's refcount becomes.
+  using CountChange = std::function<std::uint64_t(std::uint64_t cluster, std::uint64_t count)>;
   Result<void> change_counts(edit::Phase phase, const std::vector<HostRange>& ranges,
-                             const std::function<std::uint64_t(std::uint64_t)>& change);
+                             const CountChange& change);
   Result<void> count_taken();
   Result<void> count_released();
+  Result<void> stage_copied_flags();
   Result<void> stage_table_entries();
   Result<void> stage_table();
   [[nodiscard]] bool is_table_fresh() const {
@@ -141,6 +144,7 @@ class ImageEditor {
   std::set<std::uint64_t> fresh_blocks_;  // by their index in it
   std::vector<HostRange> taken_;          // all clusters that are added, merged, in order
   std::vector<HostRange> released_;       // clusters that lose one reference for each time
+  std::vector<HostRange> left_to_one_;    // clusters of those that one reference is left to
   std::vector<HostRange> data_;
   AddedClusters added_;
 };
