@@ -177,10 +177,17 @@ class CommitRun {
       wanted.known.push_back(nodes_[i]->file->status().identity);
     graph::Dependents found = TRY(graph::find_dependents(
         *tree_.files, policy_for_links(request_.common), wanted, world_.workers()));
-    dependents_.insert(dependents_.end(), found.paths.begin(), found.paths.end());
     for (const Error& error : found.unreadable)
       world_.complain(with_context(error, "not looked at, whether it reads through the base"));
+    if (!found.paths.empty() && !base_has_everything())
+      dependents_.insert(dependents_.end(), found.paths.begin(), found.paths.end());
     return {};
+  }
+
+  // As after a commit with -b or -d, whose images may have been pointed at the base since.
+  [[nodiscard]] bool base_has_everything() const {
+    return commit_.disk_size_after == commit_.disk_size_before &&
+           ops::check_committed(*chain_, base_, *base_chain_, world_.workers()).has_value();
   }
 
   // Where others may be.

@@ -211,6 +211,19 @@ TEST_CASE("commit: with --reparent overlays read through the base, those of over
   CHECK(run_coldchain_in(folder.path(), agreed).status == 0);
 }
 
+TEST_CASE("commit: who reads the base when that has everything already is not in the way") {
+  const Scene scene;
+  ImageBuilder(over("top")).data(9, 'o').build().write_to(scene.path("overlay"));
+  const std::vector<std::string> command = {"commit", "--reparent", "--yes", "-b", "base", "top"};
+  REQUIRE(scene.run(command).status == 0);
+  const Ran again = scene.run(command);
+  CHECK_MESSAGE(again.status == 0, again.err);
+  ImageBuilder(over("mid")).data(3, 'x').build().write_to(scene.path("top"));
+  const Ran refused = scene.run(command);
+  CHECK(refused.status == 1);
+  CHECK_MESSAGE(refused.err.find("overlay") != std::string::npos, refused.err);
+}
+
 TEST_CASE("commit: an image that reads the bytes of the top's file is in the way of emptying it") {
   const Scene scene;
   ImageOptions options = over("top");
