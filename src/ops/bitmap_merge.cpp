@@ -25,9 +25,16 @@ constexpr std::size_t most_ranges = 1 << 22;
 // QEMU opens no image with a larger bitmap.
 constexpr std::uint64_t most_bitmap_bytes = 512ULL << 20;
 
+Error about(const Layer& layer, Error error) {
+  return with_context(std::move(error), to_terminal(layer.node->filename));
+}
+
 // Bitmaps of a layer that record what its guest writes.
 Result<std::vector<Bitmap>> recording_bitmaps_of(const Layer& layer) {
-  return layer.mapping ? recording_bitmaps(layer.qcow2()) : std::vector<Bitmap>{};
+  if (!layer.mapping)
+    return std::vector<Bitmap>{};
+  auto bitmaps = recording_bitmaps(layer.qcow2());
+  return bitmaps ? std::move(bitmaps) : fail(about(layer, bitmaps.error()));
 }
 
 const Bitmap* find(const std::vector<Bitmap>& bitmaps, const std::string& name) {
@@ -36,7 +43,7 @@ const Bitmap* find(const std::vector<Bitmap>& bitmaps, const std::string& name) 
   return found == bitmaps.end() ? nullptr : &*found;
 }
 
-// Adds what the bitmap marks of a disk of that size.
+// Adds what the bitmap marks of the first `disk_size` bytes.
 Result<void> add_dirty(const qcow2::Image& image, const Bitmap& bitmap, std::uint64_t disk_size,
                        std::vector<GuestRange>& dirty) {
   const std::uint64_t cluster_size = image.header().cluster_size();
@@ -82,13 +89,17 @@ Result<std::optional<std::vector<GuestRange>>> dirty_above(const graph::Chain& c
                                                            std::size_t base,
                                                            const std::string& name) {
   std::vector<GuestRange> dirty;
+  // The disk of the base afterwards. That of a layer in between may be larger.
+  const std::uint64_t disk_size = std::max(chain.guest_size(), chain.layers()[base].guest_size);
   for (std::size_t i = 0; i < base; ++i) {
     const Layer& layer = chain.layers()[i];
     const std::vector<Bitmap> bitmaps = TRY(recording_bitmaps_of(layer));
     const Bitmap* bitmap = find(bitmaps, name);
     if (bitmap == nullptr)
       return std::nullopt;
-    TRY(add_dirty(layer.qcow2(), *bitmap, layer.guest_size, dirty));
+    const std::uint64_t size = std::min(layer.guest_size, disk_size);
+    if (const auto added = add_dirty(layer.qcow2(), *bitmap, size, dirty); !added)
+      return fail(about(layer, added.error()));
   }
   return std::optional(sorted_and_merged(std::move(dirty)));
 }

@@ -181,6 +181,44 @@ TEST_CASE("oracle: bitmaps that are merged mark what those mark that qemu-img me
   }
 }
 
+TEST_CASE("oracle: what a larger layer in between marks behind the end of the base is left out") {
+  if (!testing::have_oracles())
+    return;
+  const testing::TempFolder folder;
+  const auto made =
+      run_in(folder.path(),
+             "qemu-img create -q -f qcow2 base 8M && qemu-img create -q -f qcow2 -b base -F qcow2 "
+             "mid 40M && qemu-img bitmap --add mid a && qemu-io -c 'write -q 1M 64k' -c 'write -q "
+             "7M 30M' mid && qemu-img create -q -f qcow2 -b mid -F qcow2 top 8M && qemu-img bitmap "
+             "--add top a && qemu-io -c 'write -q 3M 64k' top");
+  REQUIRE_MESSAGE(made.status == 0, made.err);
+  for (int round = 0; round < 2; ++round) {  // a bitmap that is new, and one that is there
+    const Ran done =
+        run_coldchain_in(folder.path(), {"commit", "-q", "-b", "base", "--bitmaps=merge", "top"});
+    CHECK_MESSAGE(done.status == 0, done.err);
+    CHECK(run_in(folder.path(), "qemu-img check -q base").status == 0);
+    CHECK(marked(folder.path(), "a") ==
+          "         0     1048576    0  clean\n   1048576       65536    1  dirty\n"
+          "   1114112     2031616    0  clean\n   3145728       65536    1  dirty\n"
+          "   3211264     4128768    0  clean\n   7340032     1048576    1  dirty\n");
+  }
+}
+
+TEST_CASE("oracle: a bitmap that cannot be read is told under the name of its layer") {
+  if (!testing::have_oracles())
+    return;
+  const testing::TempFolder folder;
+  REQUIRE(run_in(folder.path(),
+                 "qemu-img create -q -f qcow2 base 8M && qemu-img create -q -f qcow2 -b base -F "
+                 "qcow2 top && qemu-img bitmap --add top a && qemu-io -c 'write -q 3M 64k' top && "
+                 "at=$(qemu-img check --output=json top | sed -n 's/.*image-end-offset\": "
+                 "\\([0-9]*\\).*/\\1/p') && truncate -s $((at - 65536)) top")
+              .status == 0);
+  const Ran done = run_coldchain_in(folder.path(), {"plan", "commit", "--bitmaps=merge", "top"});
+  CHECK(done.status == 1);
+  CHECK_MESSAGE(done.err.find("top: ") != std::string::npos, done.err);
+}
+
 TEST_CASE("oracle: a commit leaves what qemu-img commit leaves, and does what was planned") {
   if (!testing::have_oracles())
     return;
