@@ -495,6 +495,9 @@ class CommitRun {
                           "clusters that leak: 'coldchain check {0}' tells.\n",
                           image)
             : fmt::format("The commit is given up; {} is as it was before.\n", image)));
+    if (base_ended.resumed == edit::Resumed::left)
+      TRY(world_.out(fmt::format("{} may have clusters that leak: 'coldchain check {}' tells.\n",
+                                 to_terminal(base().filename), to_shell_word(base().filename))));
     if (has_data)
       TRY(world_.out(planned ? report::changed_text(facts(false))
                              : report::maybe_changed_text(request_.image, base().filename)));

@@ -104,20 +104,23 @@ Result<std::uint64_t> argument_of(const std::string& image, const ResumeOptions&
   return TRY(files->open(image))->status().lasting_identity.inode;
 }
 
-// The image at the top of the commit that is pending in `base`, as its side file knows it: of those
-// in the same folder that read through it.
-Result<std::string> find_committed_top(const io::OpenPolicy& policy, const std::string& base,
-                                       const edit::JournalHead& pending, const World& world) {
+// Images in the folder of the one that is named that read through it.
+Result<std::vector<std::string>> readers_of_image(const ResumeOptions& options,
+                                                  const World& world) {
+  io::OpenPolicy policy = options.target.policy;
+  policy.allow_probe = true;  // so was this
   const auto files = TRY(world.files(policy));
-  const std::unique_ptr<io::File> file = TRY(files->open(base));
   graph::DependentsRequest wanted;
-  wanted.directories = {TRY(files->locate(base)).folder};
-  wanted.image = file->status().identity;
-  const graph::Dependents found =
-      TRY(graph::find_dependents(*files, policy, wanted, world.workers()));
-  for (const std::string& path : found.paths) {
-    const Result<std::unique_ptr<io::File>> image = files->open(path);
-    if (image && (*image)->status().lasting_identity.inode == pending.facts.change.argument)
+  wanted.directories = {TRY(files->locate(options.target.image)).folder};
+  wanted.image = TRY(files->open(options.target.image))->status().identity;
+  return TRY(graph::find_dependents(*files, policy, wanted, world.workers())).paths;
+}
+
+// The image at the top of the commit that is pending in `base`, as its side file knows it.
+Result<std::string> find_committed_top(const ResumeOptions& options,
+                                       const edit::JournalHead& pending, World& world) {
+  for (const std::string& path : TRY(readers_of_image(options, world))) {
+    if (argument_of(path, options, world).value_or(0) == pending.facts.change.argument)
       return path;
   }
   return fail(
@@ -126,7 +129,19 @@ Result<std::string> find_committed_top(const io::OpenPolicy& policy, const std::
                   "'coldchain resume' of that image goes on or, with --abandon, gives it up; if "
                   "that is gone for good, rename {0}.coldchain-pending to "
                   "{0}.coldchain-given-up: the base is sound, and has a part of what was committed",
-                  to_terminal(base)));
+                  to_terminal(options.target.image)));
+}
+
+// The image at the top of a commit into `base` that has begun nothing there yet, or has ended.
+Result<std::optional<std::string>> find_leading_top(const ResumeOptions& options, World& world) {
+  const std::uint64_t argument = TRY(argument_of(options.target.image, options, world));
+  for (const std::string& path : TRY(readers_of_image(options, world))) {
+    const auto pending = pending_of(path, options, world);
+    if (pending && *pending && edit::is_commit_top((*pending)->facts.change.operation) &&
+        (*pending)->facts.change.argument == argument)
+      return std::optional(path);
+  }
+  return std::nullopt;
 }
 
 // A commit changes two images; the one at the top leads.
@@ -147,8 +162,7 @@ Result<ExitStatus> resume_commit(const ResumeOptions& options, const edit::Journ
   if (ops::has_option(change.verb, ops::merge_bitmaps_option))
     request.bitmaps = ops::BitmapRule::merge;
   if (change.operation == edit::Operation::commit_base) {
-    request.image =
-        TRY(find_committed_top(request.common.policy, options.target.image, pending, world));
+    request.image = TRY(find_committed_top(options, pending, world));
     const auto top = TRY(pending_of(request.image, options, world));
     request.keeps = !top || top->facts.change.operation != edit::Operation::commit_top;
     verb = top ? top->facts.change.verb : verb;
@@ -171,6 +185,11 @@ Result<ExitStatus> run_verb(const ResumeOptions& options, World& world) {
   if (pending && (pending->facts.change.operation == edit::Operation::commit_base ||
                   edit::is_commit_top(pending->facts.change.operation)))
     return resume_commit(options, *pending, world);
+  if (const auto top = find_leading_top(options, world); !pending && top && *top) {
+    ResumeOptions of_top = options;
+    of_top.target.image = **top;
+    return run_verb(of_top, world);
+  }
   edit::ResumeOutcome outcome;
   const auto resume = [&](ChangeTarget& target) -> Result<ExitStatus> {
     outcome = TRY(edit::resume(target.image, target.side_files, options.abandon, examine));
