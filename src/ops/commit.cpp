@@ -238,8 +238,10 @@ class CommitPlanner {
   Result<void> look_at_snapshots() {
     for (std::size_t i = 0; i < options_.base; ++i) {
       const Layer& layer = view_.chain->layers()[i];
-      for (const qcow2::Snapshot& snapshot :
-           TRY(qcow2::read_snapshots(layer.qcow2().file(), layer.qcow2().header()))) {
+      const auto snapshots = snapshots_of(layer.qcow2());
+      if (!snapshots)
+        return fail(with_context(snapshots.error(), to_terminal(layer.node->filename)));
+      for (const qcow2::Snapshot& snapshot : *snapshots) {
         if (TRY(reads_what_changes(layer, options_.base - i, snapshot.id)))
           commit_.snapshots.push_back(
               fmt::format("{} ({}) of {}", snapshot.id, snapshot.name, layer.node->filename));

@@ -194,8 +194,7 @@ class Planner {
 
   Result<void> look_at_snapshots() {
     const Layer& top = chain_.layers().front();
-    const auto snapshots = TRY(qcow2::read_snapshots(top.qcow2().file(), top.qcow2().header()));
-    for (const qcow2::Snapshot& snapshot : snapshots) {
+    for (const qcow2::Snapshot& snapshot : TRY(snapshots_of(top.qcow2()))) {
       auto through =
           std::make_shared<const Chain>(TRY(Chain::make(*top.node, {.snapshot = snapshot.id})));
       if (!TRY(reads_what_goes(*through, below(views_.front()), options_.workers)))

@@ -42,8 +42,7 @@ Result<std::vector<GuestRange>> behind_the_end(const Chain& chain, GuestOffset e
 
 Result<void> check_snapshots(const Chain& chain, GuestOffset end_of_base, unsigned workers) {
   const graph::Layer& overlay = chain.layers().front();
-  for (const qcow2::Snapshot& snapshot :
-       TRY(qcow2::read_snapshots(overlay.qcow2().file(), overlay.qcow2().header()))) {
+  for (const qcow2::Snapshot& snapshot : TRY(snapshots_of(overlay.qcow2()))) {
     const Chain through = TRY(Chain::make(*overlay.node, {.snapshot = snapshot.id}));
     if (!TRY(behind_the_end(through, end_of_base, workers)).empty())
       return fail(ErrorCode::refused,

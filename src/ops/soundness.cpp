@@ -2,6 +2,7 @@
 #include "soundness.hpp"
 
 #include <algorithm>
+#include <set>
 
 #include <coldchain/base/endian.hpp>
 #include <coldchain/base/text.hpp>
@@ -84,6 +85,19 @@ Result<void> check_readable(const std::vector<graph::Layer>& layers) {
       return fail(with_context(done.error(), to_terminal(layer.node->filename)));
   }
   return {};
+}
+
+Result<std::vector<qcow2::Snapshot>> snapshots_of(const qcow2::Image& image) {
+  auto snapshots = TRY(qcow2::read_snapshots(image.file(), image.header()));
+  std::set<std::string> ids;
+  for (const qcow2::Snapshot& snapshot : snapshots) {
+    if (!ids.insert(snapshot.id).second)
+      return fail(ErrorCode::refused,
+                  fmt::format("has two internal snapshots with the ID '{}': 'qemu-img snapshot -d' "
+                              "deletes one by its name, '{}'",
+                              to_terminal(snapshot.id), to_terminal(snapshot.name)));
+  }
+  return snapshots;
 }
 
 Result<std::uint32_t> digest_of(const edit::Transaction& transaction,

@@ -9,6 +9,7 @@
 #include <coldchain/edit/transaction.hpp>
 #include <coldchain/graph/chain.hpp>
 #include <coldchain/ops/plan.hpp>
+#include <coldchain/qcow2/snapshots.hpp>
 
 namespace coldchain::ops {
 
@@ -34,6 +35,9 @@ namespace coldchain::ops {
 
 // Whether the data of all qcow2 layers can be read; errors name the layer.
 [[nodiscard]] Result<void> check_readable(const std::vector<graph::Layer>& layers);
+
+// Internal snapshots, which are found by their IDs from here on: `refused` where two have the same.
+[[nodiscard]] Result<std::vector<qcow2::Snapshot>> snapshots_of(const qcow2::Image& image);
 
 // Of the changes, and of the files that are read from as they are now.
 [[nodiscard]] Result<std::uint32_t> digest_of(const edit::Transaction& transaction,

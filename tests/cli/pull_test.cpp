@@ -151,6 +151,26 @@ TEST_CASE("pull: an internal snapshot that reads through what would go is in the
   CHECK(scene.run({"check", "snapped"}).status == 0);
 }
 
+TEST_CASE("pull: of two internal snapshots with the same ID none is overlooked") {
+  const Scene scene;
+  ImageBuilder(over("mid"))
+      .data(3, 't')
+      .snapshot("1", "one")
+      .data(4, 'n')
+      .snapshot("1", "two")
+      .build()
+      .write_to(scene.path("snapped"));
+  const std::string before = read_file(scene.path("snapped"));
+  for (const std::vector<std::string>& command : std::vector<std::vector<std::string>>{
+           {"pull", "snapped"}, {"pull", "--snapshots", "snapped"}, {"commit", "snapped"}}) {
+    const Ran refused = scene.run(command);
+    CHECK(refused.status == 1);
+    CHECK_MESSAGE(refused.err.find("two internal snapshots with the ID '1'") != std::string::npos,
+                  refused.err);
+  }
+  CHECK((read_file(scene.path("snapped")) == before));
+}
+
 TEST_CASE("pull: with --snapshots internal snapshots get what they read, also after a stop") {
   const auto make = [](const Scene& scene) {
     ImageBuilder(over("mid"))
