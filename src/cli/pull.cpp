@@ -33,6 +33,8 @@ void options(CLI::App& app, PullRequest& pull) {
                "Internal snapshots get what they read through the layers that go, too");
   app.add_flag("--detect-zeroes", pull.detects_zeroes,
                "Data that is zeros takes no place in the image");
+  app.add_flag("--decompress", pull.decompresses,
+               "Unpack compressed clusters instead of copying them as they are");
   app.footer("Example: coldchain pull -b base.qcow2 top.qcow2");
 }
 
@@ -114,6 +116,8 @@ class PullRun {
     options_.force = request_.force;
     options_.fills_snapshots = request_.fills_snapshots;
     options_.detects_zeroes = request_.detects_zeroes;
+    options_.keeps_compressed =
+        !request_.is_rebase && !request_.allocation && !request_.decompresses;
     options_.workers = world_.workers();
     if (request_.is_rebase) {
       TRY(look_at_new_base());
@@ -269,7 +273,8 @@ class PullRun {
   // As the pull whose side file says `verb`.
   [[nodiscard]] bool has_same_options(const std::string& verb) const {
     return ops::has_option(verb, ops::detect_zeroes_option) == request_.detects_zeroes &&
-           ops::has_option(verb, ops::snapshots_option) == request_.fills_snapshots;
+           ops::has_option(verb, ops::snapshots_option) == request_.fills_snapshots &&
+           ops::has_option(verb, ops::decompress_option) == request_.decompresses;
   }
 
   // All layers that are read, and the image itself.

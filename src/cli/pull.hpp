@@ -27,6 +27,7 @@ struct PullRequest {
   bool force = false;
   bool fills_snapshots = false;
   bool detects_zeroes = false;
+  bool decompresses = false;
   bool is_plan = false;
   bool quiet = false;
   bool shows_progress = false;

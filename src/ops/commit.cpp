@@ -193,12 +193,13 @@ class CommitPlanner {
     switch (piece.kind) {
       case PieceKind::zero:
         return editor.set_zero(piece.guest);
-      case PieceKind::reserve:
-        return editor.reserve(piece.guest);
       case PieceKind::copy:
         return editor.allocate(piece.guest);
       case PieceKind::overwrite:
         return editor.overwrite(piece.guest);
+      case PieceKind::reserve:
+      case PieceKind::compressed:
+        break;  // of a pull or an allocation
     }
     return {};
   }

@@ -17,6 +17,10 @@ using analysis::Extent;
 using graph::Chain;
 using graph::Layer;
 
+Error no_place() {
+  return {ErrorCode::corrupt, "a cluster that was planned has no place", 0};
+}
+
 class DataWriter {
  public:
   DataWriter(edit::FreshWriter& writer, const Sources& sources,
@@ -24,11 +28,15 @@ class DataWriter {
       : writer_(writer), sources_(sources), mapping_(std::move(mapping)) {}
 
   Result<void> write(const Piece& piece) {
+    if (piece.kind == PieceKind::compressed)
+      return for_each_compressed(*sources_.chain, piece, [&](const CompressedCluster& cluster) {
+        return write_compressed(cluster);
+      });
     TRY(find_places(piece.guest));
     auto source = piece.sources.begin();
     for (const qcow2::Run& run : runs_) {
       if (run.kind != qcow2::RunKind::data)
-        return fail(ErrorCode::corrupt, "a cluster that was planned has no place");
+        return fail(no_place());
       for (GuestOffset at = run.guest.begin; at < run.guest.end;) {
         while (source->guest.end <= at)
           ++source;
@@ -49,6 +57,25 @@ class DataWriter {
     return {};
   }
 
+  Result<void> write_compressed(const CompressedCluster& cluster) {
+    const qcow2::Location to = TRY(mapping_->locate(cluster.guest, cursor_));
+    const HostRange from = cluster.bytes.sectors();
+    const HostRange sectors = to.compressed.sectors();
+    if (to.kind != qcow2::RunKind::compressed || sectors.size() != from.size())
+      return fail(no_place());
+    const auto fill = [&](std::uint64_t done, ByteSpan bytes) {
+      return read(*cluster.layer, cluster.layer->qcow2().file(), from.begin + done, bytes);
+    };
+    return writer_.write(sectors.begin, sectors.size(), fill);
+  }
+
+  static Result<void> read(const Layer& layer, const io::File& file, HostOffset from,
+                           ByteSpan bytes) {
+    const Result<void> done = io::read_zero_extended(file, from, bytes);
+    return done ? Result<void>{}
+                : fail(with_context(done.error(), to_terminal(layer.node->filename)));
+  }
+
   // What lies behind the end of the disk may come to light when it grows.
   Result<void> write_tail() {
     const qcow2::Run& last = runs_.back();
@@ -67,10 +94,7 @@ class DataWriter {
     const auto fill = [&](std::uint64_t done, ByteSpan bytes) -> Result<void> {
       if (!source.has_host)
         return chain.read(guest.begin + done, bytes);
-      if (const Result<void> read = io::read_zero_extended(layer.data_file(), from + done, bytes);
-          !read)
-        return fail(with_context(read.error(), to_terminal(layer.node->filename)));
-      return {};
+      return read(layer, layer.data_file(), from + done, bytes);
     };
     return writer_.write(to, guest.size(), fill);
   }

@@ -71,6 +71,33 @@ Result<std::uint64_t> ImageEditor::take_row(std::uint64_t count) {
   return first;
 }
 
+// One after the other, as long as clusters follow each other and can count one more.
+Result<HostOffset> ImageEditor::take_sectors(std::uint64_t bytes) {
+  const auto cluster_of = [&](HostOffset at) { return at.value >> geometry_.cluster_bits(); };
+  const std::uint64_t most = qcow2::max_refcount(image_.header().refcount_order);
+  const bool goes_on = !sectors_.empty() && compressed_[cluster_of(sectors_.begin)] < most;
+  if (goes_on && sectors_.size() < bytes) {
+    const std::uint64_t next = cluster_of(sectors_.end);
+    const std::uint64_t block = next / clusters_per_block();
+    const bool is_counted = block < refcount_table_.size() && refcount_table_[block] != 0;
+    if (is_counted && next_free(cursor_) == next) {
+      TRY(take(next, 1));
+      ++added_.data;
+      sectors_.end = host_of(next + 1);
+    }
+  }
+  if (!goes_on || sectors_.size() < bytes) {
+    const std::uint64_t cluster = TRY(take_cluster());
+    ++added_.data;
+    sectors_ = {host_of(cluster), host_of(cluster + 1)};
+  }
+  const HostOffset at = sectors_.begin;
+  sectors_.begin = at + bytes;
+  for (std::uint64_t cluster = cluster_of(at); cluster <= cluster_of(at + (bytes - 1)); ++cluster)
+    ++compressed_[cluster];
+  return at;
+}
+
 bool ImageEditor::add_block(std::uint64_t index, std::uint64_t cluster) {
   if (refcount_table_[index] != 0)
     return false;
@@ -184,7 +211,10 @@ Result<void> ImageEditor::change_counts(edit::Phase phase, const std::vector<Hos
 // Counts in blocks that are there already go up before anything refers to the clusters; fresh
 // blocks are written whole.
 Result<void> ImageEditor::count_taken() {
-  return change_counts(Phase::secure, taken_, [](std::uint64_t, std::uint64_t) { return 1; });
+  return change_counts(Phase::secure, taken_, [&](std::uint64_t cluster, std::uint64_t) {
+    const auto compressed = compressed_.find(cluster);
+    return compressed == compressed_.end() ? 1 : compressed->second;
+  });
 }
 
 Result<void> ImageEditor::count_released() {

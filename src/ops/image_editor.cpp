@@ -183,6 +183,23 @@ Result<void> ImageEditor::place_in_cluster(GuestRange part, bool as_zeros) {
   return {};
 }
 
+Result<void> ImageEditor::place_compressed(GuestOffset cluster, qcow2::CompressedExtent stream) {
+  TRY(open_table(cluster));
+  const std::uint64_t index = geometry_.l2_index(cluster);
+  const HostRange from = stream.sectors();
+  const HostOffset at = TRY(take_sectors(from.size()));
+  if (at + from.size() > qcow2::L2Entry::end_of_compressed(geometry_.cluster_bits()))
+    return fail(ErrorCode::refused,
+                "no compressed cluster can lie so far behind: --decompress unpacks them");
+  release_entry(qcow2::L2Entry(entry(index, 0)));
+  const qcow2::CompressedExtent placed{at + (stream.begin - from.begin), stream.max_bytes};
+  set_entry(index, 0, qcow2::L2Entry(placed, geometry_.cluster_bits()).raw());
+  if (geometry_.subclusters_per_cluster() > 1)
+    set_entry(index, 1, 0);
+  append_range(data_, {at, at + from.size()});
+  return {};
+}
+
 void ImageEditor::set_zero_in_cluster(GuestRange part) {
   const std::uint64_t index = geometry_.l2_index(part.begin);
   const qcow2::L2Entry old(entry(index, 0));

@@ -44,6 +44,11 @@ class ImageEditor {
   // Any sectors whose place is the image's alone, and stays.
   [[nodiscard]] Result<void> overwrite(GuestRange range);
 
+  // A whole cluster gets a place for its bytes as `stream` has them in another image with clusters
+  // of the same size and compression, in less than a cluster; the rest of their sectors comes
+  // along, so that nobody must unpack it to know where it ends.
+  [[nodiscard]] Result<void> place_compressed(GuestOffset cluster, qcow2::CompressedExtent stream);
+
   // From here on all that is about what an internal snapshot refers to, and ranges begin anew.
   [[nodiscard]] Result<void> turn_to(const qcow2::Snapshot& snapshot);
 
@@ -80,6 +85,8 @@ class ImageEditor {
   [[nodiscard]] Result<std::uint64_t> take_cluster();
   Result<void> take(std::uint64_t first, std::uint64_t count);
   [[nodiscard]] std::uint64_t next_free(std::uint64_t from) const;
+  // Less than a cluster, of such as only compressed clusters refer to.
+  [[nodiscard]] Result<HostOffset> take_sectors(std::uint64_t bytes);
   // Makes `cluster` the block of that index, if it has none.
   bool add_block(std::uint64_t index, std::uint64_t cluster);
 
@@ -142,9 +149,11 @@ class ImageEditor {
   std::uint64_t entries_before_ = 0;      // of the refcount table
   HostOffset table_at_;                   // the refcount table
   std::set<std::uint64_t> fresh_blocks_;  // by their index in it
-  std::vector<HostRange> taken_;          // all clusters that are added, merged, in order
-  std::vector<HostRange> released_;       // clusters that lose one reference for each time
-  std::vector<HostRange> left_to_one_;    // clusters of those that one reference is left to
+  HostRange sectors_;                     // behind the last compressed cluster, free for the next
+  std::map<std::uint64_t, std::uint64_t> compressed_;  // how many each taken cluster has a part of
+  std::vector<HostRange> taken_;        // all clusters that are added, merged, in order
+  std::vector<HostRange> released_;     // clusters that lose one reference for each time
+  std::vector<HostRange> left_to_one_;  // clusters of those that one reference is left to
   std::vector<HostRange> data_;
   AddedClusters added_;
 };

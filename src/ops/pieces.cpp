@@ -128,6 +128,7 @@ class PieceMaker {
         base_(below.base),
         stays_(below.stays),
         is_snapshot_(below.is_snapshot),
+        keeps_compressed_(below.keeps_compressed),
         joiner_(consumer),
         entries_(chain.layers().front()),
         geometry_(chain.layers().front().mapping->geometry()),
@@ -263,14 +264,43 @@ class PieceMaker {
   Result<void> emit(Filling filling, GuestRange range, const std::vector<Extent>& sources) {
     if (filling == Filling::nothing)
       return {};
+    if (filling == Filling::copy && may_stay_compressed(sources, range))
+      return emit_compressed(range, sources);
     const bool is_zero = filling == Filling::zero && has_zero_flag_;
     return joiner_.add(is_zero ? PieceKind::zero : PieceKind::copy, range, sources);
+  }
+
+  [[nodiscard]] bool may_stay_compressed(const std::vector<Extent>& sources,
+                                         GuestRange range) const {
+    if (!keeps_compressed_ || sources.size() != 1 || !sources.front().compressed ||
+        !is_aligned(range.begin.value, geometry_.cluster_size()))
+      return false;
+    const qcow2::Header& from = chain_.layers()[sources.front().layer].qcow2().header();
+    const qcow2::Header& to = chain_.layers().front().qcow2().header();
+    return from.cluster_bits == to.cluster_bits && from.compression_type() == to.compression_type();
+  }
+
+  // Whole clusters that take less room so. What the last one has behind the end of the disk would
+  // come along; what the file has no bytes of cannot be unpacked, which is an error.
+  Result<void> emit_compressed(GuestRange range, const std::vector<Extent>& sources) {
+    const graph::Layer& layer = chain_.layers()[sources.front().layer];
+    const HostOffset end_of_file{align_up(layer.qcow2().file().size(), 512)};
+    qcow2::Mapping::Cursor cursor;
+    for (GuestRange part = range; part.begin < range.end; part.begin = part.end) {
+      part.end = std::min(range.end, part.begin + geometry_.cluster_size());
+      const HostRange sectors = TRY(layer.mapping->locate(part.begin, cursor)).compressed.sectors();
+      const bool stays = part.size() == geometry_.cluster_size() &&
+                         sectors.size() < geometry_.cluster_size() && sectors.end <= end_of_file;
+      TRY(joiner_.add(stays ? PieceKind::compressed : PieceKind::copy, part, sources));
+    }
+    return {};
   }
 
   const graph::Chain& chain_;
   std::size_t base_;
   bool stays_;
   bool is_snapshot_;
+  bool keeps_compressed_;
   PieceJoiner joiner_;
   EntryCursor entries_;
   std::optional<Comparison> comparison_;  // where another chain is to be below
@@ -283,7 +313,8 @@ class PieceMaker {
 
 Result<void> PieceJoiner::add(PieceKind kind, GuestRange range,
                               const std::vector<Extent>& sources) {
-  const bool has_sources = kind == PieceKind::copy || kind == PieceKind::overwrite;
+  const bool has_sources =
+      kind == PieceKind::copy || kind == PieceKind::compressed || kind == PieceKind::overwrite;
   while (!range.empty()) {
     const bool goes_on = piece_.guest.end == range.begin && piece_.kind == kind &&
                          (!has_sources || piece_.guest.size() < most_piece_bytes);
@@ -322,6 +353,20 @@ Result<void> for_each_piece(const graph::Chain& chain, GuestRange range, const B
   TRY(map_with_zeroes(chain, range, below.zeroes, workers,
                       [&](std::span<const Extent> extents) { return maker.take(extents); }));
   return maker.finish();
+}
+
+Result<void> for_each_compressed(const graph::Chain& chain, const Piece& piece,
+                                 const CompressedConsumer& take) {
+  for (const Extent& source : piece.sources) {
+    const graph::Layer& layer = chain.layers()[source.layer];
+    const std::uint64_t cluster_size = layer.mapping->geometry().cluster_size();
+    qcow2::Mapping::Cursor cursor;
+    for (GuestOffset at = source.guest.begin; at < source.guest.end; at = at + cluster_size) {
+      const qcow2::Location location = TRY(layer.mapping->locate(at, cursor));
+      TRY(take({at, &layer, location.compressed}));
+    }
+  }
+  return {};
 }
 
 }  // namespace coldchain::ops

@@ -12,10 +12,11 @@
 namespace coldchain::ops {
 
 enum class PieceKind : std::uint8_t {
-  zero,       // whole clusters, or subclusters, become explicit zeros
-  reserve,    // the same, and get a place of their own
-  copy,       // the same get a place of their own, and the content of the sources
-  overwrite,  // sectors of a place that is the image's alone get the content of the sources
+  zero,        // whole clusters, or subclusters, become explicit zeros
+  reserve,     // the same, and get a place of their own
+  copy,        // the same get a place of their own, and the content of the sources
+  compressed,  // whole clusters get the content of the sources compressed, as it is there
+  overwrite,   // sectors of a place that is the image's alone get the content of the sources
 };
 
 struct Piece {
@@ -52,7 +53,20 @@ struct Below {
   std::vector<GuestRange> zeroes{};
   // The chain is read through an internal snapshot, whose copied flags say nothing.
   bool is_snapshot = false;
+  // Compressed clusters of layers that have them as the image would are copied as they are, where
+  // they take less room so.
+  bool keeps_compressed = false;
 };
+
+// Of a compressed piece.
+struct CompressedCluster {
+  GuestOffset guest;
+  const graph::Layer* layer = nullptr;
+  qcow2::CompressedExtent bytes;  // in the layer's file
+};
+using CompressedConsumer = std::function<Result<void>(const CompressedCluster&)>;
+[[nodiscard]] Result<void> for_each_compressed(const graph::Chain& chain, const Piece& piece,
+                                               const CompressedConsumer& take);
 
 // What a pull or rebase copies into the image at the top of `chain`: cluster by cluster, or
 // subcluster by subcluster where the image has them. `range` is whole clusters, but for the end of

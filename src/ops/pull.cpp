@@ -129,7 +129,12 @@ class Planner {
   }
 
   [[nodiscard]] Below below(const View& view) const {
-    return {keeps_link(), options_.base, options_.onto, view.zeroes, view.snapshot.has_value()};
+    return {.stays = keeps_link(),
+            .base = options_.base,
+            .onto = options_.onto,
+            .zeroes = view.zeroes,
+            .is_snapshot = view.snapshot.has_value(),
+            .keeps_compressed = options_.keeps_compressed};
   }
 
   [[nodiscard]] GuestRange range_of(const View& view) const {
@@ -252,12 +257,12 @@ class Planner {
         TRY(editor.turn_to(*view.snapshot));
       const auto all =
           pieces(view, [&](HostRange place) { append_range(pull_.data.places, place); });
-      TRY(all([&](const Piece& piece) { return take(editor, piece); }));
+      TRY(all([&](const Piece& piece) { return take(editor, *view.chain, piece); }));
     }
     return {};
   }
 
-  Result<void> take(ImageEditor& editor, const Piece& piece) {
+  Result<void> take(ImageEditor& editor, const Chain& chain, const Piece& piece) {
     if (piece.sources.empty()) {
       pull_.cost.zeroed_bytes += piece.guest.size();
       return piece.kind == PieceKind::zero ? editor.set_zero(piece.guest)
@@ -271,12 +276,21 @@ class Planner {
       cost.bytes += source.guest.size();
       ++cost.extents;
     }
-    return editor.allocate(piece.guest);
+    return piece.kind == PieceKind::compressed ? place_compressed(editor, chain, piece)
+                                               : editor.allocate(piece.guest);
+  }
+
+  Result<void> place_compressed(ImageEditor& editor, const Chain& chain, const Piece& piece) {
+    return for_each_compressed(chain, piece, [&](const CompressedCluster& cluster) {
+      pull_.compressed_bytes += cluster.bytes.sectors().size();
+      return editor.place_compressed(cluster.guest, cluster.bytes);
+    });
   }
 
   [[nodiscard]] std::string verb() const {
-    return with_option(with_option("pull", snapshots_option, options_.fills_snapshots),
-                       detect_zeroes_option, options_.detects_zeroes);
+    std::string verb = with_option("pull", snapshots_option, options_.fills_snapshots);
+    verb = with_option(std::move(verb), detect_zeroes_option, options_.detects_zeroes);
+    return with_option(std::move(verb), decompress_option, !options_.keeps_compressed);
   }
 
   Result<void> fill_change() {

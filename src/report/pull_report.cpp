@@ -32,6 +32,9 @@ std::string pull_text(const PullFacts& facts) {
   std::string out = plan_line("image", to_terminal(facts.image));
   out += plan_line("backing", facts.backing_file ? to_terminal(*facts.backing_file) : "none");
   out += cost_lines(cost);
+  if (facts.pull->compressed_bytes != 0)
+    out += plan_line("compressed",
+                     fmt::format("{} bytes are copied as they are", facts.pull->compressed_bytes));
   if (makes_places(facts))
     out += plan_line("storage", fmt::format("{} bytes are added to that of the file",
                                             facts.pull->storage_bytes));
@@ -56,6 +59,7 @@ std::string pull_json(const PullFacts& facts) {
   if (facts.backing_file)
     json.name_member("backing-filename", *facts.backing_file);
   write_cost(json, facts.pull->cost);
+  json.member("compressed-bytes", facts.pull->compressed_bytes);
   if (facts.allocation)
     json.member("places", ops::to_string(facts.allocation->places));
   if (makes_places(facts))

@@ -9,6 +9,7 @@
 
 #include <coldchain/io/lock.hpp>
 #include <coldchain/io/open.hpp>
+#include <coldchain/qcow2/tables.hpp>
 
 #include <doctest/doctest.h>
 #include <fcntl.h>
@@ -225,6 +226,50 @@ TEST_CASE("pull: one that was stopped goes on with the same command or resume, o
   CHECK(scene.run({"resume", "--abandon", "top"}).status == 0);
   CHECK(scene.is_as_before());
   CHECK_FALSE(scene.is_pending());
+}
+
+TEST_CASE(
+    "pull: compressed clusters stay so, or are unpacked with --decompress, after a stop too") {
+  const auto make = [](const Scene& scene) {
+    ImageBuilder mid(over("base"));
+    for (std::uint64_t cluster = 0; cluster < 4500; ++cluster)
+      mid.compressed(cluster, static_cast<std::uint8_t>(cluster % 251));
+    mid.build().write_to(scene.path("mid"));
+  };
+  const auto compressed = [](const Scene& scene) {
+    const Ran ran = scene.run({"check", "--output=json", "top"});
+    CHECK(ran.status == 0);
+    return nlohmann::json::parse(ran.out).value("compressed-clusters", 0);
+  };
+  for (const bool unpacks : {false, true}) {
+    std::vector<std::string> command = {"pull", "-q", "top"};
+    std::vector<std::string> other = {"pull", "-q", "--decompress", "top"};
+    if (unpacks)
+      std::swap(command, other);
+    const Scene whole;
+    make(whole);
+    CHECK(whole.run(command).status == 0);
+    CHECK(compressed(whole) == (unpacks ? 0 : 4499));
+    for (const std::vector<std::string>& next :
+         std::vector<std::vector<std::string>>{command, {"resume", "top"}}) {
+      const Scene scene;
+      make(scene);
+      REQUIRE(scene.interrupt(command).status == 1);
+      CHECK(scene.run(other).err.find("other options is pending") != std::string::npos);
+      CHECK(scene.run(next).status == 0);
+      CHECK((scene.top() == whole.top()));
+    }
+  }
+}
+
+TEST_CASE("pull: a compressed cluster that its file has no bytes of is not taken along") {
+  const Scene scene;
+  ImageBuilder mid(over("base"));
+  const std::uint64_t behind = (1ULL << 30) + 100;
+  mid.raw_entry(7, qcow2::compressed_flag | behind).build().write_to(scene.path("mid"));
+  const Ran refused = scene.run({"pull", "top"});
+  CHECK(refused.status == 1);
+  CHECK_MESSAGE(refused.err.find("mid") != std::string::npos, refused.err);
 }
 
 TEST_CASE("pull: with --detect-zeroes data that is zeros takes no place, also after a stop") {

@@ -45,7 +45,9 @@ const std::vector<Operation> operations = {
 // A base, a layer that hides a part of it by zeros, and a top over both; and another base, which
 // has some of it.
 void make_chain(const TempFolder& folder, const std::string& options = "") {
-  sh(folder, "qemu-img create -q -f qcow2 base 32M && qemu-io -c 'write -P 1 0 2M' base");
+  sh(folder,
+     "qemu-img create -q -f qcow2 base 32M && qemu-io -c 'write -P 1 0 2M' "
+     "-c 'write -c -P 8 4M 64k' -c 'write -c -P 9 4160k 64k' base");
   sh(folder, "cp base other && qemu-io -c 'write -P 2 1M 100k' -c 'write -P 7 25M 64k' other");
   sh(folder, "qemu-img create -q -f qcow2 -o cluster_size=4k -b base -F qcow2 mid");
   sh(folder,

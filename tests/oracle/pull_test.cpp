@@ -138,6 +138,7 @@ TEST_CASE("oracle: a pull changes nothing that QEMU reads, and does what was pla
     tally.add(pull(chain, ""));
     tally.add(change(chain, {"pull", "--detect-zeroes"}, ""));
     tally.add(change(chain, {"pull", "--snapshots"}, ""));
+    tally.add(change(chain, {"pull", "--decompress"}, ""));
     if (const std::string& base = chain.layers().front().name; chain.layers().size() > 2) {
       tally.add(change(chain, {"pull", "--detect-zeroes", "-b", base}, base));
       tally.add(change(chain, {"pull", "--snapshots", "--detect-zeroes", "-b", base}, base));
@@ -176,6 +177,52 @@ TEST_CASE("oracle: an allocation changes nothing that QEMU reads, and leaves no 
     }
   });
   tally.check();
+}
+
+TEST_CASE("oracle: compressed clusters are pulled as they are where that takes less room") {
+  if (!testing::have_oracles())
+    return;
+  // Options of the base and of the image, and how many of its clusters are compressed afterwards.
+  struct Kind {
+    std::string base;
+    std::string top;
+    std::uint64_t compressed;
+  };
+  for (const Kind& kind : {Kind{"cluster_size=64k", "cluster_size=64k", 32},
+                           Kind{"cluster_size=64k", "cluster_size=64k,extended_l2=on", 32},
+                           Kind{"cluster_size=64k", "cluster_size=64k,refcount_bits=1", 32},
+                           Kind{"cluster_size=64k", "cluster_size=64k,refcount_bits=2", 32},
+                           Kind{"cluster_size=64k", "cluster_size=64k,compression_type=zstd", 0},
+                           Kind{"cluster_size=64k,compression_type=zstd",
+                                "cluster_size=64k,compression_type=zstd,refcount_bits=64", 32},
+                           Kind{"cluster_size=64k", "cluster_size=32k", 0},
+                           Kind{"cluster_size=4k", "cluster_size=4k,compat=0.10", 514},
+                           Kind{"cluster_size=512", "cluster_size=512", 0}}) {
+    CAPTURE(kind.base);
+    CAPTURE(kind.top);
+    const testing::TempFolder folder;
+    const bool has_snapshot = kind.top.find("refcount_bits=1") == std::string::npos;
+    const std::string snapshot = has_snapshot ? " && qemu-img snapshot -c s top" : "";
+    const std::string compare =
+        "qemu-img convert top all && cmp all raw" +
+        std::string(has_snapshot ? " && qemu-img convert -l s top all && cmp all raw" : "");
+    REQUIRE(run_in(folder.path(),
+                   "seq 400000 | head -c 2105344 > raw && qemu-img convert -c -f raw -O qcow2 -o " +
+                       kind.base + " raw base && qemu-img create -q -f qcow2 -b base -F qcow2 -o " +
+                       kind.top + " top" + snapshot)
+                .status == 0);
+    const Ran pulled = run_coldchain_in(folder.path(), {"pull", "-q", "--snapshots", "top"});
+    CHECK_MESSAGE(pulled.status == 0, pulled.err);
+    CHECK(run_in(folder.path(), compare).status == 0);
+    const auto check = run_in(folder.path(), "qemu-img check --output=json top");
+    CHECK(check.status == 0);
+    CHECK(nlohmann::json::parse(check.out).value("compressed-clusters", 0) == kind.compressed);
+    // They are counted so that a guest is not in their way, nor they in its.
+    CHECK(run_in(folder.path(), "qemu-io -c 'write -q -P 1 0 2M' top && qemu-img check -q top")
+              .status == 0);
+    if (has_snapshot)
+      CHECK(run_in(folder.path(), "qemu-img convert -l s top all && cmp all raw").status == 0);
+  }
 }
 
 TEST_CASE(

@@ -39,11 +39,28 @@ class L1Entry {
 struct CompressedExtent {
   HostOffset begin;         // not aligned to anything
   std::uint64_t max_bytes;  // the stream ends somewhere within
+
+  // Whole sectors, which other clusters may have a part of.
+  [[nodiscard]] HostRange sectors() const {
+    return {{begin.value & ~std::uint64_t{511}}, begin + max_bytes};
+  }
 };
 
 class L2Entry {
  public:
   explicit L2Entry(std::uint64_t raw) : raw_(raw) {}
+
+  // Of a compressed cluster whose bytes end where a sector does. Offsets are bounded by
+  // end_of_compressed().
+  L2Entry(CompressedExtent extent, unsigned cluster_bits)
+      : raw_(compressed_flag |
+             (extent.sectors().size() / 512 - 1) << compressed_offset_bits(cluster_bits) |
+             extent.begin.value) {}
+  [[nodiscard]] static HostOffset end_of_compressed(unsigned cluster_bits) {
+    return {1ULL << compressed_offset_bits(cluster_bits)};
+  }
+
+  [[nodiscard]] std::uint64_t raw() const { return raw_; }
 
   [[nodiscard]] bool is_compressed() const { return (raw_ & compressed_flag) != 0; }
   [[nodiscard]] bool reads_as_zero() const { return (raw_ & zero_flag) != 0; }
@@ -56,13 +73,15 @@ class L2Entry {
 
   // qcow2.rst, "Compressed Clusters Descriptor".
   [[nodiscard]] CompressedExtent compressed_extent(unsigned cluster_bits) const {
-    const unsigned x = 62 - (cluster_bits - 8);
+    const unsigned x = compressed_offset_bits(cluster_bits);
     const std::uint64_t offset = raw_ & ((1ULL << x) - 1);
     const std::uint64_t sectors = ((raw_ >> x) & ((1ULL << (cluster_bits - 8)) - 1)) + 1;
     return {{offset}, sectors * 512 - (offset & 511)};
   }
 
  private:
+  static unsigned compressed_offset_bits(unsigned cluster_bits) { return 62 - (cluster_bits - 8); }
+
   std::uint64_t raw_;
 };
 
