@@ -2,6 +2,7 @@
 #include "cost_report.hpp"
 
 #include <algorithm>
+#include <numeric>
 
 #include <coldchain/base/text.hpp>
 #include <coldchain/report/commit_report.hpp>
@@ -9,6 +10,16 @@
 #include <fmt/format.h>
 
 namespace coldchain::report {
+
+namespace {
+
+std::uint64_t discarded_bytes(const ops::Commit& commit) {
+  return std::accumulate(
+      commit.freed.begin(), commit.freed.end(), std::uint64_t{0},
+      [](std::uint64_t sum, const HostRange& range) { return sum + range.size(); });
+}
+
+}  // namespace
 
 std::string commit_warnings(const CommitFacts& facts) {
   std::string out;
@@ -29,6 +40,9 @@ std::string commit_text(const CommitFacts& facts) {
   out += plan_line("base", to_terminal(facts.base));
   out += cost_lines(commit.cost);
   out += plan_line("in place", fmt::format("{} of the written bytes", commit.overwritten_bytes));
+  if (!commit.freed.empty())
+    out += plan_line("discarded", fmt::format("{} bytes of the base's file, which become a hole",
+                                              discarded_bytes(commit)));
   if (commit.disk_size_after != commit.disk_size_before)
     out += plan_line("disk", fmt::format("of the base: {} -> {} bytes", commit.disk_size_before,
                                          commit.disk_size_after));
@@ -88,6 +102,7 @@ std::string commit_json(const CommitFacts& facts) {
   write_cost(json, commit.cost);
   json.member("digest", commit.change.digest);
   json.member("overwritten-bytes", commit.overwritten_bytes)
+      .member("discarded-bytes", discarded_bytes(commit))
       .member("disk-size-before", commit.disk_size_before)
       .member("disk-size-after", commit.disk_size_after);
   if (facts.emptying != nullptr)

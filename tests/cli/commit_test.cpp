@@ -265,6 +265,8 @@ TEST_CASE("commit: what the base needs no more is given back") {
     return status.st_blocks * 512;
   };
   const auto before = storage();
+  const Ran planned = run_coldchain_in(folder.path(), {"plan", "commit", "--output=json", "top"});
+  CHECK(nlohmann::json::parse(planned.out)["discarded-bytes"] == 512 * 4096);
   CHECK(run_coldchain_in(folder.path(), {"commit", "top"}).status == 0);
   CHECK(storage() <= before - 512 * 4096 + 65536);
   CHECK(run_coldchain_in(folder.path(), {"check", "base"}).status == 0);
