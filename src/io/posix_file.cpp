@@ -171,17 +171,24 @@ class WritablePosixFile final : public PosixFileBase<WritableFile> {
   using PosixFileBase::PosixFileBase;
 
   [[nodiscard]] Result<void> write_at(HostOffset offset, ByteView bytes) override {
+    bool is_direct = bytes.size() >= least_direct_bytes && can_be_direct(offset, bytes);
     for (std::size_t done = 0; done < bytes.size();) {
       const std::uint64_t at = offset.value + done;
       if (at > max_offset - (bytes.size() - done))
         return fail(system_error(EFBIG, fmt::format("writing at {:#x}", at)));
-      const ssize_t count =
-          ::pwrite(fd(), bytes.data() + done, bytes.size() - done, static_cast<off_t>(at));
+      const ssize_t count = ::pwrite(is_direct ? direct_.get() : fd(), bytes.data() + done,
+                                     bytes.size() - done, static_cast<off_t>(at));
       if (count < 0 && errno == EINTR)
         continue;
+      if (count < 0 && errno == EINVAL && is_direct) {  // larger blocks
+        direct_ = Descriptor();
+        is_direct = false;
+        continue;
+      }
       if (count <= 0)
         return fail(system_error(count < 0 ? errno : ENOSPC, fmt::format("writing at {:#x}", at)));
       done += static_cast<std::size_t>(count);
+      is_direct = is_direct && is_aligned(done, direct_alignment);
     }
     mutable_status().size = std::max(status().size, offset.value + bytes.size());
     return {};
@@ -239,11 +246,26 @@ class WritablePosixFile final : public PosixFileBase<WritableFile> {
   }
 
  private:
+  static constexpr std::size_t least_direct_bytes = 256 << 10;
+
+  [[nodiscard]] bool can_be_direct(HostOffset offset, ByteView bytes) {
+    if (!is_aligned(offset.value | bytes.size() | reinterpret_cast<std::uintptr_t>(bytes.data()),
+                    direct_alignment))
+      return false;
+    if (!std::exchange(was_direct_tried_, true))
+      direct_ = Descriptor(
+          ::open(fmt::format("/proc/self/fd/{}", fd()).c_str(), O_WRONLY | O_DIRECT | O_CLOEXEC));
+    return direct_.is_open();
+  }
+
   // Whether what of the range the file has reads as zeros now.
   [[nodiscard]] bool punch(HostOffset offset, std::uint64_t size) {
     return ::fallocate(fd(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                        static_cast<off_t>(offset.value), static_cast<off_t>(size)) == 0;
   }
+
+  Descriptor direct_;  // the same file, if it can be opened so
+  bool was_direct_tried_ = false;
 };
 
 Result<void> read_device_facts(int fd, FileStatus& status) {

@@ -78,6 +78,26 @@ TEST_CASE("FreshWriter: pieces that follow each other and such that do not all r
   CHECK(scene.journal.cursor() == 4);
 }
 
+TEST_CASE(
+    "FreshWriter: pieces here and there are written where they belong, those in a row at once") {
+  Scene scene;
+  FreshWriter writer(scene.image, scene.journal, scene.ranges, FreshWriter::Mode::write);
+  Bytes expected = scene.image.content();
+  const auto write = [&](int value, std::size_t at) {
+    REQUIRE(Scene::write(writer, value, {at}, 512).has_value());
+    std::fill_n(expected.begin() + static_cast<std::ptrdiff_t>(at), 512,
+                static_cast<std::byte>(value));
+  };
+  // Every other one of the second range backwards, and in between the first range forwards.
+  for (int i = 0; i < 24; ++i) {
+    write(2 + 2 * i, 65536 - 1024 * (static_cast<std::size_t>(i) + 1));
+    write(3 + 2 * i, 4096 + 512 * static_cast<std::size_t>(i));
+  }
+  REQUIRE(writer.flush().has_value());
+  CHECK(scene.image.content() == expected);
+  CHECK(scene.journal.cursor() == 49);
+}
+
 TEST_CASE("FreshWriter: of what was written before, only what others have changed is written") {
   Scene scene;
   {

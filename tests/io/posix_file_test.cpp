@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "temp_folder.hpp"
 
+#include <algorithm>
+#include <array>
 #include <filesystem>
 
 #include <coldchain/io/open.hpp>
@@ -119,4 +121,37 @@ TEST_CASE("posix file: filling holes writes zeros there, and nothing else") {
   REQUIRE(data.size() == 1);
   CHECK(data.front().begin.value == 1 << 20);
   CHECK(data.front().end.value == 8 << 20);
+}
+
+TEST_CASE("posix file: what is written past the page cache is read all the same, and lies there") {
+  const TempFolder folder;
+  testing::write_file(folder / "a", std::string(100, 'x'));
+  const auto target = io::system_files({}).value()->open_writable(folder / "a").value();
+  io::WritableFile* const file = target.file.get();
+  alignas(io::WritableFile::direct_alignment) static std::array<std::byte, 1 << 20> page{};
+  Bytes expected(3 << 20);
+  std::copy_n(text_bytes(std::string(100, 'x')).begin(), 100, expected.begin());
+  REQUIRE(file->resize(expected.size()).has_value());
+  Bytes read(expected.size());
+  int value = 0;
+  // Aligned, and what is not, in the file or in memory; one over the other; up to the end.
+  for (const auto& [offset, from, size] :
+       std::vector<std::array<std::size_t, 3>>{{0, 0, 1 << 20},
+                                               {4096, 0, 512 << 10},
+                                               {1 << 20, 512, 600 << 10},
+                                               {512, 0, 900 << 10},
+                                               {(1 << 20) + 4096, 4096, 300 << 10},
+                                               {2 << 20, 0, 1 << 20}}) {
+    CAPTURE(offset);
+    page.fill(static_cast<std::byte>(++value));
+    const ByteView bytes = ByteView(page).subspan(from, size);
+    REQUIRE(file->write_at({offset}, bytes).has_value());
+    std::copy(bytes.begin(), bytes.end(), expected.begin() + static_cast<std::ptrdiff_t>(offset));
+    REQUIRE(file->read_at({0}, read).value() == expected.size());
+    CHECK((read == expected));
+  }
+  // Also where that makes the file longer.
+  REQUIRE(file->write_at({3 << 20}, page).has_value());
+  CHECK(file->size() == 4 << 20);
+  CHECK(std::filesystem::file_size(folder / "a") == 4 << 20);
 }

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <vector>
 
 #include <coldchain/edit/journal.hpp>
@@ -39,7 +40,8 @@ class FreshWriter {
   // What follows comes before `cursor`, in the order of the operation.
   [[nodiscard]] Result<void> begin(std::uint64_t cursor);
 
-  // A piece; those that continue the last one are written together.
+  // A piece; those that lie one behind the other are written together, and so are many others, in
+  // the order in which they lie.
   [[nodiscard]] Result<void> write(HostOffset at, std::uint64_t size, const Fill& fill);
 
   [[nodiscard]] Mode mode() const { return mode_; }
@@ -53,17 +55,33 @@ class FreshWriter {
   [[nodiscard]] Result<void> flush();
 
  private:
+  struct FreePages {
+    void operator()(std::byte* bytes) const;
+  };
+  // Pieces one behind the other.
+  struct Run {
+    HostOffset begin;
+    std::uint64_t size = 0;  // 0: it is free
+    std::unique_ptr<std::byte[], FreePages> bytes{};
+
+    [[nodiscard]] ByteView content() const { return {bytes.get(), size}; }
+    [[nodiscard]] HostOffset end() const { return begin + size; }
+  };
+
+  // One with room for what comes at that place.
+  Result<Run*> run_for(HostOffset at);
   Result<void> write_out();
+  Result<void> write_out(Run& run);
   [[nodiscard]] Result<void> check_place(HostRange range) const;
   [[nodiscard]] bool is_new() const { return mode_ == Mode::write && begun_ > written_to_; }
-  [[nodiscard]] Result<bool> is_there() const;
+  [[nodiscard]] Result<bool> is_there(const Run& run) const;
 
   io::WritableFile& image_;
   Journal& journal_;
   const std::vector<HostRange>& ranges_;
   Mode mode_;
-  Bytes buffer_;
-  HostOffset begin_;  // where the buffer belongs
+  std::vector<Run> runs_;
+  std::uint64_t pending_ = 0;  // bytes in them
   std::uint64_t since_flush_ = 0;
   std::uint64_t since_writeback_ = 0;
   std::uint64_t written_to_;  // the cursor of a former attempt

@@ -80,6 +80,10 @@ class File {
 
 class WritableFile : public File {
  public:
+  // Many bytes whose place in the file and in memory is a multiple of this go to the storage past
+  // the page cache, where the system can do that: it costs more than the storage does.
+  static constexpr std::size_t direct_alignment = 4096;
+
   // All of the bytes, or an error. A regular file grows where they reach past its end.
   [[nodiscard]] virtual Result<void> write_at(HostOffset offset, ByteView bytes) = 0;
   // Zeros over a range, without storage behind them where the system can do that.
