@@ -135,13 +135,14 @@ TEST_CASE("posix file: what is written past the page cache is read all the same,
   Bytes read(expected.size());
   int value = 0;
   // Aligned, and what is not, in the file or in memory; one over the other; up to the end.
-  for (const auto& [offset, from, size] :
+  for (const auto& [at, from, size] :
        std::vector<std::array<std::size_t, 3>>{{0, 0, 1 << 20},
                                                {4096, 0, 512 << 10},
                                                {1 << 20, 512, 600 << 10},
                                                {512, 0, 900 << 10},
                                                {(1 << 20) + 4096, 4096, 300 << 10},
                                                {2 << 20, 0, 1 << 20}}) {
+    const std::size_t offset = at;
     CAPTURE(offset);
     page.fill(static_cast<std::byte>(++value));
     const ByteView bytes = ByteView(page).subspan(from, size);
