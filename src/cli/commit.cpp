@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <map>
+#include <span>
 
 #include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
@@ -179,9 +180,26 @@ class CommitRun {
         *tree_.files, policy_for_links(request_.common), wanted, world_.workers()));
     for (const Error& error : found.unreadable)
       world_.complain(with_context(error, "not looked at, whether it reads through the base"));
-    if (!found.paths.empty() && !base_has_everything())
-      dependents_.insert(dependents_.end(), found.paths.begin(), found.paths.end());
+    const bool changes_nothing = !found.paths.empty() && base_has_everything();
+    for (const std::string& path : found.paths) {
+      if (!changes_nothing || !reads_base_alike(path))
+        dependents_.push_back(path);
+    }
     return {};
+  }
+
+  // By the same format and chain: not, for one, the bytes of its file.
+  [[nodiscard]] bool reads_base_alike(const std::string& path) const {
+    const auto image = graph::open(*tree_.files, policy_for_links(request_.common),
+                                   {.name = path, .format = "qcow2"});
+    if (!image)
+      return false;
+    const NodeChain chain = graph::chain_of(**image);
+    const auto at = std::find_if(chain.begin(), chain.end(), [&](const graph::Node* node) {
+      return node->file != nullptr &&
+             node->file->status().identity == base().file->status().identity;
+    });
+    return is_same_chain(std::span(at, chain.end()), std::span(nodes_).subspan(base_));
   }
 
   // As after a commit with -b or -d, whose images may have been pointed at the base since.

@@ -224,6 +224,25 @@ TEST_CASE("commit: who reads the base when that has everything already is not in
   CHECK_MESSAGE(refused.err.find("overlay") != std::string::npos, refused.err);
 }
 
+TEST_CASE(
+    "commit: who reads the bytes of the base's file is in the way also if the guest sees the "
+    "same") {
+  const Scene scene;
+  ImageBuilder(over("")).build().write_to(scene.path("lower"));
+  ImageBuilder(over("lower")).data(3, 0).build().write_to(scene.path("upper"));
+  ImageOptions options = over("lower");
+  options.backing_format = "raw";
+  ImageBuilder(options).build().write_to(scene.path("bytes"));
+  const std::string before = read_file(scene.path("lower"));
+  for (const std::vector<std::string>& command : std::vector<std::vector<std::string>>{
+           {"commit", "upper"}, {"commit", "-d", "upper"}, {"plan", "commit", "upper"}}) {
+    const Ran refused = scene.run(command);
+    CHECK(refused.status == 1);
+    CHECK_MESSAGE(refused.err.find("bytes") != std::string::npos, refused.err);
+    CHECK((read_file(scene.path("lower")) == before));
+  }
+}
+
 TEST_CASE("commit: an image that reads the bytes of the top's file is in the way of emptying it") {
   const Scene scene;
   ImageOptions options = over("top");
