@@ -7,31 +7,50 @@
 #include "change.hpp"
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include <coldchain/edit/transaction.hpp>
+#include <coldchain/report/commit_report.hpp>
 
 namespace coldchain::cli {
 
-struct Overlay {
-  std::string path;
-  std::unique_ptr<graph::Node> image;
-  std::unique_ptr<edit::Transaction> transaction{};  // of its file
-  edit::ChangeFacts change{};
+class Reparenting {
+ public:
+  // Plans those of the image at the top of `nodes`, whose layer `base` gets what is above it.
+  // `refused` where one reads something else of the image, or cannot be pointed there.
+  [[nodiscard]] Result<void> find(const io::FileSource& files, const CommonOptions& options,
+                                  const std::vector<std::string>& directories,
+                                  const NodeChain& nodes, std::size_t base, const World& world);
+
+  // What a scan finds, somebody may have put there for us to find: `refused` where there are any
+  // and their owner has not agreed.
+  [[nodiscard]] Result<void> check_agreed(bool agrees) const;
+
+  // `refused` where another change is pending in one of them.
+  [[nodiscard]] Result<void> lock(const io::FileSource& files, const edit::SideFolders& folders);
+
+  [[nodiscard]] Result<void> carry_out();
+
+  [[nodiscard]] NodeChain images() const;
+  [[nodiscard]] std::vector<report::Reparented> told() const;
+
+ private:
+  struct Overlay {
+    std::string path;
+    std::unique_ptr<graph::Node> image;
+    std::unique_ptr<edit::Transaction> transaction{};  // of its file
+    edit::ChangeFacts change{};
+    std::optional<ChangeTarget> target{};  // once it is locked
+
+    [[nodiscard]] Error about(Error error) const;
+  };
+  static Result<void> plan(const io::FileSource& files, const CommonOptions& options,
+                           std::size_t base, unsigned workers, Overlay& overlay);
+
+  std::vector<Overlay> overlays_;
 };
-
-// Of the image at the top of `nodes`, whose layer `base` gets what is above it; planned.
-[[nodiscard]] Result<std::vector<Overlay>> find_overlays(
-    const io::FileSource& files, const CommonOptions& options,
-    const std::vector<std::string>& directories, const NodeChain& nodes, std::size_t base,
-    const World& world);
-
-// Images that name the file of the first of `nodes`, but read something else of it than that chain,
-// such as its bytes.
-[[nodiscard]] Result<std::vector<std::string>> find_strange_overlays(
-    const io::FileSource& files, const CommonOptions& options,
-    const std::vector<std::string>& directories, const NodeChain& nodes, const World& world);
 
 // Of images that read through `base`, a file, ends what a reparenting left that was stopped: each
 // keeps the link that it has.
@@ -40,13 +59,5 @@ struct Overlay {
                                             const std::vector<std::string>& directories,
                                             const graph::Node& base,
                                             const edit::SideFolders& folders, const World& world);
-
-// `refused` where another change is pending in one of them.
-[[nodiscard]] Result<std::vector<ChangeTarget>> lock_overlays(const io::FileSource& files,
-                                                              const std::vector<Overlay>& overlays,
-                                                              const edit::SideFolders& folders);
-
-[[nodiscard]] Result<void> reparent(const std::vector<Overlay>& overlays,
-                                    std::vector<ChangeTarget>& targets);
 
 }  // namespace coldchain::cli

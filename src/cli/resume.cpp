@@ -3,11 +3,11 @@
 #include "change.hpp"
 #include "commit.hpp"
 #include "pull.hpp"
+#include "readers.hpp"
 #include "verb.hpp"
 
 #include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
-#include <coldchain/graph/dependents.hpp>
 #include <coldchain/ops/plan.hpp>
 
 #include <CLI/CLI.hpp>
@@ -111,10 +111,9 @@ Result<std::vector<std::string>> readers_of_image(const ResumeOptions& options,
   io::OpenPolicy policy = options.target.policy;
   policy.allow_probe = true;  // so was this
   const auto files = TRY(world.files(policy));
-  graph::DependentsRequest wanted;
-  wanted.directories = {TRY(files->locate(options.target.image)).folder};
-  wanted.image = TRY(files->open(options.target.image))->status().identity;
-  return TRY(graph::find_dependents(*files, policy, wanted, world.workers())).paths;
+  const io::FileIdentity image = TRY(files->open(options.target.image))->status().identity;
+  return find_readers(*files, policy, {TRY(files->locate(options.target.image)).folder}, image,
+                      world);
 }
 
 // The image at the top of the commit that is pending in `base`, as its side file knows it.
@@ -186,10 +185,13 @@ Result<ExitStatus> run_verb(const ResumeOptions& options, World& world) {
   if (pending && (pending->facts.change.operation == edit::Operation::commit_base ||
                   edit::is_commit_top(pending->facts.change.operation)))
     return resume_commit(options, *pending, world);
-  if (const auto top = find_leading_top(options, world); !pending && top && *top) {
-    ResumeOptions of_top = options;
-    of_top.target.image = **top;
-    return run_verb(of_top, world);
+  if (!pending) {
+    const auto top = find_leading_top(options, world);
+    if (top && *top) {
+      ResumeOptions of_top = options;
+      of_top.target.image = **top;
+      return run_verb(of_top, world);
+    }
   }
   edit::ResumeOutcome outcome;
   const auto resume = [&](ChangeTarget& target) -> Result<ExitStatus> {

@@ -69,6 +69,21 @@ std::string commit_text(const CommitFacts& facts) {
   return facts.is_plan ? out + "Nothing has been written.\n" : out;
 }
 
+std::string given_up_text(const std::string& image, const std::string& base, bool image_may_leak,
+                          bool base_may_leak) {
+  std::string out =
+      image_may_leak
+          ? fmt::format(
+                "The commit is given up; {} shows what it did before, and may have clusters "
+                "that leak: 'coldchain check {}' tells.\n",
+                to_terminal(image), to_shell_word(image))
+          : fmt::format("The commit is given up; {} is as it was before.\n", to_terminal(image));
+  if (base_may_leak)
+    out += fmt::format("{} may have clusters that leak: 'coldchain check {}' tells.\n",
+                       to_terminal(base), to_shell_word(base));
+  return out;
+}
+
 std::string maybe_changed_text(const std::string& image, const std::string& base) {
   return fmt::format("Whatever {} has itself may have changed in {}.\n", to_terminal(image),
                      to_terminal(base));

@@ -32,7 +32,10 @@ struct CommitFacts {
 [[nodiscard]] std::string commit_text(const CommitFacts& facts);
 [[nodiscard]] std::string commit_json(const CommitFacts& facts);
 
-// Of a commit that is given up: what of the base it may have changed; without a plan, in general.
+// Of a commit that is given up: where clusters may leak, since nothing was put back.
+[[nodiscard]] std::string given_up_text(const std::string& image, const std::string& base,
+                                        bool image_may_leak, bool base_may_leak);
+// What of the base it may have changed; without a plan, in general.
 [[nodiscard]] std::string changed_text(const CommitFacts& facts);
 [[nodiscard]] std::string maybe_changed_text(const std::string& image, const std::string& base);
 

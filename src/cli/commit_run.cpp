@@ -1,0 +1,483 @@
+// SPDX-License-Identifier: MIT
+// commit: qemu-img's. What lies above a base moves into it. From the images to what is told.
+#include "cache_option.hpp"
+#include "chain_change.hpp"
+#include "change.hpp"
+#include "commit.hpp"
+#include "commit_base.hpp"
+#include "commit_dependents.hpp"
+#include "commit_step.hpp"
+#include "former_files.hpp"
+#include "rate.hpp"
+#include "reparent.hpp"
+
+#include <algorithm>
+
+#include <coldchain/base/text.hpp>
+#include <coldchain/base/try.hpp>
+#include <coldchain/edit/storage.hpp>
+#include <coldchain/graph/chain.hpp>
+#include <coldchain/ops/commit.hpp>
+#include <coldchain/report/commit_report.hpp>
+
+#include <fmt/format.h>
+
+namespace coldchain::cli {
+
+namespace {
+
+class CommitRun {
+ public:
+  CommitRun(const CommitRequest& request, std::uint64_t rate, World& world)
+      : request_(request), rate_(rate), world_(world) {}
+
+  Result<ExitStatus> run() {
+    return started([this] { return request_.is_plan ? plan() : commit(); });
+  }
+
+  Result<ExitStatus> give_up() {
+    return started([this]() -> Result<std::optional<ExitStatus>> {
+      TRY(lock());
+      return std::optional(TRY(abandon()));
+    });
+  }
+
+ private:
+  // What was pending before may have to be ended first: then the chain is another one.
+  template <class Work>
+  Result<ExitStatus> started(const Work& work) {
+    for (;;) {
+      const Result<void> opened = open();
+      const Result<std::optional<ExitStatus>> done = opened ? work() : fail(opened.error());
+      if (!done && done.error().code == ErrorCode::locked && request_.is_plan) {
+        world_.complain(done.error());
+        return in_use;
+      }
+      if (!done)
+        return fail(done.error());
+      if (*done)
+        return **done;
+    }
+  }
+
+  Result<void> open() {
+    top_.reset();
+    base_target_.reset();
+    overlays_ = {};
+    tree_ = {};  // with its locks
+    tree_ = TRY(open_tree(request_.common, request_.image, true, world_));
+    nodes_ = graph::chain_of(*tree_.top);
+    if (nodes_.size() == 1 && !request_.base)
+      return fail(ErrorCode::invalid_argument, "Image does not have a backing file");
+    base_ = TRY(find_commit_base(*tree_.files, request_, nodes_));
+    if (!base().is_open())
+      return fail(*base().gap);
+    if (base().format_probed)
+      return fail(
+          ErrorCode::refused,
+          fmt::format("the format of '{0}' is recorded nowhere: 'coldchain rebase -u -b {1} "
+                      "-F FORMAT {2}' records it, and nothing is written into what was only "
+                      "probed",
+                      to_terminal(base().filename), to_shell_word(base().name),
+                      to_shell_word(nodes_[base_ - 1]->filename)));
+    if (!request_.base)
+      TRY(check_probed(tree_, request_.common, request_.image));
+    return check_recorded(tree_, request_.common, request_.image);
+  }
+
+  [[nodiscard]] const graph::Node& base() const { return *nodes_[base_]; }
+
+  // The tree may be another one by now: with images as they were before what is pending.
+  Result<void> make_plan() {
+    chain_ = TRY(graph::Chain::make(*nodes_.front()));
+    base_chain_ = TRY(graph::Chain::make(base()));
+    base_change_.emplace(*base().file);
+    ops::CommitOptions options = commit_options();
+    options.progress = at_most(rate_, progress_of(request_.shows_progress, world_));
+    Result<ops::Commit> commit = ops::plan_commit(*base_change_, *chain_, *base_chain_, options);
+    if (!commit)
+      return fail(with_context(commit.error(), to_terminal(base().filename)));
+    commit_ = std::move(*commit);
+    return plan_top();
+  }
+
+  Result<void> plan_top() {
+    top_change_.emplace(*nodes_.front()->file);
+    Result<ops::Emptying> emptying =
+        ops::plan_emptying(*top_change_, *chain_, empties(), commit_options());
+    if (!emptying)
+      return fail(with_context(emptying.error(), to_terminal(request_.image)));
+    emptying_ = std::move(*emptying);
+    return {};
+  }
+
+  [[nodiscard]] ops::CommitOptions commit_options() const {
+    return {.base = base_,
+            .force = request_.force,
+            .reparents = request_.reparents,
+            .bitmaps = request_.bitmaps,
+            .detects_zeroes = request_.detects_zeroes,
+            .workers = world_.workers()};
+  }
+
+  [[nodiscard]] bool empties() const { return !request_.keeps && !request_.base && base_ == 1; }
+
+  Result<void> look_for_dependents() {
+    const std::vector<std::string> folders = TRY(directories());
+    const PlannedCommit planned{nodes_, base_, *chain_, *base_chain_, commit_, empties()};
+    dependents_ =
+        TRY(find_commit_dependents(*tree_.files, request_.common, folders, planned, world_));
+    return {};
+  }
+
+  // Where others may be.
+  [[nodiscard]] Result<std::vector<std::string>> directories() const {
+    std::vector<std::string> directories = request_.scan;
+    directories.push_back(TRY(locate(*tree_.files, *nodes_.front())).folder);
+    directories.push_back(TRY(locate(*tree_.files, base())).folder);
+    return directories;
+  }
+
+  // To be pointed at the base when that has everything.
+  Result<void> prepare_overlays() {
+    TRY(look_for_overlays());
+    TRY(overlays_.check_agreed(request_.agrees ||
+                               (world_.agreement && !world_.agreement->plan.empty())));
+    return overlays_.lock(*tree_.files, request_.folders);
+  }
+
+  // They are planned on the images as they are, whatever is pending in the base.
+  Result<void> look_for_overlays() {
+    overlays_ = {};
+    if (!request_.reparents)
+      return {};
+    const std::vector<std::string> folders = TRY(directories());
+    return overlays_.find(*tree_.files, request_.common, folders, graph::chain_of(*tree_.top),
+                          base_, world_);
+  }
+
+  [[nodiscard]] Error refused_for_dependents() const {
+    return {ErrorCode::refused,
+            fmt::format("others read through what would change, and would read something else: "
+                        "{}; --force commits all the same",
+                        to_terminal(fmt::format("{}", fmt::join(dependents_, ", ")))),
+            0};
+  }
+
+  Result<std::optional<ExitStatus>> plan() {
+    TRY(make_plan());
+    TRY(look_for_dependents());
+    TRY(look_for_overlays());
+    TRY(tell());
+    if (dependents_.empty() || request_.force)
+      return std::optional(success);
+    return fail(refused_for_dependents());
+  }
+
+  Result<void> lock() {
+    top_ = TRY(open_for_change(*tree_.files, tree_.top->filename, request_.folders));
+    base_target_ = TRY(open_for_change(*tree_.files, base().filename, request_.folders));
+    NodeChain others = nodes_;
+    std::erase_if(
+        others, [&](const graph::Node* node) { return node == nodes_.front() || node == &base(); });
+    TRY(lock_for_reading(others));
+    return check_unchanged(*tree_.files, nodes_);
+  }
+
+  // Nothing where all must be opened again.
+  Result<std::optional<ExitStatus>> commit() {
+    TRY(lock());
+    if (TRY(end_other_change(*top_, nodes_.front()->filename)) ||
+        TRY(end_other_change(*base_target_, base().filename)))
+      return std::nullopt;
+    const std::optional<edit::JournalHead> top = TRY(pending_in(*top_));
+    const std::optional<edit::JournalHead> base_pending = TRY(pending_in(*base_target_));
+    TRY(check_is_this(top, base_pending));
+    TRY(end_overlays(top, base_pending));
+    if (base_pending)
+      TRY(check_agreed_digest(world_.agreement, base_pending->facts.change.digest));
+    switch (next_step(state_of(top), state_of(base_pending))) {
+      case CommitStep::go_back: {
+        const ExitStatus status = TRY(abandon());
+        return request_.argument ? std::optional(status) : std::nullopt;
+      }
+      case CommitStep::put_away:
+        TRY(prepare_overlays());
+        TRY(overlays_.carry_out());
+        return std::optional(TRY(end_done()));
+      case CommitStep::empty_top:
+        TRY(open_former(true));
+        return std::optional(TRY(empty_top()));
+      case CommitStep::go_on:
+        TRY(open_former(false));
+        return std::optional(TRY(carry_out(false)));
+      case CommitStep::begin:
+        break;
+    }
+    if (request_.argument)
+      return fail(ErrorCode::refused, "what was pending has been ended meanwhile");
+    return std::optional(TRY(carry_out(true)));
+  }
+
+  // What was stopped between two overlays.
+  Result<void> end_overlays(const std::optional<edit::JournalHead>& top,
+                            const std::optional<edit::JournalHead>& base_pending) {
+    bool may_be_left = request_.reparents;
+    for (const auto* head : {&top, &base_pending})
+      may_be_left = may_be_left ||
+                    (*head && ops::has_option((*head)->facts.change.verb, ops::reparent_option));
+    if (!may_be_left)
+      return {};
+    const std::vector<std::string> folders = TRY(directories());
+    return end_reparentings(*tree_.files, request_.common, folders, base(), request_.folders,
+                            world_);
+  }
+
+  static std::optional<edit::JournalState> state_of(const std::optional<edit::JournalHead>& head) {
+    return head ? std::optional(head->state) : std::nullopt;
+  }
+
+  static Result<std::optional<edit::JournalHead>> pending_in(const ChangeTarget& target) {
+    return edit::read_pending(*target.image.file, target.side_files);
+  }
+
+  // Ends what is pending there of another verb. Says whether the image has changed by that.
+  Result<bool> end_other_change(ChangeTarget& target, const std::string& name) {
+    const std::optional<edit::JournalHead> head = TRY(pending_in(target));
+    if (head && (head->facts.change.operation == edit::Operation::commit_base ||
+                 edit::is_commit_top(head->facts.change.operation)))
+      return false;
+    TRY(check_nothing_else_pending(world_.agreement, target, name, edit::Operation::none));
+    const Result<edit::ResumeOutcome> ended =
+        edit::resume(target.image, target.side_files, false, examine);
+    if (!ended)
+      return fail(with_context(ended.error(), to_terminal(name)));
+    if (ended->resumed == edit::Resumed::needs_plan)
+      return fail(ErrorCode::refused,
+                  fmt::format("'{}' is pending in {}: 'coldchain resume {}' goes on or, with "
+                              "--abandon, goes back",
+                              to_terminal(ended->verb), to_terminal(name), to_shell_word(name)));
+    return ended->resumed != edit::Resumed::nothing_pending &&
+           ended->resumed != edit::Resumed::nothing_changed;
+  }
+
+  [[nodiscard]] Result<void> check_is_this(const std::optional<edit::JournalHead>& top,
+                                           const std::optional<edit::JournalHead>& base) const {
+    const edit::Operation wanted =
+        empties() ? edit::Operation::commit_top : edit::Operation::commit_top_kept;
+    const auto is_one = [&](const edit::ChangeFacts& change, edit::Operation operation,
+                            const graph::Node& other) {
+      return change.operation == operation && change.argument == ops::commit_argument(other) &&
+             ops::has_option(change.verb, ops::detect_zeroes_option) == request_.detects_zeroes &&
+             ops::has_option(change.verb, ops::merge_bitmaps_option) ==
+                 (request_.bitmaps == ops::BitmapRule::merge);
+    };
+    const bool is_top = !top || is_one(top->facts.change, wanted, this->base());
+    const bool is_base =
+        !base || is_one(base->facts.change, edit::Operation::commit_base, *nodes_.front());
+    if (is_top && is_base)
+      return {};
+    const std::string& image = is_top ? this->base().filename : nodes_.front()->filename;
+    return fail(
+        ErrorCode::refused,
+        fmt::format("another commit is pending in {}: 'coldchain resume {}' goes on or, with "
+                    "--abandon, gives it up",
+                    to_terminal(image), to_shell_word(image)));
+  }
+
+  // Opens the chain as it was before what is pending. The former tree keeps its locks.
+  Result<void> open_former(bool base_is_done) {
+    former_ = std::make_unique<FormerFiles>(*tree_.files);
+    const auto add = [&](ChangeTarget& target, const graph::Node& node) -> Result<void> {
+      Result<std::unique_ptr<io::OverlayFile>> view =
+          edit::former_view(*target.image.file, target.side_files, examiner_of(node));
+      if (!view)
+        return fail(with_context(view.error(), to_terminal(node.filename)));
+      if (*view)
+        former_->add(std::move(*view));
+      return {};
+    };
+    TRY(add(*top_, *nodes_.front()));
+    if (!base_is_done)
+      TRY(add(*base_target_, base()));
+    former_top_ = TRY(graph::open(*former_, policy_for_links(request_.common),
+                                  {.name = request_.image,
+                                   .format = request_.common.format,
+                                   .is_image_opts = request_.common.image_opts}));
+    nodes_ = graph::chain_of(*former_top_);
+    if (base_ >= nodes_.size() || !base().is_open())
+      return fail(ErrorCode::refused, "the chain is shorter than it was, or broken");
+    return {};
+  }
+
+  static edit::Examine examiner_of(const graph::Node& node) {
+    if (node.qcow2_image() != nullptr)
+      return examine;
+    // A raw image has nothing that could be wrong.
+    return [](const io::File& /*image*/) -> Result<edit::Examined> { return edit::Examined{}; };
+  }
+
+  Result<ExitStatus> carry_out(bool is_new) {
+    TRY(make_plan());
+    // Who reads the base by now, this commit has pointed there, or its beginning knew of.
+    if (is_new)
+      TRY(look_for_dependents());
+    if (!request_.force && !dependents_.empty())
+      return fail(refused_for_dependents());
+    TRY(prepare_overlays());
+    if (!is_new) {
+      TRY(check_agreed_digest(world_.agreement, commit_.change.digest));
+    } else {
+      TRY(check_agreed(world_.agreement, [this] { return report::commit_json(facts(true)); }));
+      TRY(edit::check_room(commit_.data, *base_change_, *base_target_->image.file,
+                           base_target_->side_files));
+    }
+    world_.catch_interrupts();
+    edit::FreshData data;
+    data.write = [this](edit::FreshWriter& /*writer*/) -> Result<void> {
+      TRY(edit::commit_part(*base_change_, base_target_->image, base_target_->side_files,
+                            commit_.change, commit_.data));
+      return overlays_.carry_out();
+    };
+    return finish(data);
+  }
+
+  // The base has all of it, and says so.
+  Result<ExitStatus> empty_top() {
+    chain_ = TRY(graph::Chain::make(*nodes_.front()));
+    base_chain_ = TRY(graph::Chain::make(base()));
+    TRY(plan_top());
+    TRY(prepare_overlays());
+    edit::FreshData data;
+    data.write = [this](edit::FreshWriter& /*writer*/) -> Result<void> {
+      TRY(ops::check_committed(*chain_, base_, *base_chain_, world_.workers()));
+      return overlays_.carry_out();
+    };
+    return finish(data);
+  }
+
+  Result<ExitStatus> finish(const edit::FreshData& data) {
+    const Result<void> done =
+        edit::commit_part(*top_change_, top_->image, top_->side_files, emptying_.change, data);
+    if (!done) {
+      // Where the base was not begun, nothing is pending.
+      if (!base_target_->side_files.has_pending().value_or(true))
+        (void)edit::resume(top_->image, top_->side_files, true, examine);
+      return fail(done.error());
+    }
+    if (request_.shows_progress)
+      world_.err("    (100.00/100%)\n");
+    return end_done();
+  }
+
+  // Both images are done: their side files go, that of the top last, since it leads to the base.
+  Result<ExitStatus> end_done() {
+    if (TRY(base_target_->side_files.has_pending()))
+      TRY(base_target_->side_files.remove_pending());
+    TRY(edit::resume(top_->image, top_->side_files, false, examine));
+    if (empties())
+      give_back_unused(*top_->image.file);
+    // Not before: who goes on reads the base as it was. Nothing is lost where that fails or was
+    // stopped, but room.
+    (void)edit::give_back(*base_target_->image.file, commit_.freed, std::nullopt);
+    TRY(tell());
+    return success;
+  }
+
+  static void give_back_unused(io::WritableFile& image) {
+    if (const Result<ops::Unused> unused = ops::find_unused(image))
+      (void)edit::give_back(image, unused->ranges, unused->end);
+  }
+
+  Result<ExitStatus> abandon() {
+    const auto top = TRY(pending_in(*top_));
+    const auto base_pending = TRY(pending_in(*base_target_));
+    TRY(check_is_this(top, base_pending));
+    TRY(end_overlays(top, base_pending));
+    const bool has_data = base_pending && base_pending->state != edit::JournalState::applying;
+    const Result<void> planned = has_data ? plan_former() : Result<void>{};
+    // The top says whether it can go back at all.
+    const edit::ResumeOutcome ended =
+        TRY(edit::resume(top_->image, top_->side_files, true, examine));
+    const edit::ResumeOutcome base_ended =
+        TRY(edit::resume(base_target_->image, base_target_->side_files, true, examiner_of(base())));
+    if (base_ended.resumed == edit::Resumed::nothing_pending &&
+        ended.resumed == edit::Resumed::nothing_pending) {
+      TRY(world_.out(fmt::format("Nothing is pending for {}.\n", to_terminal(request_.image))));
+      return success;
+    }
+    TRY(world_.out(report::given_up_text(request_.image, base().filename,
+                                         ended.resumed == edit::Resumed::left,
+                                         base_ended.resumed == edit::Resumed::left)));
+    if (has_data)
+      TRY(world_.out(planned ? report::changed_text(facts(false))
+                             : report::maybe_changed_text(request_.image, base().filename)));
+    return success;
+  }
+
+  Result<void> plan_former() {
+    TRY(open_former(false));
+    return make_plan();
+  }
+
+  [[nodiscard]] report::CommitFacts facts(bool is_plan) const {
+    return {.commit = &commit_,
+            .emptying = empties() ? &emptying_ : nullptr,
+            .image = request_.image,
+            .base = base().filename,
+            .dependents = dependents_,
+            .reparented = overlays_.told(),
+            .is_plan = is_plan,
+            .planned = is_plan ? planned(world_, written_and_read()) : report::Planned()};
+  }
+
+  [[nodiscard]] NodeChain written_and_read() const {
+    NodeChain nodes = nodes_;
+    const NodeChain overlays = overlays_.images();
+    nodes.insert(nodes.end(), overlays.begin(), overlays.end());
+    return nodes;
+  }
+
+  Result<void> tell() {
+    const report::CommitFacts facts = this->facts(request_.is_plan);
+    world_.err(report::commit_warnings(facts));
+    if (request_.common.json())
+      return world_.out(report::commit_json(facts));
+    if (request_.is_plan)
+      return world_.out(report::commit_text(facts));
+    return request_.quiet ? Result<void>{} : world_.out("Image committed.\n");
+  }
+
+  const CommitRequest& request_;
+  std::uint64_t rate_;  // bytes per second; 0: as fast as it goes
+  World& world_;
+  OpenedTree tree_;
+  std::unique_ptr<FormerFiles> former_;
+  std::unique_ptr<graph::Node> former_top_;  // the tree as it was, where something is pending
+  NodeChain nodes_;
+  std::size_t base_ = 1;  // in them
+  std::optional<ChangeTarget> top_;
+  std::optional<ChangeTarget> base_target_;
+  std::optional<graph::Chain> chain_;
+  std::optional<graph::Chain> base_chain_;
+  std::optional<edit::Transaction> base_change_;
+  std::optional<edit::Transaction> top_change_;
+  ops::Commit commit_;
+  ops::Emptying emptying_;
+  std::vector<std::string> dependents_;
+  Reparenting overlays_;
+};
+
+}  // namespace
+
+Result<ExitStatus> run_commit(const CommitRequest& request, World& world) {
+  TRY(check_cache(request.cache));
+  const std::uint64_t rate = TRY(parse_rate(request.rate));
+  return CommitRun(request, rate, world).run();
+}
+
+Result<ExitStatus> give_up_commit(const CommitRequest& request, World& world) {
+  return CommitRun(request, 0, world).give_up();
+}
+
+}  // namespace coldchain::cli
