@@ -241,6 +241,18 @@ TEST_CASE(
     CHECK_MESSAGE(refused.err.find("bytes") != std::string::npos, refused.err);
     CHECK((read_file(scene.path("lower")) == before));
   }
+  // Also where its guest is written nothing, but a bitmap is added.
+  ImageBuilder(over("lower"))
+      .bitmap("a", qcow2::bitmap_flags::automatic)
+      .build()
+      .write_to(scene.path("upper"));
+  CHECK(scene.run({"commit", "-d", "upper"}).status == 0);
+  CHECK((read_file(scene.path("lower")) == before));
+  CHECK(scene.run({"commit", "-d", "--bitmaps=merge", "upper"}).status == 1);
+  CHECK((read_file(scene.path("lower")) == before));
+  std::filesystem::remove(scene.path("bytes"));
+  CHECK(scene.run({"commit", "-d", "--bitmaps=merge", "upper"}).status == 0);
+  CHECK((read_file(scene.path("lower")) != before));
 }
 
 TEST_CASE("commit: an image that reads the bytes of the top's file is in the way of emptying it") {
