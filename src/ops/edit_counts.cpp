@@ -74,28 +74,34 @@ Result<std::uint64_t> ImageEditor::take_row(std::uint64_t count) {
 // One after the other, as long as clusters follow each other and can count one more.
 Result<HostOffset> ImageEditor::take_sectors(std::uint64_t bytes) {
   const auto cluster_of = [&](HostOffset at) { return at.value >> geometry_.cluster_bits(); };
-  const std::uint64_t most = qcow2::max_refcount(image_.header().refcount_order);
-  const bool goes_on = !sectors_.empty() && compressed_[cluster_of(sectors_.begin)] < most;
-  if (goes_on && sectors_.size() < bytes) {
-    const std::uint64_t next = cluster_of(sectors_.end);
-    const std::uint64_t block = next / clusters_per_block();
-    const bool is_counted = block < refcount_table_.size() && refcount_table_[block] != 0;
-    if (is_counted && next_free(cursor_) == next) {
-      TRY(take(next, 1));
-      ++added_.data;
-      sectors_.end = host_of(next + 1);
-    }
-  }
-  if (!goes_on || sectors_.size() < bytes) {
+  const bool goes_on =
+      !unused_sectors_.empty() && compressed_counts_.at(cluster_of(unused_sectors_.begin)) <
+                                      qcow2::max_refcount(image_.header().refcount_order);
+  if (goes_on && unused_sectors_.size() < bytes)
+    TRY(extend_sectors());
+  if (!goes_on || unused_sectors_.size() < bytes) {
     const std::uint64_t cluster = TRY(take_cluster());
     ++added_.data;
-    sectors_ = {host_of(cluster), host_of(cluster + 1)};
+    unused_sectors_ = {host_of(cluster), host_of(cluster + 1)};
   }
-  const HostOffset at = sectors_.begin;
-  sectors_.begin = at + bytes;
+  const HostOffset at = unused_sectors_.begin;
+  unused_sectors_.begin = at + bytes;
   for (std::uint64_t cluster = cluster_of(at); cluster <= cluster_of(at + (bytes - 1)); ++cluster)
-    ++compressed_[cluster];
+    ++compressed_counts_[cluster];
   return at;
+}
+
+// By the next cluster, where that is the lowest free one and needs no refcount block.
+Result<void> ImageEditor::extend_sectors() {
+  const std::uint64_t next = unused_sectors_.end.value >> geometry_.cluster_bits();
+  const std::uint64_t block = next / clusters_per_block();
+  const bool is_counted = block < refcount_table_.size() && refcount_table_[block] != 0;
+  if (!is_counted || next_free(cursor_) != next)
+    return {};
+  TRY(take(next, 1));
+  ++added_.data;
+  unused_sectors_.end = host_of(next + 1);
+  return {};
 }
 
 bool ImageEditor::add_block(std::uint64_t index, std::uint64_t cluster) {
@@ -212,8 +218,8 @@ Result<void> ImageEditor::change_counts(edit::Phase phase, const std::vector<Hos
 // blocks are written whole.
 Result<void> ImageEditor::count_taken() {
   return change_counts(Phase::secure, taken_, [&](std::uint64_t cluster, std::uint64_t) {
-    const auto compressed = compressed_.find(cluster);
-    return compressed == compressed_.end() ? 1 : compressed->second;
+    const auto compressed = compressed_counts_.find(cluster);
+    return compressed == compressed_counts_.end() ? 1 : compressed->second;
   });
 }
 
@@ -230,6 +236,8 @@ Result<void> ImageEditor::count_released() {
 
 // Of what an internal snapshot shared with the active state, and does no more.
 Result<void> ImageEditor::stage_copied_flags() {
+  if (left_to_one_.empty())
+    return {};
   const std::vector<HostRange> left = sorted_and_merged(left_to_one_);
   const auto becomes_own = [&](HostOffset cluster) {
     const auto next =

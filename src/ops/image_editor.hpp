@@ -87,6 +87,7 @@ class ImageEditor {
   [[nodiscard]] std::uint64_t next_free(std::uint64_t from) const;
   // Less than a cluster, of such as only compressed clusters refer to.
   [[nodiscard]] Result<HostOffset> take_sectors(std::uint64_t bytes);
+  Result<void> extend_sectors();
   // Makes `cluster` the block of that index, if it has none.
   bool add_block(std::uint64_t index, std::uint64_t cluster);
 
@@ -149,8 +150,8 @@ class ImageEditor {
   std::uint64_t entries_before_ = 0;      // of the refcount table
   HostOffset table_at_;                   // the refcount table
   std::set<std::uint64_t> fresh_blocks_;  // by their index in it
-  HostRange sectors_;                     // behind the last compressed cluster, free for the next
-  std::map<std::uint64_t, std::uint64_t> compressed_;  // how many each taken cluster has a part of
+  HostRange unused_sectors_;  // behind the last compressed cluster, in clusters that were taken
+  std::map<std::uint64_t, std::uint64_t> compressed_counts_;  // refcounts of such clusters
   std::vector<HostRange> taken_;        // all clusters that are added, merged, in order
   std::vector<HostRange> released_;     // clusters that lose one reference for each time
   std::vector<HostRange> left_to_one_;  // clusters of those that one reference is left to
