@@ -180,7 +180,8 @@ class WritablePosixFile final : public PosixFileBase<WritableFile> {
                                      bytes.size() - done, static_cast<off_t>(at));
       if (count < 0 && errno == EINTR)
         continue;
-      if (count < 0 && errno == EINVAL && is_direct) {  // larger blocks
+      // The storage has larger blocks, or can only be written to through the cache.
+      if (count < 0 && is_direct && (errno == EINVAL || errno == EOPNOTSUPP)) {
         direct_ = Descriptor();
         is_direct = false;
         continue;

@@ -80,8 +80,9 @@ class File {
 
 class WritableFile : public File {
  public:
-  // Many bytes whose place in the file and in memory is a multiple of this go to the storage past
-  // the page cache, where the system can do that: it costs more than the storage does.
+  // Many bytes, whose number and whose place in the file and in memory are multiples of this, go to
+  // the storage past the page cache, where the system can do that: for data that nobody reads again
+  // soon, making room there takes longer than the storage does.
   static constexpr std::size_t direct_alignment = 4096;
 
   // All of the bytes, or an error. A regular file grows where they reach past its end.
