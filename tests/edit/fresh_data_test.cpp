@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+#include "crash_log.hpp"
+
 #include <algorithm>
 
 #include <coldchain/edit/fresh_data.hpp>
@@ -81,8 +83,10 @@ TEST_CASE("FreshWriter: pieces that follow each other and such that do not all r
 TEST_CASE(
     "FreshWriter: pieces here and there are written where they belong, those in a row at once") {
   Scene scene;
-  FreshWriter writer(scene.image, scene.journal, scene.ranges, FreshWriter::Mode::write);
-  Bytes expected = scene.image.content();
+  testing::CrashLog log;
+  testing::CrashFile image(scene.image.content(), 0, log);
+  FreshWriter writer(image, scene.journal, scene.ranges, FreshWriter::Mode::write);
+  Bytes expected = image.content();
   const auto write = [&](int value, std::size_t at) {
     REQUIRE(Scene::write(writer, value, {at}, 512).has_value());
     std::fill_n(expected.begin() + static_cast<std::ptrdiff_t>(at), 512,
@@ -94,8 +98,12 @@ TEST_CASE(
     write(3 + 2 * i, 4096 + 512 * static_cast<std::size_t>(i));
   }
   REQUIRE(writer.flush().has_value());
-  CHECK(scene.image.content() == expected);
+  CHECK(image.content() == expected);
   CHECK(scene.journal.cursor() == 49);
+  const auto writes = std::count_if(log.begin(), log.end(), [](const testing::CrashStep& step) {
+    return step.kind == testing::CrashStep::Kind::write;
+  });
+  CHECK(writes == 24 + 2);  // 16 places at a time
 }
 
 TEST_CASE("FreshWriter: of what was written before, only what others have changed is written") {

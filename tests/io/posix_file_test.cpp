@@ -9,11 +9,39 @@
 
 #include <doctest/doctest.h>
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 using namespace coldchain;
 using testing::TempFolder;
+
+namespace {
+
+constexpr std::size_t large_size = 1 << 20;
+alignas(io::WritableFile::direct_alignment) std::array<std::byte, large_size> large{};
+
+// Whether the page cache has nothing of a file that begins with `large`.
+bool is_out_of_cache(const std::string& path) {
+  const int fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
+  void* const mapped = ::mmap(nullptr, large_size, PROT_READ, MAP_SHARED, fd, 0);
+  std::vector<unsigned char> resident(large_size / static_cast<std::size_t>(::getpagesize()));
+  const bool is_known = ::mincore(mapped, large_size, resident.data()) == 0;
+  ::munmap(mapped, large_size);
+  ::close(fd);
+  return is_known && std::none_of(resident.begin(), resident.end(),
+                                  [](unsigned char page) { return (page & 1) != 0; });
+}
+
+// Whether the system can write past the page cache there.
+bool can_be_direct(const std::string& path) {
+  const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_DIRECT | O_CLOEXEC, 0600);
+  const bool is_written = fd >= 0 && ::write(fd, large.data(), large_size) == large_size;
+  ::close(fd);
+  return is_written && is_out_of_cache(path);
+}
+
+}  // namespace
 
 TEST_CASE("posix file: its facts are those of stat") {
   const TempFolder folder;
@@ -123,12 +151,19 @@ TEST_CASE("posix file: filling holes writes zeros there, and nothing else") {
   CHECK(data.front().end.value == 8 << 20);
 }
 
+TEST_CASE("posix file: large data goes past the page cache, where the system can do that") {
+  const TempFolder folder;
+  testing::write_file(folder / "a", "");
+  const auto target = io::system_files({}).value()->open_writable(folder / "a").value();
+  REQUIRE(target.file->write_at({0}, large).has_value());
+  CHECK(is_out_of_cache(folder / "a") == can_be_direct(folder / "b"));
+}
+
 TEST_CASE("posix file: what is written past the page cache is read all the same, and lies there") {
   const TempFolder folder;
   testing::write_file(folder / "a", std::string(100, 'x'));
   const auto target = io::system_files({}).value()->open_writable(folder / "a").value();
   io::WritableFile* const file = target.file.get();
-  alignas(io::WritableFile::direct_alignment) static std::array<std::byte, 1 << 20> page{};
   Bytes expected(3 << 20);
   std::copy_n(text_bytes(std::string(100, 'x')).begin(), 100, expected.begin());
   REQUIRE(file->resize(expected.size()).has_value());
@@ -144,15 +179,15 @@ TEST_CASE("posix file: what is written past the page cache is read all the same,
                                                {2 << 20, 0, 1 << 20}}) {
     const std::size_t offset = at;
     CAPTURE(offset);
-    page.fill(static_cast<std::byte>(++value));
-    const ByteView bytes = ByteView(page).subspan(from, size);
+    large.fill(static_cast<std::byte>(++value));
+    const ByteView bytes = ByteView(large).subspan(from, size);
     REQUIRE(file->write_at({offset}, bytes).has_value());
     std::copy(bytes.begin(), bytes.end(), expected.begin() + static_cast<std::ptrdiff_t>(offset));
     REQUIRE(file->read_at({0}, read).value() == expected.size());
     CHECK((read == expected));
   }
   // Also where that makes the file longer.
-  REQUIRE(file->write_at({3 << 20}, page).has_value());
+  REQUIRE(file->write_at({3 << 20}, large).has_value());
   CHECK(file->size() == 4 << 20);
   CHECK(std::filesystem::file_size(folder / "a") == 4 << 20);
 }
