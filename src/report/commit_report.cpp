@@ -13,10 +13,10 @@ namespace coldchain::report {
 
 namespace {
 
-std::uint64_t discarded_bytes(const ops::Commit& commit) {
-  return std::accumulate(
-      commit.freed.begin(), commit.freed.end(), std::uint64_t{0},
-      [](std::uint64_t sum, const HostRange& range) { return sum + range.size(); });
+template <class Range>
+std::uint64_t total_size(const std::vector<Range>& ranges) {
+  return std::accumulate(ranges.begin(), ranges.end(), std::uint64_t{0},
+                         [](std::uint64_t sum, const Range& range) { return sum + range.size(); });
 }
 
 }  // namespace
@@ -42,7 +42,7 @@ std::string commit_text(const CommitFacts& facts) {
   out += plan_line("in place", fmt::format("{} of the written bytes", commit.overwritten_bytes));
   if (!commit.freed.empty())
     out += plan_line("discarded", fmt::format("{} bytes of the base's file, which become a hole",
-                                              discarded_bytes(commit)));
+                                              total_size(commit.freed)));
   if (commit.disk_size_after != commit.disk_size_before)
     out += plan_line("disk", fmt::format("of the base: {} -> {} bytes", commit.disk_size_before,
                                          commit.disk_size_after));
@@ -92,12 +92,9 @@ std::string maybe_changed_text(const std::string& image, const std::string& base
 std::string changed_text(const CommitFacts& facts) {
   constexpr std::size_t most = 16;
   const std::vector<GuestRange>& changed = facts.commit->changed;
-  std::uint64_t bytes = 0;
-  for (const GuestRange& range : changed)
-    bytes += range.size();
   std::string out = fmt::format(
       "In {} up to {} bytes in {} guest ranges may have changed, which {} has itself:\n",
-      to_terminal(facts.base), bytes, changed.size(), to_terminal(facts.image));
+      to_terminal(facts.base), total_size(changed), changed.size(), to_terminal(facts.image));
   for (std::size_t i = 0; i < std::min(most, changed.size()); ++i)
     out += fmt::format("  {:#x}-{:#x}\n", changed[i].begin.value, changed[i].end.value);
   if (changed.size() > most)
@@ -117,7 +114,7 @@ std::string commit_json(const CommitFacts& facts) {
   write_cost(json, commit.cost);
   json.member("digest", commit.change.digest);
   json.member("overwritten-bytes", commit.overwritten_bytes)
-      .member("discarded-bytes", discarded_bytes(commit))
+      .member("discarded-bytes", total_size(commit.freed))
       .member("disk-size-before", commit.disk_size_before)
       .member("disk-size-after", commit.disk_size_after);
   if (facts.emptying != nullptr)
