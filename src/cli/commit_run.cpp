@@ -94,10 +94,7 @@ class CommitRun {
     base_change_.emplace(*base().file);
     ops::CommitOptions options = commit_options();
     options.progress = at_most(rate_, progress_of(request_.shows_progress, world_));
-    Result<ops::Commit> commit = ops::plan_commit(*base_change_, *chain_, *base_chain_, options);
-    if (!commit)
-      return fail(with_context(commit.error(), to_terminal(base().filename)));
-    commit_ = std::move(*commit);
+    commit_ = TRY(ops::plan_commit(*base_change_, *chain_, *base_chain_, options));
     return plan_top();
   }
 

@@ -4,6 +4,7 @@
 #include "dirty_bits.hpp"
 #include "extents.hpp"
 #include "header_change.hpp"
+#include "soundness.hpp"
 
 #include <algorithm>
 
@@ -24,10 +25,6 @@ using qcow2::Bitmap;
 constexpr std::size_t most_ranges = 1 << 22;
 // QEMU opens no image with a larger bitmap.
 constexpr std::uint64_t most_bitmap_bytes = 512ULL << 20;
-
-Error about(const Layer& layer, Error error) {
-  return with_context(std::move(error), to_terminal(layer.node->filename));
-}
 
 // Bitmaps of a layer that record what its guest writes.
 Result<std::vector<Bitmap>> recording_bitmaps_of(const Layer& layer) {

@@ -77,7 +77,8 @@ class CommitPlanner {
                                          .end_layer = static_cast<std::uint32_t>(options_.base),
                                          .grain = grain(),
                                          .workers = options_.workers}));
-    TRY(base_.mapping ? plan_qcow2() : plan_raw());
+    if (const Result<void> planned = base_.mapping ? plan_qcow2() : plan_raw(); !planned)
+      return fail(about(base_, planned.error()));
     TRY(look_at_snapshots());
     TRY(look_at_layers());
     commit_.change = {.verb = verb_of("commit", options_),
@@ -241,7 +242,7 @@ class CommitPlanner {
       const Layer& layer = view_.chain->layers()[i];
       const auto snapshots = snapshots_of(layer.qcow2());
       if (!snapshots)
-        return fail(with_context(snapshots.error(), to_terminal(layer.node->filename)));
+        return fail(about(layer, snapshots.error()));
       for (const qcow2::Snapshot& snapshot : *snapshots) {
         if (TRY(reads_what_changes(layer, options_.base - i, snapshot.id)))
           commit_.snapshots.push_back(

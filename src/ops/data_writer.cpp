@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "data_writer.hpp"
 
+#include "soundness.hpp"
+
 #include <algorithm>
 
 #include <coldchain/base/checked.hpp>
@@ -72,8 +74,7 @@ class DataWriter {
   static Result<void> read(const Layer& layer, const io::File& file, HostOffset from,
                            ByteSpan bytes) {
     const Result<void> done = io::read_zero_extended(file, from, bytes);
-    return done ? Result<void>{}
-                : fail(with_context(done.error(), to_terminal(layer.node->filename)));
+    return done ? Result<void>{} : fail(about(layer, done.error()));
   }
 
   // What lies behind the end of the disk may come to light when it grows.

@@ -23,6 +23,10 @@ bool is_sound(const check::CheckResult& checked) {
 
 }  // namespace
 
+Error about(const graph::Layer& layer, Error error) {
+  return with_context(std::move(error), to_terminal(layer.node->filename));
+}
+
 Result<check::CheckResult> check_metadata(const io::File& file, unsigned workers) {
   return check::check(TRY(qcow2::Image::open_damaged(file)), {.deep = false, .workers = workers});
 }
@@ -82,7 +86,7 @@ Result<void> check_readable(const std::vector<graph::Layer>& layers) {
     if (!layer.mapping)
       continue;
     if (const Result<void> done = layer.qcow2().check_readable(); !done)
-      return fail(with_context(done.error(), to_terminal(layer.node->filename)));
+      return fail(about(layer, done.error()));
   }
   return {};
 }
@@ -130,8 +134,10 @@ Result<std::vector<std::string>> bitmaps_of(const graph::Chain& chain, std::size
     const graph::Layer& layer = chain.layers()[i];
     if (!layer.mapping)
       continue;
-    for (const qcow2::Bitmap& bitmap :
-         TRY(qcow2::read_bitmaps(layer.qcow2().file(), layer.qcow2().header()))) {
+    const auto bitmaps = qcow2::read_bitmaps(layer.qcow2().file(), layer.qcow2().header());
+    if (!bitmaps)
+      return fail(about(layer, bitmaps.error()));
+    for (const qcow2::Bitmap& bitmap : *bitmaps) {
       if (std::find(without.begin(), without.end(), bitmap.name) == without.end())
         names.push_back(fmt::format("{} in {}", bitmap.name, layer.node->filename));
     }

@@ -13,6 +13,9 @@
 
 namespace coldchain::ops {
 
+// What is wrong with a layer, under its name.
+[[nodiscard]] Error about(const graph::Layer& layer, Error error);
+
 [[nodiscard]] Result<check::CheckResult> check_metadata(const io::File& file, unsigned workers);
 
 // `refused` for an image that is damaged, or was not closed: who allocates by refcounts that are

@@ -57,6 +57,7 @@ struct Commit {
 // with the base. All outlive what is returned. Errors: `refused` for a base that is damaged, dirty
 // or encrypted, has an external data file, is a window of a file or would need a larger device
 // (with the size), and for internal snapshots that would read something else (without `force`).
+// Each names the image that it is about.
 [[nodiscard]] Result<Commit> plan_commit(edit::Transaction& transaction, const graph::Chain& chain,
                                          const graph::Chain& base_chain,
                                          const CommitOptions& options);
