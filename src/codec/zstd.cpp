@@ -4,16 +4,31 @@
 #include <coldchain/codec/codec.hpp>
 
 #include <zstd.h>
+#include <zstd_errors.h>
 
 namespace coldchain::codec {
 
 namespace {
 
 struct FreeContext {
+  void operator()(ZSTD_CCtx* context) const { ZSTD_freeCCtx(context); }
   void operator()(ZSTD_DCtx* context) const { ZSTD_freeDCtx(context); }
 };
 
 }  // namespace
+
+Result<std::size_t> zstd(ByteView input, ByteSpan output) {
+  thread_local const std::unique_ptr<ZSTD_CCtx, FreeContext> context(ZSTD_createCCtx());
+  if (!context)
+    return fail(ErrorCode::io_error, "no memory for the zstd encoder");
+  const std::size_t size =
+      ZSTD_compress2(context.get(), output.data(), output.size(), input.data(), input.size());
+  if (ZSTD_getErrorCode(size) == ZSTD_error_dstSize_tooSmall)
+    return std::size_t{0};
+  if (ZSTD_isError(size) != 0)
+    return fail(ErrorCode::io_error, ZSTD_getErrorName(size));
+  return size;
+}
 
 Result<void> unzstd(ByteView input, ByteSpan output) {
   thread_local const std::unique_ptr<ZSTD_DCtx, FreeContext> context(ZSTD_createDCtx());

@@ -155,8 +155,15 @@ Result<void> Image::decompress(const CompressedExtent& extent, Bytes& stream,
                                ByteSpan cluster) const {
   stream.resize(extent.max_bytes);
   stream.resize(TRY(file_->read_at(extent.begin, stream)));
-  const bool zstd = header_.compression_type() == static_cast<std::uint8_t>(CompressionType::zstd);
-  return (zstd ? codec::unzstd : codec::inflate)(stream, cluster);
+  return (is_zstd() ? codec::unzstd : codec::inflate)(stream, cluster);
+}
+
+Result<std::size_t> Image::compress(ByteView cluster, ByteSpan stream) const {
+  return (is_zstd() ? codec::zstd : codec::deflate)(cluster, stream);
+}
+
+bool Image::is_zstd() const {
+  return header_.compression_type() == static_cast<std::uint8_t>(CompressionType::zstd);
 }
 
 Result<void> Image::read(const Location& location, GuestOffset offset, ByteSpan buffer) const {

@@ -93,3 +93,42 @@ TEST_CASE("unzstd: refuses what is cut, damaged, too short or too long for the c
   CHECK_FALSE(codec::unzstd(zstd(some_bytes(1000)), out));
   CHECK_FALSE(codec::unzstd(zstd(some_bytes(70000)), out));
 }
+
+TEST_CASE("deflate: QEMU's window holds what is needed to give back the cluster") {
+  // Repeats itself from farther away than QEMU looks back.
+  Bytes plain = some_bytes(65536);
+  std::copy_n(plain.begin(), 20000, plain.begin() + 40000);
+  Bytes stream(plain.size());
+  const std::size_t size = codec::deflate(plain, stream).value();
+  REQUIRE(size != 0);
+  z_stream inflater = {};
+  REQUIRE(::inflateInit2(&inflater, -12) == Z_OK);
+  Bytes out(plain.size());
+  inflater.next_in = reinterpret_cast<Bytef*>(stream.data());
+  inflater.avail_in = static_cast<uInt>(size);
+  inflater.next_out = reinterpret_cast<Bytef*>(out.data());
+  inflater.avail_out = static_cast<uInt>(out.size());
+  CHECK(::inflate(&inflater, Z_FINISH) == Z_STREAM_END);
+  ::inflateEnd(&inflater);
+  CHECK(out == plain);
+}
+
+TEST_CASE("deflate, zstd: what is compressed comes back, is the same each time, or has no room") {
+  const Bytes plain = some_bytes(65536);
+  const auto look = [&](auto compress, auto decompress) {
+    Bytes stream(plain.size());
+    const std::size_t size = compress(plain, stream).value();
+    REQUIRE(size > 0);
+    CHECK(size < plain.size());
+    Bytes out(plain.size());
+    REQUIRE(decompress(ByteView(stream).first(size), ByteSpan(out)));
+    CHECK(out == plain);
+    Bytes narrow(size - 1);
+    CHECK(compress(plain, narrow).value() == 0);
+    Bytes again(plain.size());
+    CHECK(compress(plain, again).value() == size);
+    CHECK(again == stream);
+  };
+  look(codec::deflate, codec::inflate);
+  look(codec::zstd, codec::unzstd);
+}

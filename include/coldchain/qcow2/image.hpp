@@ -49,6 +49,9 @@ class Image {
   [[nodiscard]] Result<void> decompress(const CompressedExtent& extent, Bytes& stream,
                                         ByteSpan cluster) const;
 
+  // The other way: how many bytes of `stream` it takes; 0 where that has no room.
+  [[nodiscard]] Result<std::size_t> compress(ByteView cluster, ByteSpan stream) const;
+
   // Reads guest bytes that `location` (from a mapping of this image) says are data or compressed.
   // `offset` is where the bytes begin; buffer.size() <= location.length.
   [[nodiscard]] Result<void> read(const Location& location, GuestOffset offset,
@@ -58,6 +61,8 @@ class Image {
   static Result<Image> open(const io::File& file, bool is_damaged);
 
   Image(const io::File& file, Header header) : file_(&file), header_(std::move(header)) {}
+
+  [[nodiscard]] bool is_zstd() const;
 
   [[nodiscard]] Result<Mapping> mapping(std::uint64_t l1_table_offset, std::uint32_t l1_size,
                                         std::uint64_t guest_size, const char* what) const;
