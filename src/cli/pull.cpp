@@ -33,8 +33,14 @@ void options(CLI::App& app, PullRequest& pull) {
                "Internal snapshots get what they read through the layers that go, too");
   app.add_flag("--detect-zeroes", pull.detects_zeroes,
                "Data that is zeros takes no place in the image");
-  app.add_flag("--decompress", pull.decompresses,
-               "Unpack compressed clusters instead of copying them as they are");
+  pull.compressed = ops::Compressed::keep;
+  CLI::Option* const unpack = app.add_flag_callback(
+      "--decompress", [&pull] { pull.compressed = ops::Compressed::unpack; },
+      "Unpack compressed clusters instead of copying them as they are");
+  app.add_flag_callback(
+         "--recompress", [&pull] { pull.compressed = ops::Compressed::recompress; },
+         "Compress clusters of another size or compression anew, instead of unpacking them")
+      ->excludes(unpack);
   app.footer("Example: coldchain pull -b base.qcow2 top.qcow2");
 }
 
@@ -52,8 +58,12 @@ Result<ExitStatus> run_verb(const PullRequest& pull, World& world) {
   if (pull.range && (pull.detects_zeroes || pull.fills_snapshots))
     return fail(ErrorCode::invalid_argument,
                 "--detect-zeroes and --snapshots are of the whole disk: without --range");
-  if (pull.range)
+  if (pull.range && pull.compressed == ops::Compressed::recompress)
+    return fail(ErrorCode::invalid_argument, "--range unpacks what is compressed");
+  if (pull.range) {
+    request.compressed = ops::Compressed::unpack;
     request.allocation = {ops::Places::thin, TRY(parse_range(*pull.range))};
+  }
   return run_pull(request, world);
 }
 
@@ -116,8 +126,7 @@ class PullRun {
     options_.force = request_.force;
     options_.fills_snapshots = request_.fills_snapshots;
     options_.detects_zeroes = request_.detects_zeroes;
-    options_.keeps_compressed =
-        !request_.is_rebase && !request_.allocation && !request_.decompresses;
+    options_.compressed = request_.compressed;
     options_.workers = world_.workers();
     if (request_.is_rebase) {
       TRY(look_at_new_base());
@@ -274,7 +283,7 @@ class PullRun {
   [[nodiscard]] bool has_same_options(const std::string& verb) const {
     return ops::has_option(verb, ops::detect_zeroes_option) == request_.detects_zeroes &&
            ops::has_option(verb, ops::snapshots_option) == request_.fills_snapshots &&
-           ops::has_option(verb, ops::decompress_option) == request_.decompresses;
+           ops::compressed_of(verb) == request_.compressed;
   }
 
   // All layers that are read, and the image itself.

@@ -11,6 +11,7 @@
 #include <coldchain/edit/resume.hpp>
 #include <coldchain/edit/side_files.hpp>
 #include <coldchain/ops/allocate.hpp>
+#include <coldchain/ops/plan.hpp>
 
 namespace coldchain::cli {
 
@@ -27,7 +28,7 @@ struct PullRequest {
   bool force = false;
   bool fills_snapshots = false;
   bool detects_zeroes = false;
-  bool decompresses = false;
+  ops::Compressed compressed = ops::Compressed::unpack;
   bool is_plan = false;
   bool quiet = false;
   bool shows_progress = false;

@@ -76,7 +76,7 @@ PullRequest request_for(const ResumeOptions& options, const edit::ResumeOutcome&
   } else {
     request.argument = outcome.argument;
     request.detects_zeroes = ops::has_option(outcome.verb, ops::detect_zeroes_option);
-    request.decompresses = ops::has_option(outcome.verb, ops::decompress_option);
+    request.compressed = ops::compressed_of(outcome.verb);
     request.fills_snapshots = ops::has_option(outcome.verb, ops::snapshots_option);
   }
   request.folders = options.target.folders;

@@ -200,6 +200,7 @@ class CommitPlanner {
         return editor.overwrite(piece.guest);
       case PieceKind::reserve:
       case PieceKind::compressed:
+      case PieceKind::recompress:
         break;  // of a pull or an allocation
     }
     return {};

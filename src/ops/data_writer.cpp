@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "data_writer.hpp"
 
+#include "recompression.hpp"
 #include "soundness.hpp"
 
 #include <algorithm>
@@ -34,6 +35,10 @@ class DataWriter {
       return for_each_compressed(*sources_.chain, piece, [&](const CompressedCluster& cluster) {
         return write_compressed(cluster);
       });
+    if (piece.kind == PieceKind::recompress)
+      return for_each_recompressed(
+          *sources_.chain, piece, sources_.workers,
+          [&](const RecompressedCluster& cluster) { return write_recompressed(cluster); });
     TRY(find_places(piece.guest));
     auto source = piece.sources.begin();
     for (const qcow2::Run& run : runs_) {
@@ -69,6 +74,26 @@ class DataWriter {
       return read(*cluster.layer, cluster.layer->qcow2().file(), from.begin + done, bytes);
     };
     return writer_.write(sectors.begin, sectors.size(), fill);
+  }
+
+  Result<void> write_recompressed(const RecompressedCluster& cluster) {
+    const qcow2::Location to = TRY(mapping_->locate(cluster.guest.begin, cursor_));
+    const std::uint64_t grain = mapping_->geometry().subcluster_size();
+    if (to.kind == qcow2::RunKind::data)
+      return write_bytes(to.host, cluster.content.first(align_up(cluster.guest.size(), grain)));
+    if (to.kind != qcow2::RunKind::compressed ||
+        to.compressed.sectors().size() != cluster.stream.size())
+      return fail(no_place());
+    return write_bytes(to.compressed.begin, cluster.stream);
+  }
+
+  Result<void> write_bytes(HostOffset to, ByteView content) {
+    const auto fill = [&](std::uint64_t done, ByteSpan bytes) -> Result<void> {
+      const ByteView some = content.subspan(done, bytes.size());
+      std::copy(some.begin(), some.end(), bytes.begin());
+      return {};
+    };
+    return writer_.write(to, content.size(), fill);
   }
 
   static Result<void> read(const Layer& layer, const io::File& file, HostOffset from,

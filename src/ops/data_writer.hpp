@@ -19,6 +19,7 @@ struct Sources {
   // Of a commit: the chain from layer `base` of the other on, which may have a larger disk.
   const graph::Chain* below = nullptr;
   std::size_t base = 0;
+  unsigned workers = 1;
 };
 
 // Hands the pieces of a change to a consumer, each time the same ones.

@@ -44,9 +44,9 @@ class ImageEditor {
   // Any sectors whose place is the image's alone, and stays.
   [[nodiscard]] Result<void> overwrite(GuestRange range);
 
-  // A whole cluster gets a place for its bytes as `stream` has them in another image with clusters
-  // of the same size and compression, in less than a cluster; the rest of their sectors comes
-  // along, so that nobody must unpack it to know where it ends.
+  // A whole cluster gets a place for its bytes, compressed as `stream` has them elsewhere, in less
+  // than a cluster; the rest of their sectors comes along, so that nobody must unpack it to know
+  // where it ends.
   [[nodiscard]] Result<void> place_compressed(GuestOffset cluster, qcow2::CompressedExtent stream);
 
   // From here on all that is about what an internal snapshot refers to, and ranges begin anew.

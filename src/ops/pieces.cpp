@@ -128,7 +128,7 @@ class PieceMaker {
         base_(below.base),
         stays_(below.stays),
         is_snapshot_(below.is_snapshot),
-        keeps_compressed_(below.keeps_compressed),
+        compressed_(below.compressed),
         joiner_(consumer),
         entries_(chain.layers().front()),
         geometry_(chain.layers().front().mapping->geometry()),
@@ -240,18 +240,38 @@ class PieceMaker {
     const GuestRange cluster{cluster_.front().extent.guest.begin, cluster_.back().extent.guest.end};
     const std::uint64_t size = geometry_.subcluster_size();
     const bool is_whole = geometry_.subclusters_per_cluster() == 1 ||
+                          may_be_recompressed(cluster) ||
                           (filling_of_parts(cluster) == Filling::copy && TRY(is_shared(cluster)));
     for (GuestRange grain = cluster; grain.begin < cluster.end; grain.begin = grain.end) {
       grain.end = is_whole ? cluster.end : std::min(cluster.end, grain.begin + size);
-      std::vector<Extent> sources;
-      for (const Part& part : cluster_) {
-        if (const Extent source = clip(part.extent, grain); !source.guest.empty())
-          sources.push_back(source);
-      }
-      TRY(emit(filling_of_parts(grain), grain, sources));
+      TRY(emit(filling_of_parts(grain), grain, sources_in(grain)));
     }
     cluster_.clear();
     return {};
+  }
+
+  // Whether a cluster with subclusters gets something that was compressed, and no subcluster of it
+  // is the image's own or comes from what is below it afterwards.
+  [[nodiscard]] bool may_be_recompressed(GuestRange cluster) const {
+    for (GuestRange grain = cluster; grain.begin < cluster.end; grain.begin = grain.end) {
+      grain.end = std::min(cluster.end, grain.begin + geometry_.subcluster_size());
+      const auto stays = [&](const Part& part) {
+        return part.extent.present && !clip(part.extent, grain).guest.empty();
+      };
+      if (filling_of_parts(grain) == Filling::nothing &&
+          std::any_of(cluster_.begin(), cluster_.end(), stays))
+        return false;
+    }
+    return kind_of_copy(cluster, sources_in(cluster)) == PieceKind::recompress;
+  }
+
+  [[nodiscard]] std::vector<Extent> sources_in(GuestRange range) const {
+    std::vector<Extent> sources;
+    for (const Part& part : cluster_) {
+      if (const Extent source = clip(part.extent, range); !source.guest.empty())
+        sources.push_back(source);
+    }
+    return sources;
   }
 
   // Whether the image has a host cluster there that a snapshot shares: a copy of it takes its
@@ -264,15 +284,31 @@ class PieceMaker {
   Result<void> emit(Filling filling, GuestRange range, const std::vector<Extent>& sources) {
     if (filling == Filling::nothing)
       return {};
+    if (filling == Filling::zero && has_zero_flag_)
+      return joiner_.add(PieceKind::zero, range, sources);
     if (filling == Filling::copy && may_stay_compressed(sources, range))
       return emit_compressed(range, sources);
-    const bool is_zero = filling == Filling::zero && has_zero_flag_;
-    return joiner_.add(is_zero ? PieceKind::zero : PieceKind::copy, range, sources);
+    return joiner_.add(kind_of_copy(range, sources), range, sources);
+  }
+
+  [[nodiscard]] bool is_whole_clusters(GuestRange range) const {
+    return is_aligned(range.begin.value, geometry_.cluster_size()) &&
+           (is_aligned(range.end.value, geometry_.cluster_size()) ||
+            range.end.value == chain_.guest_size());
+  }
+
+  [[nodiscard]] PieceKind kind_of_copy(GuestRange range, const std::vector<Extent>& sources) const {
+    const bool is_compressed = std::any_of(
+        sources.begin(), sources.end(),
+        [](const Extent& source) { return source.compressed && !reads_as_zeros(source); });
+    return compressed_ == Compressed::recompress && is_compressed && is_whole_clusters(range)
+               ? PieceKind::recompress
+               : PieceKind::copy;
   }
 
   [[nodiscard]] bool may_stay_compressed(const std::vector<Extent>& sources,
                                          GuestRange range) const {
-    if (!keeps_compressed_ || sources.size() != 1 || !sources.front().compressed ||
+    if (compressed_ == Compressed::unpack || sources.size() != 1 || !sources.front().compressed ||
         !is_aligned(range.begin.value, geometry_.cluster_size()))
       return false;
     const qcow2::Header& from = chain_.layers()[sources.front().layer].qcow2().header();
@@ -291,7 +327,7 @@ class PieceMaker {
       const HostRange sectors = TRY(layer.mapping->locate(part.begin, cursor)).compressed.sectors();
       const bool stays = part.size() == geometry_.cluster_size() &&
                          sectors.size() < geometry_.cluster_size() && sectors.end <= end_of_file;
-      TRY(joiner_.add(stays ? PieceKind::compressed : PieceKind::copy, part, sources));
+      TRY(joiner_.add(stays ? PieceKind::compressed : kind_of_copy(part, sources), part, sources));
     }
     return {};
   }
@@ -300,7 +336,7 @@ class PieceMaker {
   std::size_t base_;
   bool stays_;
   bool is_snapshot_;
-  bool keeps_compressed_;
+  Compressed compressed_;
   PieceJoiner joiner_;
   EntryCursor entries_;
   std::optional<Comparison> comparison_;  // where another chain is to be below
@@ -313,8 +349,7 @@ class PieceMaker {
 
 Result<void> PieceJoiner::add(PieceKind kind, GuestRange range,
                               const std::vector<Extent>& sources) {
-  const bool has_sources =
-      kind == PieceKind::copy || kind == PieceKind::compressed || kind == PieceKind::overwrite;
+  const bool has_sources = kind != PieceKind::zero && kind != PieceKind::reserve;
   while (!range.empty()) {
     const bool goes_on = piece_.guest.end == range.begin && piece_.kind == kind &&
                          (!has_sources || piece_.guest.size() < most_piece_bytes);

@@ -8,6 +8,7 @@
 
 #include <coldchain/analysis/map.hpp>
 #include <coldchain/graph/chain.hpp>
+#include <coldchain/ops/plan.hpp>
 
 namespace coldchain::ops {
 
@@ -16,6 +17,7 @@ enum class PieceKind : std::uint8_t {
   reserve,     // the same, and get a place of their own
   copy,        // the same get a place of their own, and the content of the sources
   compressed,  // whole clusters get the content of the sources compressed, as it is there
+  recompress,  // whole clusters get the content of the sources, compressed if that takes less room
   overwrite,   // sectors of a place that is the image's alone get the content of the sources
 };
 
@@ -53,9 +55,7 @@ struct Below {
   std::vector<GuestRange> zeroes{};
   // The chain is read through an internal snapshot, whose copied flags say nothing.
   bool is_snapshot = false;
-  // Compressed clusters of layers that have them as the image would are copied as they are, where
-  // they take less room so.
-  bool keeps_compressed = false;
+  Compressed compressed = Compressed::unpack;
 };
 
 // Of a compressed piece.

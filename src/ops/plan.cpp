@@ -13,4 +13,10 @@ bool has_option(std::string_view verb, std::string_view option) {
   return fmt::format("{} ", verb).find(fmt::format(" {} ", option)) != std::string::npos;
 }
 
+Compressed compressed_of(std::string_view verb) {
+  if (has_option(verb, decompress_option))
+    return Compressed::unpack;
+  return has_option(verb, recompress_option) ? Compressed::recompress : Compressed::keep;
+}
+
 }  // namespace coldchain::ops

@@ -9,6 +9,7 @@
 #include "extents.hpp"
 #include "image_editor.hpp"
 #include "pieces.hpp"
+#include "recompression.hpp"
 #include "soundness.hpp"
 #include "zeroes.hpp"
 
@@ -134,7 +135,7 @@ class Planner {
             .onto = options_.onto,
             .zeroes = view.zeroes,
             .is_snapshot = view.snapshot.has_value(),
-            .keeps_compressed = options_.keeps_compressed};
+            .compressed = options_.compressed};
   }
 
   [[nodiscard]] GuestRange range_of(const View& view) const {
@@ -276,8 +277,14 @@ class Planner {
       cost.bytes += source.guest.size();
       ++cost.extents;
     }
-    return piece.kind == PieceKind::compressed ? place_compressed(editor, chain, piece)
-                                               : editor.allocate(piece.guest);
+    switch (piece.kind) {
+      case PieceKind::compressed:
+        return place_compressed(editor, chain, piece);
+      case PieceKind::recompress:
+        return place_recompressed(editor, chain, piece);
+      default:
+        return editor.allocate(piece.guest);
+    }
   }
 
   Result<void> place_compressed(ImageEditor& editor, const Chain& chain, const Piece& piece) {
@@ -287,10 +294,23 @@ class Planner {
     });
   }
 
+  Result<void> place_recompressed(ImageEditor& editor, const Chain& chain, const Piece& piece) {
+    const auto place = [&](const RecompressedCluster& cluster) -> Result<void> {
+      if (cluster.stream.empty())
+        return editor.allocate(cluster.guest);
+      pull_.recompressed_bytes += cluster.stream.size();
+      return editor.place_compressed(cluster.guest.begin, {{0}, cluster.stream.size()});
+    };
+    return for_each_recompressed(chain, piece, options_.workers, place);
+  }
+
   [[nodiscard]] std::string verb() const {
     std::string verb = with_option("pull", snapshots_option, options_.fills_snapshots);
     verb = with_option(std::move(verb), detect_zeroes_option, options_.detects_zeroes);
-    return with_option(std::move(verb), decompress_option, !options_.keeps_compressed);
+    verb =
+        with_option(std::move(verb), decompress_option, options_.compressed == Compressed::unpack);
+    return with_option(std::move(verb), recompress_option,
+                       options_.compressed == Compressed::recompress);
   }
 
   Result<void> fill_change() {
@@ -320,16 +340,18 @@ class Planner {
     std::vector<PieceSource> all;
     for (const View& view : views_)
       all.push_back(pieces(view));
-    pull_.data.write =
-        [&transaction = transaction_, views = views_, all, progress = options_.progress,
-         total = pull_.cost.written_bytes](edit::FreshWriter& writer) -> Result<void> {
+    pull_.data.write = [&transaction = transaction_, views = views_, all,
+                        progress = options_.progress, workers = options_.workers,
+                        total =
+                            pull_.cost.written_bytes](edit::FreshWriter& writer) -> Result<void> {
       Course course{total, progress};
       Target target{&transaction.view()};
       for (std::size_t i = 0; i < views.size(); ++i) {
         const View& view = views[i];
         if (view.snapshot)
           target.snapshot = view.snapshot->id;
-        TRY(write_pieces(writer, {.chain = view.chain.get()}, target, all[i], course));
+        TRY(write_pieces(writer, {.chain = view.chain.get(), .workers = workers}, target, all[i],
+                         course));
         target.cursor += view.chain->guest_size();
       }
       return {};

@@ -35,6 +35,9 @@ std::string pull_text(const PullFacts& facts) {
   if (facts.pull->compressed_bytes != 0)
     out += plan_line("compressed",
                      fmt::format("{} bytes are copied as they are", facts.pull->compressed_bytes));
+  if (facts.pull->recompressed_bytes != 0)
+    out +=
+        plan_line("compressed", fmt::format("anew, to {} bytes", facts.pull->recompressed_bytes));
   if (makes_places(facts))
     out += plan_line("storage", fmt::format("{} bytes are added to that of the file",
                                             facts.pull->storage_bytes));
@@ -59,7 +62,8 @@ std::string pull_json(const PullFacts& facts) {
   if (facts.backing_file)
     json.name_member("backing-filename", *facts.backing_file);
   write_cost(json, facts.pull->cost);
-  json.member("compressed-bytes", facts.pull->compressed_bytes);
+  json.member("compressed-bytes", facts.pull->compressed_bytes)
+      .member("recompressed-bytes", facts.pull->recompressed_bytes);
   if (facts.allocation)
     json.member("places", ops::to_string(facts.allocation->places));
   if (makes_places(facts))

@@ -5,6 +5,7 @@
 #include "patient.hpp"
 #include "temp_folder.hpp"
 
+#include <algorithm>
 #include <filesystem>
 
 #include <coldchain/io/lock.hpp>
@@ -230,28 +231,41 @@ TEST_CASE("pull: one that was stopped goes on with the same command or resume, o
   CHECK_FALSE(scene.is_pending());
 }
 
-TEST_CASE(
-    "pull: compressed clusters stay so, or are unpacked with --decompress, after a stop too") {
-  const auto make = [](const Scene& scene) {
-    ImageBuilder mid(over("base"));
-    for (std::uint64_t cluster = 0; cluster < 4500; ++cluster)
-      mid.compressed(cluster, static_cast<std::uint8_t>(cluster % 251));
-    mid.build().write_to(scene.path("mid"));
+TEST_CASE("pull: compressed clusters stay so, become so again or not, after a stop too") {
+  struct Case {
+    std::string option;
+    unsigned cluster_bits;    // of the layer; the image has 12
+    int compressed_clusters;  // of the image afterwards
   };
-  const auto compressed = [](const Scene& scene) {
-    const Ran ran = scene.run({"check", "--output=json", "top"});
-    CHECK(ran.status == 0);
-    return nlohmann::json::parse(ran.out).value("compressed-clusters", 0);
-  };
-  for (const bool unpacks : {false, true}) {
+  for (const Case& some : std::vector<Case>{{"", 12, 4499},
+                                            {"--decompress", 12, 0},
+                                            {"--recompress", 12, 4499},
+                                            {"", 11, 0},
+                                            {"--recompress", 11, 2249},
+                                            {"--recompress", 13, 8191}}) {
+    CAPTURE(some.option);
+    CAPTURE(some.cluster_bits);
+    const auto make = [bits = some.cluster_bits](const Scene& scene) {
+      ImageOptions options = over("base");
+      options.cluster_bits = bits;
+      ImageBuilder mid(options);
+      for (std::uint64_t cluster = 0; cluster < std::min<std::uint64_t>(4500, options.size >> bits);
+           ++cluster)
+        mid.compressed(cluster, static_cast<std::uint8_t>(cluster % 251));
+      mid.build().write_to(scene.path("mid"));
+    };
     std::vector<std::string> command = {"pull", "-q", "top"};
-    std::vector<std::string> other = {"pull", "-q", "--decompress", "top"};
-    if (unpacks)
-      std::swap(command, other);
+    if (!some.option.empty())
+      command.insert(command.begin() + 1, some.option);
+    const std::vector<std::string> other = {
+        "pull", "-q", some.option == "--decompress" ? "--recompress" : "--decompress", "top"};
     const Scene whole;
     make(whole);
-    CHECK(whole.run(command).status == 0);
-    CHECK(compressed(whole) == (unpacks ? 0 : 4499));
+    REQUIRE(whole.run(command).status == 0);
+    const Ran checked = whole.run({"check", "--deep", "--output=json", "top"});
+    CHECK(checked.status == 0);
+    CHECK(nlohmann::json::parse(checked.out).value("compressed-clusters", 0) ==
+          some.compressed_clusters);
     for (const std::vector<std::string>& next :
          std::vector<std::vector<std::string>>{command, {"resume", "top"}}) {
       const Scene scene;
@@ -262,6 +276,13 @@ TEST_CASE(
       CHECK((scene.top() == whole.top()));
     }
   }
+}
+
+TEST_CASE("pull: a part of the disk is not compressed") {
+  const Scene scene;
+  const Ran refused = scene.run({"pull", "--recompress", "--range=0:1M", "top"});
+  CHECK(refused.status == 1);
+  CHECK(scene.is_as_before());
 }
 
 TEST_CASE("pull: a compressed cluster that its file has no bytes of is not taken along") {

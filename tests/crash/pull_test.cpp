@@ -37,6 +37,7 @@ struct Operation {
 };
 const std::vector<Operation> operations = {
     {"pull -q top"},
+    {"pull -q --recompress top"},
     {"pull -q -b base top"},
     {"allocate -q top"},
     {"allocate -q --zero-fill --range 512k:2M top"},
@@ -52,7 +53,7 @@ void make_chain(const TempFolder& folder, const std::string& options = "") {
   sh(folder, "qemu-img create -q -f qcow2 -o cluster_size=4k -b base -F qcow2 mid");
   sh(folder,
      "qemu-io -c 'write -P 2 1M 300k' -c 'write -z 0 4k' -c 'write -z 256k 128k' -c 'write -P 3 "
-     "20M 64k' mid");
+     "20M 64k' -c 'write -c -P 6 21M 128k' mid");
   sh(folder,
      "qemu-img create -q -f qcow2 " + options +
          " -b mid -F qcow2 top && qemu-io -c 'write -P 4 1200k 8k' -c 'write -P 5 30M 2k' top");

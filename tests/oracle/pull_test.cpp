@@ -139,8 +139,10 @@ TEST_CASE("oracle: a pull changes nothing that QEMU reads, and does what was pla
     tally.add(change(chain, {"pull", "--detect-zeroes"}, ""));
     tally.add(change(chain, {"pull", "--snapshots"}, ""));
     tally.add(change(chain, {"pull", "--decompress"}, ""));
+    tally.add(change(chain, {"pull", "--recompress", "--snapshots"}, ""));
     if (const std::string& base = chain.layers().front().name; chain.layers().size() > 2) {
       tally.add(change(chain, {"pull", "--detect-zeroes", "-b", base}, base));
+      tally.add(change(chain, {"pull", "--detect-zeroes", "--recompress", "-b", base}, base));
       tally.add(change(chain, {"pull", "--snapshots", "--detect-zeroes", "-b", base}, base));
     }
     for (std::size_t base = 0; base + 2 < chain.layers().size(); ++base)

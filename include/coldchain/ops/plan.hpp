@@ -46,14 +46,24 @@ struct Cost {
   std::uint64_t side_file_bytes = 0;
 };
 
+// What becomes of compressed clusters of layers that go.
+enum class Compressed {
+  unpack,
+  keep,        // with the image's cluster size and compression, where that takes less room
+  recompress,  // the same, and what gets something of the others is compressed, where that does
+};
+
 // Options that whoever goes on with a change must know; its side file has them behind the verb.
 inline constexpr std::string_view detect_zeroes_option = "--detect-zeroes";
 inline constexpr std::string_view decompress_option = "--decompress";
 inline constexpr std::string_view merge_bitmaps_option = "--bitmaps=merge";
+inline constexpr std::string_view recompress_option = "--recompress";
 inline constexpr std::string_view reparent_option = "--reparent";
 inline constexpr std::string_view snapshots_option = "--snapshots";
 
 [[nodiscard]] std::string with_option(std::string verb, std::string_view option, bool is_given);
 [[nodiscard]] bool has_option(std::string_view verb, std::string_view option);
+// Of a pull.
+[[nodiscard]] Compressed compressed_of(std::string_view verb);
 
 }  // namespace coldchain::ops

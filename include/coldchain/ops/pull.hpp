@@ -32,9 +32,7 @@ struct PullOptions {
   // Internal snapshots of the image that read through what goes get it, too, each for itself.
   bool fills_snapshots = false;
   bool detects_zeroes = false;  // data of the layers that go that is zeros takes no place
-  // Compressed clusters of layers with the same cluster size and compression are copied as they
-  // are, where they take less room so; all others are unpacked.
-  bool keeps_compressed = false;
+  Compressed compressed = Compressed::unpack;
   unsigned workers = 1;
   Progress progress{};
 };
@@ -46,6 +44,7 @@ struct Pull {
   std::vector<std::string> filled_snapshots;  // that got what they read
   std::vector<std::string> bitmaps;           // of layers that go: they stay where they are
   std::uint64_t compressed_bytes = 0;         // in sectors that are copied as they are
+  std::uint64_t recompressed_bytes = 0;       // in sectors of what is compressed anew
   std::uint64_t storage_bytes = 0;            // that the places of an allocation do not have yet
   edit::ChangeFacts change;
   edit::FreshData data;
