@@ -65,6 +65,7 @@ class RawAllocation {
 
   Result<ExitStatus> run() {
     if (request_.is_plan) {
+      TRY(check_may_change(*tree_.top, request_.common.force_share));
       TRY(make_plan());
       return tell();
     }

@@ -13,15 +13,27 @@ namespace coldchain::cli {
 
 namespace {
 
-Result<io::WritableTarget> open_locked(const io::FileSource& files, const std::string& path) {
-  io::WritableTarget target = TRY(files.open_writable(path));
-  const io::FileStatus& status = target.file->status();
+Result<void> check_names(const io::FileStatus& status) {
   if (status.kind == io::FileKind::regular && status.links > 1)
     return fail(
         ErrorCode::refused,
         fmt::format("the file has {} names, and a change under way would be seen beside one "
                     "of them only: leave one",
                     status.links));
+  return {};
+}
+
+Error cannot_change(const std::string& path, const Error& cause) {
+  Error error =
+      with_context(cause, fmt::format("Could not open '{}' for writing", to_terminal(path)));
+  if (error.code == ErrorCode::locked)
+    error.message += fmt::format("\nIs another process using the image [{}]?", to_terminal(path));
+  return error;
+}
+
+Result<io::WritableTarget> open_locked(const io::FileSource& files, const std::string& path) {
+  io::WritableTarget target = TRY(files.open_writable(path));
+  TRY(check_names(target.file->status()));
   TRY(io::hold_write_locks(*target.file));
   return target;
 }
@@ -31,16 +43,18 @@ Result<io::WritableTarget> open_locked(const io::FileSource& files, const std::s
 Result<ChangeTarget> open_for_change(const io::FileSource& files, const std::string& path,
                                      const edit::SideFolders& folders) {
   Result<io::WritableTarget> target = open_locked(files, path);
-  if (!target) {
-    Error error = with_context(target.error(),
-                               fmt::format("Could not open '{}' for writing", to_terminal(path)));
-    if (error.code == ErrorCode::locked)
-      error.message += fmt::format("\nIs another process using the image [{}]?", to_terminal(path));
-    return fail(std::move(error));
-  }
+  if (!target)
+    return fail(cannot_change(path, target.error()));
   edit::SideFiles side_files =
       TRY(edit::SideFiles::of(target->file->status(), target->location, folders));
   return ChangeTarget{std::move(*target), std::move(side_files)};
+}
+
+Result<void> check_may_change(const graph::Node& image, bool force_share) {
+  Result<void> done = check_names(image.file->status());
+  if (done && !force_share)
+    done = io::test_locks(*image.file, io::LockNeed::exclusive_write);
+  return done ? done : fail(cannot_change(image.filename, done.error()));
 }
 
 void add_target_options(CLI::App& app, TargetOptions& options) {

@@ -10,6 +10,7 @@
 
 #include <coldchain/edit/resume.hpp>
 #include <coldchain/edit/side_files.hpp>
+#include <coldchain/graph/node.hpp>
 
 namespace coldchain::cli {
 
@@ -22,6 +23,10 @@ struct ChangeTarget {
 [[nodiscard]] Result<ChangeTarget> open_for_change(const io::FileSource& files,
                                                    const std::string& path,
                                                    const edit::SideFolders& folders);
+
+// For a plan, which opens nothing for writing: what that would refuse. `force_share`: but for
+// locks.
+[[nodiscard]] Result<void> check_may_change(const graph::Node& image, bool force_share);
 
 // For verbs that know no more of an image than its name.
 struct TargetOptions {

@@ -166,10 +166,19 @@ class CommitRun {
     TRY(make_plan());
     TRY(look_for_dependents());
     TRY(look_for_overlays());
+    TRY(check_may_change_all());
     TRY(tell());
     if (dependents_.empty() || request_.force)
       return std::optional(success);
     return fail(refused_for_dependents());
+  }
+
+  [[nodiscard]] Result<void> check_may_change_all() const {
+    NodeChain written = overlays_.images();
+    written.insert(written.begin(), {nodes_.front(), &base()});
+    for (const graph::Node* image : written)
+      TRY(check_may_change(*image, request_.common.force_share));
+    return {};
   }
 
   Result<void> lock() {

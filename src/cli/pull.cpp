@@ -122,6 +122,8 @@ class PullRun {
 
   Result<void> look_at_chain() {
     nodes_ = graph::chain_of(*tree_.top);
+    if (!nodes_.back()->is_open())
+      return fail(*nodes_.back()->gap);
     options_ = {};
     options_.force = request_.force;
     options_.fills_snapshots = request_.fills_snapshots;
@@ -227,6 +229,7 @@ class PullRun {
   }
 
   Result<std::optional<ExitStatus>> plan() {
+    TRY(check_may_change(*tree_.top, request_.common.force_share));
     TRY(make_plan(*tree_.top->file));
     return std::optional(TRY(tell()));
   }

@@ -24,10 +24,11 @@ void mark_broken(const Node& overlay, Node& node, Code code, std::string detail)
       "Could not open '{}': Could not open backing file: Could not open "
       "'{}': {}",
       to_terminal(overlay.filename), to_terminal(node.filename), detail);
-  if (code == Code::link_locked)
+  const bool is_locked = code == Code::link_locked;
+  if (is_locked)
     message +=
         fmt::format("\nIs another process using the image [{}]?", to_terminal(node.filename));
-  node.gap = Error{ErrorCode::not_found, std::move(message), 0};
+  node.gap = Error{is_locked ? ErrorCode::locked : ErrorCode::not_found, std::move(message), 0};
   node.findings.push_back({code, std::move(detail)});
 }
 

@@ -338,11 +338,12 @@ TEST_CASE("pull: with another base than one that is pending is not taken for tha
 
 TEST_CASE("pull: a layer or image that another process writes to ends with status 4") {
   const Scene scene;
-  for (const std::string name : {"mid", "top"}) {
+  for (const std::string name : {"base", "mid", "top"}) {
     const auto files = io::system_files({}).value();
     const io::WritableTarget held = files->open_writable(scene.path(name)).value();
     REQUIRE(io::hold_write_locks(*held.file).has_value());
     CHECK(scene.run({"pull", "top"}).status == 4);
+    CHECK(scene.run({"pull", "-b", "base", "top"}).status == 4);
     CHECK(scene.is_as_before());
   }
 }
