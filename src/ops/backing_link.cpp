@@ -86,7 +86,8 @@ Result<void> stage_backing_link(edit::Transaction& transaction, const Header& he
   if (!is_staged)
     return fail(ErrorCode::refused,
                 "the header has no room for the name of the backing file beside the former one, or "
-                "its format cannot be recorded by one write");
+                "its format cannot be recorded by one write: a shorter name may do; 'qemu-img "
+                "rebase -u' records it by several");
   return {};
 }
 
