@@ -240,7 +240,7 @@ class PieceMaker {
     const GuestRange cluster{cluster_.front().extent.guest.begin, cluster_.back().extent.guest.end};
     const std::uint64_t size = geometry_.subcluster_size();
     const bool is_whole = geometry_.subclusters_per_cluster() == 1 ||
-                          may_be_recompressed(cluster) ||
+                          (compressed_ == Compressed::recompress && may_be_recompressed(cluster)) ||
                           (filling_of_parts(cluster) == Filling::copy && TRY(is_shared(cluster)));
     for (GuestRange grain = cluster; grain.begin < cluster.end; grain.begin = grain.end) {
       grain.end = is_whole ? cluster.end : std::min(cluster.end, grain.begin + size);
