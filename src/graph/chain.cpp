@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
 #include <cassert>
+#include <utility>
 
 #include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
@@ -92,6 +93,8 @@ Result<void> Chain::read(GuestOffset offset, ByteSpan buffer) const {
                 fmt::format("guest range {:#x}+{:#x} reaches past the end of the disk ({:#x})",
                             offset.value, buffer.size(), guest_size()));
   qcow2::Mapping::Cursor cursor;
+  qcow2::Image::Unpacked unpacked;
+  std::size_t unpacked_layer = 0;
   while (!buffer.empty()) {
     // Go down until a layer answers for the byte at `offset`; `length` shrinks to what it answers.
     std::uint64_t length = buffer.size();
@@ -117,9 +120,11 @@ Result<void> Chain::read(GuestOffset offset, ByteSpan buffer) const {
         continue;
       const ByteSpan part = buffer.first(length);
       if (location->kind == qcow2::RunKind::data || location->kind == qcow2::RunKind::compressed) {
+        if (std::exchange(unpacked_layer, i) != i)
+          unpacked = {};
         Result<void> done = layer.qcow2().check_readable();
         if (done)
-          done = layer.qcow2().read(*location, offset, part);
+          done = layer.qcow2().read(*location, offset, part, unpacked);
         if (!done)
           return fail(in_file(done.error(), *layer.node));
       } else {

@@ -13,38 +13,35 @@ namespace {
 
 constexpr std::uint64_t sector_size = 512;
 
-struct Cluster {
-  Bytes content;
-  Bytes stream;
-};
-
-Result<Cluster> compress(const graph::Chain& chain, GuestRange guest) {
-  const qcow2::Image& image = chain.layers().front().qcow2();
-  Cluster cluster{Bytes(image.header().cluster_size()), {}};
-  TRY(chain.read(guest.begin, ByteSpan(cluster.content).first(guest.size())));
-  cluster.stream.resize(cluster.content.size() - sector_size);
-  const std::size_t size = TRY(image.compress(cluster.content, cluster.stream));
-  std::fill(cluster.stream.begin() + static_cast<std::ptrdiff_t>(size), cluster.stream.end(),
-            std::byte{0});
-  cluster.stream.resize(align_up(size, sector_size));
-  return cluster;
+// In whole sectors; nothing where these would not be less than a cluster.
+Result<Bytes> compress(const qcow2::Image& image, ByteView cluster) {
+  Bytes stream(cluster.size() - sector_size);
+  const std::size_t size = TRY(image.compress(cluster, stream));
+  std::fill(stream.begin() + static_cast<std::ptrdiff_t>(size), stream.end(), std::byte{0});
+  stream.resize(align_up(size, sector_size));
+  return stream;
 }
 
 }  // namespace
 
 Result<void> for_each_recompressed(const graph::Chain& chain, const Piece& piece, unsigned workers,
                                    const RecompressedConsumer& take) {
-  const std::uint64_t cluster_size = chain.layers().front().mapping->geometry().cluster_size();
-  const auto part = [&](std::size_t index) {
-    const GuestOffset begin = piece.guest.begin + index * cluster_size;
-    return GuestRange{begin, std::min(piece.guest.end, begin + cluster_size)};
+  const qcow2::Image& image = chain.layers().front().qcow2();
+  const std::uint64_t cluster_size = image.header().cluster_size();
+  const std::size_t count = divide_up(piece.guest.size(), cluster_size);
+  // At once: the clusters below may be much larger.
+  Bytes content(count * cluster_size);
+  TRY(chain.read(piece.guest.begin, ByteSpan(content).first(piece.guest.size())));
+  const auto cluster = [&](std::size_t index) {
+    return ByteView(content).subspan(index * cluster_size, cluster_size);
   };
-  std::vector<Result<Cluster>> clusters(divide_up(piece.guest.size(), cluster_size));
-  parallel_for(clusters.size(), workers,
-               [&](std::size_t index) { clusters[index] = compress(chain, part(index)); });
-  for (std::size_t i = 0; i < clusters.size(); ++i) {
-    const Cluster cluster = TRY(std::move(clusters[i]));
-    TRY(take({part(i), cluster.content, cluster.stream}));
+  std::vector<Result<Bytes>> streams(count);
+  parallel_for(count, workers,
+               [&](std::size_t index) { streams[index] = compress(image, cluster(index)); });
+  for (std::size_t i = 0; i < count; ++i) {
+    const GuestOffset begin = piece.guest.begin + i * cluster_size;
+    const Bytes stream = TRY(std::move(streams[i]));
+    TRY(take({{begin, std::min(piece.guest.end, begin + cluster_size)}, cluster(i), stream}));
   }
   return {};
 }

@@ -166,16 +166,25 @@ bool Image::is_zstd() const {
   return header_.compression_type() == static_cast<std::uint8_t>(CompressionType::zstd);
 }
 
-Result<void> Image::read(const Location& location, GuestOffset offset, ByteSpan buffer) const {
+Result<void> Image::read(const Location& location, GuestOffset offset, ByteSpan buffer,
+                         Unpacked& unpacked) const {
   if (location.kind != RunKind::compressed)
     return io::read_zero_extended(*data_file_, location.host, buffer);
-  Bytes stream;
-  Bytes cluster(header_.cluster_size());
-  if (const Result<void> done = decompress(location.compressed, stream, cluster); !done)
-    return fail(with_context(
-        done.error(), fmt::format("compressed cluster at {:#x} (guest offset {:#x})",
-                                  location.compressed.begin.value, location.cluster_begin.value)));
-  const auto begin = cluster.begin() + static_cast<std::ptrdiff_t>(offset - location.cluster_begin);
+  const CompressedExtent& extent = location.compressed;
+  const bool is_there = !unpacked.cluster.empty() && unpacked.extent.begin == extent.begin &&
+                        unpacked.extent.max_bytes == extent.max_bytes;
+  if (!is_there) {
+    unpacked.extent = extent;
+    unpacked.cluster.resize(header_.cluster_size());
+    if (const Result<void> done = decompress(extent, unpacked.stream, unpacked.cluster); !done) {
+      unpacked.cluster.clear();
+      return fail(with_context(done.error(),
+                               fmt::format("compressed cluster at {:#x} (guest offset {:#x})",
+                                           extent.begin.value, location.cluster_begin.value)));
+    }
+  }
+  const auto begin =
+      unpacked.cluster.begin() + static_cast<std::ptrdiff_t>(offset - location.cluster_begin);
   std::copy_n(begin, buffer.size(), buffer.begin());
   return {};
 }

@@ -82,10 +82,11 @@ class Scene {
     for (std::uint64_t at = 0; at < mapping->guest_size(); at += cluster_size) {
       const auto location = mapping->locate({at}, cursor);
       Bytes bytes(1);
+      qcow2::Image::Unpacked unpacked;
       switch (location->kind) {
         case qcow2::RunKind::data:
         case qcow2::RunKind::compressed:
-          REQUIRE(image->read(*location, {at}, bytes).has_value());
+          REQUIRE(image->read(*location, {at}, bytes, unpacked).has_value());
           out += bytes[0] == std::byte{0} ? '0' : static_cast<char>(bytes[0]);
           break;
         case qcow2::RunKind::zero_reserved:

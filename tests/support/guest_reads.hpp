@@ -20,6 +20,7 @@ inline void add_reads(const qcow2::Image& image, const Result<qcow2::Mapping>& m
   if (!mapping)
     return;
   qcow2::Mapping::Cursor cursor;
+  qcow2::Image::Unpacked unpacked;
   const std::uint64_t cluster_size = image.header().cluster_size();
   // A damaged header may say any size and any number of snapshots; the images of the tests are
   // small.
@@ -35,8 +36,9 @@ inline void add_reads(const qcow2::Image& image, const Result<qcow2::Mapping>& m
         break;
       const std::uint64_t count = std::min(location->length, bytes.size() - done);
       if (location->kind == qcow2::RunKind::data || location->kind == qcow2::RunKind::compressed)
-        is_read = image.read(*location, {offset + done}, ByteSpan(bytes).subspan(done, count))
-                      .has_value();
+        is_read =
+            image.read(*location, {offset + done}, ByteSpan(bytes).subspan(done, count), unpacked)
+                .has_value();
       done += count;
     }
     if (is_read)

@@ -52,10 +52,18 @@ class Image {
   // The other way: how many bytes of `stream` it takes; 0 where that has no room.
   [[nodiscard]] Result<std::size_t> compress(ByteView cluster, ByteSpan stream) const;
 
+  // The compressed cluster that was unpacked last: who reads it bit by bit unpacks it once.
+  struct Unpacked {
+    CompressedExtent extent{};
+    Bytes cluster{};  // empty: none was yet
+    Bytes stream{};   // scratch space
+  };
+
   // Reads guest bytes that `location` (from a mapping of this image) says are data or compressed.
-  // `offset` is where the bytes begin; buffer.size() <= location.length.
-  [[nodiscard]] Result<void> read(const Location& location, GuestOffset offset,
-                                  ByteSpan buffer) const;
+  // `offset` is where the bytes begin; buffer.size() <= location.length. `unpacked` is of this
+  // image.
+  [[nodiscard]] Result<void> read(const Location& location, GuestOffset offset, ByteSpan buffer,
+                                  Unpacked& unpacked) const;
 
  private:
   static Result<Image> open(const io::File& file, bool is_damaged);
