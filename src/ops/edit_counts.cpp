@@ -74,9 +74,11 @@ Result<std::uint64_t> ImageEditor::take_row(std::uint64_t count) {
 // One after the other, as long as clusters follow each other and can count one more.
 Result<HostOffset> ImageEditor::take_sectors(std::uint64_t bytes) {
   const auto cluster_of = [&](HostOffset at) { return at.value >> geometry_.cluster_bits(); };
-  const bool goes_on =
-      !unused_sectors_.empty() && compressed_counts_.at(cluster_of(unused_sectors_.begin)) <
-                                      qcow2::max_refcount(image_.header().refcount_order);
+  // As many again, so that an internal snapshot can be made, or applied.
+  const std::uint64_t most_references =
+      std::max<std::uint64_t>(1, qcow2::max_refcount(image_.header().refcount_order) / 2);
+  const bool goes_on = !unused_sectors_.empty() &&
+                       compressed_counts_.at(cluster_of(unused_sectors_.begin)) < most_references;
   if (goes_on && unused_sectors_.size() < bytes)
     TRY(extend_sectors());
   if (!goes_on || unused_sectors_.size() < bytes) {
