@@ -16,7 +16,7 @@
 namespace coldchain::cli {
 
 struct CommitRequest {
-  CommonOptions common;
+  CommonOptions common = options_of_change();
   std::string image;
   std::optional<std::string> base;          // as it was given
   std::optional<std::uint64_t> argument{};  // instead: as a side file knows it

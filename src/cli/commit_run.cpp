@@ -297,7 +297,7 @@ class CommitRun {
     former_ = std::make_unique<FormerFiles>(*tree_.files);
     const auto add = [&](ChangeTarget& target, const graph::Node& node) -> Result<void> {
       Result<std::unique_ptr<io::OverlayFile>> view =
-          edit::former_view(*target.image.file, target.side_files, examiner_of(node));
+          edit::former_view(*node.file, target.side_files, examiner_of(node));
       if (!view)
         return fail(with_context(view.error(), to_terminal(node.filename)));
       if (*view)

@@ -10,6 +10,12 @@
 
 namespace coldchain::cli {
 
+CommonOptions options_of_change() {
+  CommonOptions options;
+  options.policy.steady_holes = true;
+  return options;
+}
+
 void add_common_options(CLI::App& app, CommonOptions& options) {
   app.add_option("-f,--format", options.format, "Format of the image; probed if not given")
       ->type_name("FMT");

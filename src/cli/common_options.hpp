@@ -31,6 +31,9 @@ struct CommonOptions {
   [[nodiscard]] bool json() const { return output == "json"; }
 };
 
+// Of a verb that changes what it looks at: who goes on with it finds the same holes.
+[[nodiscard]] CommonOptions options_of_change();
+
 void add_common_options(CLI::App& app, CommonOptions& options);
 
 // What an opened tree needs to stay alive, and the tree.

@@ -16,7 +16,7 @@
 namespace coldchain::cli {
 
 struct PullRequest {
-  CommonOptions common;
+  CommonOptions common = options_of_change();
   std::string image;
   bool is_rebase = false;
   std::optional<std::string> base;          // as it was given; of a rebase by the image's header

@@ -151,7 +151,8 @@ Result<ExitStatus> resume_commit(const ResumeOptions& options, const edit::Journ
   std::string verb = change.verb;
   CommitRequest request;
   request.image = options.target.image;
-  request.common.policy = options.target.policy;
+  request.common.policy.root = options.target.policy.root;
+  request.common.policy.sysroot = options.target.policy.sysroot;
   request.common.policy.allow_probe = true;  // so was this
   request.common.format = "qcow2";
   request.folders = options.target.folders;

@@ -73,14 +73,15 @@ Result<Descriptor> open_beneath(int directory, const std::string& path, std::uin
 
 class SystemFiles final : public FileSource {
  public:
-  SystemFiles() = default;
-  SystemFiles(Descriptor directory, std::string directory_path, bool confined)
+  explicit SystemFiles(bool steady_holes) : steady_holes_(steady_holes) {}
+  SystemFiles(Descriptor directory, std::string directory_path, const OpenPolicy& policy)
       : directory_(std::move(directory)),
         directory_path_(std::move(directory_path)),
-        confined_(confined) {}
+        confined_(!policy.root.empty()),
+        steady_holes_(policy.steady_holes) {}
 
   [[nodiscard]] Result<std::unique_ptr<File>> open(const std::string& path) const override {
-    return open_descriptor(TRY(open_path(path)));
+    return open_descriptor(TRY(open_path(path)), steady_holes_);
   }
 
   [[nodiscard]] Result<Location> locate(const std::string& path) const override {
@@ -139,6 +140,7 @@ class SystemFiles final : public FileSource {
   Descriptor directory_;  // the root or sysroot, if there is one
   std::string directory_path_;
   bool confined_ = false;  // a root: nothing outside
+  bool steady_holes_ = false;
 };
 
 }  // namespace
@@ -148,13 +150,13 @@ Result<std::unique_ptr<FileSource>> system_files(const OpenPolicy& policy) {
     return fail(ErrorCode::invalid_argument, "--root and --sysroot exclude each other");
   const std::string& directory = policy.root.empty() ? policy.sysroot : policy.root;
   if (directory.empty())
-    return std::make_unique<SystemFiles>();
+    return std::make_unique<SystemFiles>(policy.steady_holes);
   const int fd = ::open(directory.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0)
     return fail(system_error(errno, directory));
   Descriptor descriptor(fd);
   return std::make_unique<SystemFiles>(std::move(descriptor), TRY(absolute_path(directory)),
-                                       !policy.root.empty());
+                                       policy);
 }
 
 }  // namespace coldchain::io

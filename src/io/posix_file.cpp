@@ -66,6 +66,42 @@ bool has_no_locks(int error) {
   return error == EINVAL || error == ENOLCK || error == ENOTSUP || error == ENOSYS;
 }
 
+// Calls `take` for the parts of `range` that have storage, with what FIEMAP says of them; sorted,
+// disjoint. Whether the system tells.
+template <class Take>
+bool for_each_extent(int fd, HostRange range, std::uint32_t flags, const Take& take) {
+  constexpr std::uint32_t most_extents = 128;
+  std::vector<std::byte> buffer(sizeof(fiemap) + most_extents * sizeof(fiemap_extent));
+  auto* const map = reinterpret_cast<fiemap*>(buffer.data());
+  const auto* const found = reinterpret_cast<const fiemap_extent*>(buffer.data() + sizeof(fiemap));
+  for (std::uint64_t at = range.begin.value; at < range.end.value;) {
+    std::fill(buffer.begin(), buffer.end(), std::byte{0});
+    map->fm_start = at;
+    map->fm_length = range.end.value - at;
+    map->fm_flags = flags;
+    map->fm_extent_count = most_extents;
+    if (::ioctl(fd, FS_IOC_FIEMAP, map) != 0)
+      return false;
+    const std::span<const fiemap_extent> extents(found, map->fm_mapped_extents);
+    if (extents.empty())
+      break;
+    std::uint64_t next = at;
+    for (const fiemap_extent& extent : extents) {
+      const std::uint64_t begin = std::max<std::uint64_t>(extent.fe_logical, next);
+      const std::uint64_t end =
+          std::min<std::uint64_t>(extent.fe_logical + extent.fe_length, range.end.value);
+      if (end > begin)
+        take(HostRange{{begin}, {end}}, extent.fe_flags);
+      next = std::max(next, end);
+    }
+    const bool is_last = (extents.back().fe_flags & FIEMAP_EXTENT_LAST) != 0;
+    if (is_last || next <= at)
+      break;
+    at = next;
+  }
+  return true;
+}
+
 // `Base` is File or WritableFile: what both do alike.
 template <class Base>
 class PosixFileBase : public Base {
@@ -91,37 +127,9 @@ class PosixFileBase : public Base {
 
   // Reserved extents, too, look like holes to SEEK_DATA.
   [[nodiscard]] Result<std::uint64_t> bytes_without_storage(HostRange range) const override {
-    constexpr std::uint32_t most_extents = 128;
-    std::vector<std::byte> buffer(sizeof(fiemap) + most_extents * sizeof(fiemap_extent));
-    auto* const map = reinterpret_cast<fiemap*>(buffer.data());
-    const auto* const found =
-        reinterpret_cast<const fiemap_extent*>(buffer.data() + sizeof(fiemap));
     std::uint64_t bytes = range.size();
-    for (std::uint64_t at = range.begin.value; at < range.end.value;) {
-      std::fill(buffer.begin(), buffer.end(), std::byte{0});
-      map->fm_start = at;
-      map->fm_length = range.end.value - at;
-      map->fm_extent_count = most_extents;
-      if (::ioctl(fd(), FS_IOC_FIEMAP, map) != 0)
-        return Base::bytes_without_storage(range);
-      const std::span<const fiemap_extent> extents(found, map->fm_mapped_extents);
-      if (extents.empty())
-        break;
-      std::uint64_t next = at;
-      for (const fiemap_extent& extent : extents) {
-        const std::uint64_t begin = std::max<std::uint64_t>(extent.fe_logical, next);
-        const std::uint64_t end =
-            std::min<std::uint64_t>(extent.fe_logical + extent.fe_length, range.end.value);
-        if (end > begin)
-          bytes -= end - begin;
-        next = std::max(next, end);
-      }
-      const bool is_last = (extents.back().fe_flags & FIEMAP_EXTENT_LAST) != 0;
-      if (is_last || next <= at)
-        break;
-      at = next;
-    }
-    return bytes;
+    const auto take = [&](HostRange extent, std::uint32_t /*flags*/) { bytes -= extent.size(); };
+    return for_each_extent(fd(), range, 0, take) ? bytes : Base::bytes_without_storage(range);
   }
 
   [[nodiscard]] Result<bool> lock_is_held(std::uint64_t byte) const override {
@@ -163,6 +171,51 @@ class PosixFileBase : public Base {
 };
 
 using PosixFile = PosixFileBase<File>;
+
+// What is reserved of a file of `size` bytes and holds nothing yet: sorted, disjoint. `flags` are
+// those of FIEMAP.
+std::vector<HostRange> reserved_extents(int fd, std::uint64_t size, std::uint32_t flags) {
+  std::vector<HostRange> reserved;
+  const auto take = [&](HostRange extent, std::uint32_t what) {
+    if ((what & FIEMAP_EXTENT_UNWRITTEN) != 0)
+      reserved.push_back(extent);
+  };
+  if (!for_each_extent(fd, {{0}, {size}}, flags, take))
+    reserved.clear();
+  return reserved;
+}
+
+// Whose reserved extents are holes.
+class SteadyPosixFile final : public PosixFile {
+ public:
+  SteadyPosixFile(Descriptor descriptor, const FileStatus& status, std::vector<HostRange> reserved)
+      : PosixFile(std::move(descriptor), status), reserved_(std::move(reserved)) {}
+
+  [[nodiscard]] Result<HostOffset> next_data(HostOffset from) const override {
+    for (HostOffset at = from;;) {
+      const HostOffset data = TRY(PosixFile::next_data(at));
+      const auto range = reserved_behind(data);
+      if (range == reserved_.end() || data < range->begin)
+        return data;
+      at = range->end;
+    }
+  }
+
+  [[nodiscard]] Result<HostOffset> next_hole(HostOffset from) const override {
+    const HostOffset hole = TRY(PosixFile::next_hole(from));
+    const auto range = reserved_behind(from);
+    return range == reserved_.end() ? hole : std::min(hole, std::max(from, range->begin));
+  }
+
+ private:
+  // The first that ends behind `offset`.
+  [[nodiscard]] std::vector<HostRange>::const_iterator reserved_behind(HostOffset offset) const {
+    return std::partition_point(reserved_.begin(), reserved_.end(),
+                                [&](const HostRange& range) { return range.end <= offset; });
+  }
+
+  std::vector<HostRange> reserved_;
+};
 
 Result<FileStatus> status_of(int fd);
 
@@ -388,8 +441,9 @@ Descriptor::~Descriptor() {
     ::close(fd_);
 }
 
-Result<std::unique_ptr<File>> open_descriptor(const Descriptor& path_descriptor) {
-  TRY(check_kind(path_descriptor.get()));
+Result<std::unique_ptr<File>> open_descriptor(const Descriptor& path_descriptor,
+                                              bool steady_holes) {
+  const bool is_device = TRY(check_kind(path_descriptor.get()));
   // What was looked at is what is opened: no other file can slip in between the two.
   const std::string self = fmt::format("/proc/self/fd/{}", path_descriptor.get());
   constexpr int flags = O_RDONLY | O_NONBLOCK | O_CLOEXEC;
@@ -398,7 +452,17 @@ Result<std::unique_ptr<File>> open_descriptor(const Descriptor& path_descriptor)
     fd = ::open(self.c_str(), flags);  // only the owner may leave the access time alone
   if (fd < 0)
     return fail(system_error(errno, ""));
-  return adopt(Descriptor(fd));
+  Descriptor descriptor(fd);
+  if (!steady_holes || is_device)
+    return adopt(std::move(descriptor));
+  FileStatus status = TRY(status_of(fd));
+  std::vector<HostRange> reserved = reserved_extents(fd, status.size, 0);
+  // What is only in the page cache is no hole: it is written first.
+  if (!reserved.empty()) {
+    reserved = reserved_extents(fd, status.size, FIEMAP_FLAG_SYNC);
+    status = TRY(status_of(fd));
+  }
+  return std::make_unique<SteadyPosixFile>(std::move(descriptor), status, std::move(reserved));
 }
 
 Result<std::unique_ptr<WritableFile>> open_descriptor_for_writing(

@@ -27,7 +27,9 @@ class Descriptor {
 };
 
 // Takes a descriptor opened with O_PATH, looks at what it is, and opens it for reading.
-[[nodiscard]] Result<std::unique_ptr<File>> open_descriptor(const Descriptor& path_descriptor);
+// `steady_holes` as in OpenPolicy.
+[[nodiscard]] Result<std::unique_ptr<File>> open_descriptor(const Descriptor& path_descriptor,
+                                                            bool steady_holes);
 
 // The same for reading and writing; a block device only if nobody has mounted or holds it.
 [[nodiscard]] Result<std::unique_ptr<WritableFile>> open_descriptor_for_writing(

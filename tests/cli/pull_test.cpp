@@ -313,6 +313,21 @@ TEST_CASE("pull: with --detect-zeroes data that is zeros takes no place, also af
   }
 }
 
+TEST_CASE("pull: one that was stopped goes on whatever the page cache has of reserved extents") {
+  const Scene scene;
+  testing::write_file(scene.path("mid"), std::string(12 << 20, 'r'));
+  const int fd = ::open(scene.path("mid").c_str(), O_RDWR | O_CLOEXEC);
+  (void)::fallocate(fd, 0, 12 << 20, 20 << 20);  // where the system can do that
+  ::close(fd);
+  ImageOptions options = over("mid");
+  options.backing_format = "raw";
+  ImageBuilder(options).data(0, 't').build().write_to(scene.path("top"));
+  REQUIRE(scene.interrupt({"pull", "top"}).status == 1);
+  CHECK(read_file(scene.path("mid")).size() == 32 << 20);  // all of it is in the cache now
+  const Ran resumed = scene.run({"resume", "top"});
+  CHECK_MESSAGE(resumed.status == 0, resumed.err);
+}
+
 TEST_CASE("pull: one that was stopped does not go on where the chain was changed meanwhile") {
   const Scene scene;
   REQUIRE(scene.interrupt({"pull", "top"}).status == 1);

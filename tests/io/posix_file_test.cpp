@@ -9,8 +9,10 @@
 
 #include <doctest/doctest.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 using namespace coldchain;
@@ -149,6 +151,34 @@ TEST_CASE("posix file: filling holes writes zeros there, and nothing else") {
   REQUIRE(data.size() == 1);
   CHECK(data.front().begin.value == 1 << 20);
   CHECK(data.front().end.value == 8 << 20);
+}
+
+TEST_CASE("posix file: with steady holes reserved extents are holes, whatever the page cache has") {
+  const TempFolder folder;
+  const std::string path = folder / "a";
+  testing::write_file(path, "");
+  const int fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
+  struct statfs system = {};
+  ::fstatfs(fd, &system);
+  const bool is_reserved = ::fallocate(fd, 0, 0, 1 << 20) == 0;
+  if (!is_reserved || system.f_type == TMPFS_MAGIC) {
+    MESSAGE("skipped: nothing can be reserved here, or nobody tells");
+    ::close(fd);
+    return;
+  }
+  // Not on the storage yet.
+  REQUIRE(::pwrite(fd, large.data(), 4096, 512 << 10) == 4096);
+  REQUIRE(::pread(fd, large.data(), large_size, 0) == large_size);
+  ::close(fd);
+  io::OpenPolicy policy;
+  policy.steady_holes = true;
+  const auto file = io::system_files(policy).value()->open(path).value();
+  CHECK(file->next_hole({0}).value().value == 0);
+  CHECK(file->next_data({0}).value().value == 512 << 10);
+  CHECK(file->next_data({(512 << 10) + 100}).value().value == (512 << 10) + 100);
+  CHECK(file->next_hole({512 << 10}).value().value == (512 << 10) + 4096);
+  CHECK(file->next_data({(512 << 10) + 4096}).value().value == 1 << 20);
+  CHECK(file->next_hole({1 << 20}).value().value == 1 << 20);
 }
 
 TEST_CASE("posix file: large data goes past the page cache, where the system can do that") {

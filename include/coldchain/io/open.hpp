@@ -25,6 +25,9 @@ struct OpenPolicy {
   bool allow_probe = false;
   // Whether an image that another process writes to is refused (QEMU's locks).
   bool test_locks = true;
+  // Whether reserved extents that hold nothing yet are holes in any case. Else the system tells:
+  // to it, as to QEMU, they are data while the page cache has a copy of their zeros.
+  bool steady_holes = false;
 };
 
 // Where a file lies once symbolic links are followed.
