@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
 #include <cassert>
-#include <utility>
 
 #include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
@@ -94,7 +93,6 @@ Result<void> Chain::read(GuestOffset offset, ByteSpan buffer) const {
                             offset.value, buffer.size(), guest_size()));
   qcow2::Mapping::Cursor cursor;
   qcow2::Image::Unpacked unpacked;
-  std::size_t unpacked_layer = 0;
   while (!buffer.empty()) {
     // Go down until a layer answers for the byte at `offset`; `length` shrinks to what it answers.
     std::uint64_t length = buffer.size();
@@ -120,8 +118,6 @@ Result<void> Chain::read(GuestOffset offset, ByteSpan buffer) const {
         continue;
       const ByteSpan part = buffer.first(length);
       if (location->kind == qcow2::RunKind::data || location->kind == qcow2::RunKind::compressed) {
-        if (std::exchange(unpacked_layer, i) != i)
-          unpacked = {};
         Result<void> done = layer.qcow2().check_readable();
         if (done)
           done = layer.qcow2().read(*location, offset, part, unpacked);

@@ -171,17 +171,17 @@ Result<void> Image::read(const Location& location, GuestOffset offset, ByteSpan 
   if (location.kind != RunKind::compressed)
     return io::read_zero_extended(*data_file_, location.host, buffer);
   const CompressedExtent& extent = location.compressed;
-  const bool is_there = !unpacked.cluster.empty() && unpacked.extent.begin == extent.begin &&
+  const bool is_there = unpacked.image == this && unpacked.extent.begin == extent.begin &&
                         unpacked.extent.max_bytes == extent.max_bytes;
   if (!is_there) {
-    unpacked.extent = extent;
+    unpacked.image = nullptr;
     unpacked.cluster.resize(header_.cluster_size());
-    if (const Result<void> done = decompress(extent, unpacked.stream, unpacked.cluster); !done) {
-      unpacked.cluster.clear();
+    if (const Result<void> done = decompress(extent, unpacked.stream, unpacked.cluster); !done)
       return fail(with_context(done.error(),
                                fmt::format("compressed cluster at {:#x} (guest offset {:#x})",
                                            extent.begin.value, location.cluster_begin.value)));
-    }
+    unpacked.image = this;
+    unpacked.extent = extent;
   }
   const auto begin =
       unpacked.cluster.begin() + static_cast<std::ptrdiff_t>(offset - location.cluster_begin);

@@ -54,14 +54,14 @@ class Image {
 
   // The compressed cluster that was unpacked last: who reads it bit by bit unpacks it once.
   struct Unpacked {
+    const Image* image = nullptr;  // whose it is; null: none was yet
     CompressedExtent extent{};
-    Bytes cluster{};  // empty: none was yet
-    Bytes stream{};   // scratch space
+    Bytes cluster{};
+    Bytes stream{};  // scratch space
   };
 
   // Reads guest bytes that `location` (from a mapping of this image) says are data or compressed.
-  // `offset` is where the bytes begin; buffer.size() <= location.length. `unpacked` is of this
-  // image.
+  // `offset` is where the bytes begin; buffer.size() <= location.length.
   [[nodiscard]] Result<void> read(const Location& location, GuestOffset offset, ByteSpan buffer,
                                   Unpacked& unpacked) const;
 
