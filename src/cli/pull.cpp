@@ -59,7 +59,8 @@ Result<ExitStatus> run_verb(const PullRequest& pull, World& world) {
     return fail(ErrorCode::invalid_argument,
                 "--detect-zeroes and --snapshots are of the whole disk: without --range");
   if (pull.range && pull.compressed == ops::Compressed::recompress)
-    return fail(ErrorCode::invalid_argument, "--range unpacks what is compressed");
+    return fail(ErrorCode::invalid_argument,
+                "--range unpacks what is compressed: without --recompress");
   if (pull.range) {
     request.compressed = ops::Compressed::unpack;
     request.allocation = {ops::Places::thin, TRY(parse_range(*pull.range))};

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: MIT
+#include "fake_world.hpp"
+#include "image_builder.hpp"
+#include "oracle.hpp"
+#include "temp_folder.hpp"
+
+#include <filesystem>
+
+#include <coldchain/io/lock.hpp>
+#include <coldchain/io/open.hpp>
+
+#include <doctest/doctest.h>
+
+using namespace coldchain;
+using testing::ImageBuilder;
+using testing::ImageOptions;
+using testing::Ran;
+using testing::run_coldchain_in;
+using testing::TempFolder;
+
+namespace {
+
+ImageOptions over(const std::string& backing) {
+  ImageOptions options;
+  options.backing_file = backing;
+  options.backing_format = backing.empty() ? "" : "qcow2";
+  return options;
+}
+
+}  // namespace
+
+TEST_CASE("plan: says beforehand what the change would refuse of the images that it writes to") {
+  const TempFolder folder;
+  ImageBuilder(over("")).data(1, 'b').build().write_to(folder / "base");
+  ImageBuilder(over("base")).data(2, 't').build().write_to(folder / "top");
+  ImageBuilder(over("top")).data(3, 'o').build().write_to(folder / "over");
+  const auto files = io::system_files({}).value();
+  const std::vector<std::string> commit = {"plan", "commit", "--reparent", "top"};
+  REQUIRE(run_coldchain_in(folder.path(), commit).status == 0);
+  for (const std::string image : {"base", "top", "over"}) {
+    CAPTURE(image);
+    const std::vector<std::string> command =
+        image == "over" ? std::vector<std::string>{"plan", "pull", "over"} : commit;
+    {
+      const auto held = files->open_writable(folder / image).value();
+      REQUIRE(io::hold_write_locks(*held.file).has_value());
+      for (const auto& planned : {commit, command}) {
+        const Ran used = run_coldchain_in(folder.path(), planned);
+        CHECK(used.status == 4);
+        CHECK_MESSAGE(used.err.find(image + "]?") != std::string::npos, used.err);
+      }
+    }
+    std::filesystem::create_hard_link(folder / image, folder / "other");
+    for (const auto& planned : {commit, command}) {
+      const Ran refused = run_coldchain_in(folder.path(), planned);
+      CHECK(refused.status == 1);
+      CHECK_MESSAGE(refused.err.find("has 2 names") != std::string::npos, refused.err);
+    }
+    std::filesystem::remove(folder / "other");
+  }
+}
