@@ -151,3 +151,25 @@ TEST_CASE("has_preallocated_metadata: counts clusters against the file's storage
   const io::MemoryFile file(builder.build().flat());
   CHECK_FALSE(Image::open(file).value().has_preallocated_metadata());
 }
+
+TEST_CASE(
+    "image: a compressed cluster that is read bit by bit is unpacked once, and another anew") {
+  ImageBuilder builder(ImageOptions{});
+  builder.compressed(0, 1).compressed(1, 2);
+  io::MemoryFile file(builder.build().flat());
+  const Image image = Image::open(file).value();
+  const Mapping mapping = image.active_mapping().value();
+  Mapping::Cursor cursor;
+  const Location first = mapping.locate({0}, cursor).value();
+  const Location second = mapping.locate({image.header().cluster_size()}, cursor).value();
+  Image::Unpacked unpacked;
+  Bytes bytes(512);
+  REQUIRE(image.read(first, {0}, bytes, unpacked).has_value());
+  // Whoever unpacks it again fails.
+  REQUIRE(file.write_at(first.compressed.begin, Bytes(8, std::byte{0xff})).has_value());
+  CHECK(image.read(first, {512}, bytes, unpacked).has_value());
+  CHECK(bytes == Bytes(512, std::byte{1}));
+  REQUIRE(image.read(second, second.cluster_begin, bytes, unpacked).has_value());
+  CHECK(bytes == Bytes(512, std::byte{2}));
+  CHECK_FALSE(image.read(first, {0}, bytes, unpacked).has_value());
+}
