@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <limits>
+#include <mutex>
 #include <span>
 #include <utility>
 #include <vector>
@@ -185,11 +186,11 @@ std::vector<HostRange> reserved_extents(int fd, std::uint64_t size, std::uint32_
   return reserved;
 }
 
-// Whose reserved extents are holes.
+// Whose reserved extents are holes. They are looked for when the first hole is asked for: who
+// changes an image has locked it by then, and sees by the status, which is older, who wrote to it.
 class SteadyPosixFile final : public PosixFile {
  public:
-  SteadyPosixFile(Descriptor descriptor, const FileStatus& status, std::vector<HostRange> reserved)
-      : PosixFile(std::move(descriptor), status), reserved_(std::move(reserved)) {}
+  using PosixFileBase::PosixFileBase;
 
   [[nodiscard]] Result<HostOffset> next_data(HostOffset from) const override {
     for (HostOffset at = from;;) {
@@ -210,11 +211,19 @@ class SteadyPosixFile final : public PosixFile {
  private:
   // The first that ends behind `offset`.
   [[nodiscard]] std::vector<HostRange>::const_iterator reserved_behind(HostOffset offset) const {
+    std::call_once(is_known_, [this] { reserved_ = reserved_now(); });
     return std::partition_point(reserved_.begin(), reserved_.end(),
                                 [&](const HostRange& range) { return range.end <= offset; });
   }
 
-  std::vector<HostRange> reserved_;
+  [[nodiscard]] std::vector<HostRange> reserved_now() const {
+    std::vector<HostRange> reserved = reserved_extents(fd(), size(), 0);
+    // What is only in the page cache is no hole: it is written first.
+    return reserved.empty() ? reserved : reserved_extents(fd(), size(), FIEMAP_FLAG_SYNC);
+  }
+
+  mutable std::once_flag is_known_;
+  mutable std::vector<HostRange> reserved_;
 };
 
 Result<FileStatus> status_of(int fd);
@@ -455,14 +464,8 @@ Result<std::unique_ptr<File>> open_descriptor(const Descriptor& path_descriptor,
   Descriptor descriptor(fd);
   if (!steady_holes || is_device)
     return adopt(std::move(descriptor));
-  FileStatus status = TRY(status_of(fd));
-  std::vector<HostRange> reserved = reserved_extents(fd, status.size, 0);
-  // What is only in the page cache is no hole: it is written first.
-  if (!reserved.empty()) {
-    reserved = reserved_extents(fd, status.size, FIEMAP_FLAG_SYNC);
-    status = TRY(status_of(fd));
-  }
-  return std::make_unique<SteadyPosixFile>(std::move(descriptor), status, std::move(reserved));
+  const FileStatus status = TRY(status_of(fd));
+  return std::make_unique<SteadyPosixFile>(std::move(descriptor), status);
 }
 
 Result<std::unique_ptr<WritableFile>> open_descriptor_for_writing(

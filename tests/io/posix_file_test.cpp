@@ -166,13 +166,13 @@ TEST_CASE("posix file: with steady holes reserved extents are holes, whatever th
     ::close(fd);
     return;
   }
-  // Not on the storage yet.
-  REQUIRE(::pwrite(fd, large.data(), 4096, 512 << 10) == 4096);
-  REQUIRE(::pread(fd, large.data(), large_size, 0) == large_size);
-  ::close(fd);
   io::OpenPolicy policy;
   policy.steady_holes = true;
   const auto file = io::system_files(policy).value()->open(path).value();
+  // After it was opened, and not on the storage yet.
+  REQUIRE(::pwrite(fd, large.data(), 4096, 512 << 10) == 4096);
+  REQUIRE(::pread(fd, large.data(), large_size, 0) == large_size);
+  ::close(fd);
   CHECK(file->next_hole({0}).value().value == 0);
   CHECK(file->next_data({0}).value().value == 512 << 10);
   CHECK(file->next_data({(512 << 10) + 100}).value().value == (512 << 10) + 100);
