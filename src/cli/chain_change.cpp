@@ -27,6 +27,19 @@ bool is_same(const graph::Node& a, const graph::Node& b) {
          is_same_file(a.data_file.get(), b.data_file.get());
 }
 
+template <class Lock>
+Result<void> with_locks_of(const NodeChain& nodes, const Lock& lock) {
+  for (const graph::Node* node : nodes) {
+    for (const io::File* file : {node->file.get(), node->data_file.get()}) {
+      const Result<void> done = file != nullptr ? lock(*file) : Result<void>{};
+      if (!done)
+        return fail(with_context(done.error(),
+                                 fmt::format("Could not lock '{}'", to_terminal(node->filename))));
+    }
+  }
+  return {};
+}
+
 Result<void> check_file(const io::FileSource& files, const std::string& filename,
                         const io::File& opened) {
   const std::unique_ptr<io::File> now = TRY(files.open(filename));
@@ -91,15 +104,15 @@ bool is_same_chain(std::span<const graph::Node* const> one,
 }
 
 Result<void> lock_for_reading(const NodeChain& nodes) {
-  for (const graph::Node* node : nodes) {
-    for (const io::File* file : {node->file.get(), node->data_file.get()}) {
-      const Result<void> held = file != nullptr ? io::hold_read_locks(*file) : Result<void>{};
-      if (!held)
-        return fail(with_context(held.error(),
-                                 fmt::format("Could not lock '{}'", to_terminal(node->filename))));
-    }
-  }
-  return {};
+  return with_locks_of(nodes, io::hold_read_locks);
+}
+
+Result<void> check_may_read(const NodeChain& nodes, bool force_share) {
+  if (force_share)
+    return {};
+  return with_locks_of(nodes, [](const io::File& file) {
+    return io::test_locks(file, io::LockNeed::exclusive_write);
+  });
 }
 
 Result<void> check_unchanged(const io::FileSource& files, const NodeChain& nodes) {

@@ -39,6 +39,9 @@ using NodeChain = std::vector<const graph::Node*>;
 // As QEMU holds them for a backing file. `locked` where somebody writes to one.
 [[nodiscard]] Result<void> lock_for_reading(const NodeChain& nodes);
 
+// For a plan, which locks nothing: the same but for locks of its own. `force_share`: nothing.
+[[nodiscard]] Result<void> check_may_read(const NodeChain& nodes, bool force_share);
+
 // `refused` where one of the files is not what was opened: between looking and locking, somebody
 // may have come.
 [[nodiscard]] Result<void> check_unchanged(const io::FileSource& files, const NodeChain& nodes);

@@ -24,8 +24,8 @@ struct ChangeTarget {
                                                    const std::string& path,
                                                    const edit::SideFolders& folders);
 
-// For a plan, which opens nothing for writing: what that would refuse. `force_share`: but for
-// locks.
+// For a plan, which opens nothing for writing: what names and locks would be in the way of that.
+// `force_share`: but for locks.
 [[nodiscard]] Result<void> check_may_change(const graph::Node& image, bool force_share);
 
 // For verbs that know no more of an image than its name.

@@ -178,16 +178,20 @@ class CommitRun {
     written.insert(written.begin(), {nodes_.front(), &base()});
     for (const graph::Node* image : written)
       TRY(check_may_change(*image, request_.common.force_share));
-    return {};
+    return check_may_read(layers_read(), request_.common.force_share);
+  }
+
+  [[nodiscard]] NodeChain layers_read() const {
+    NodeChain layers = nodes_;
+    std::erase_if(
+        layers, [&](const graph::Node* node) { return node == nodes_.front() || node == &base(); });
+    return layers;
   }
 
   Result<void> lock() {
     top_ = TRY(open_for_change(*tree_.files, tree_.top->filename, request_.folders));
     base_target_ = TRY(open_for_change(*tree_.files, base().filename, request_.folders));
-    NodeChain others = nodes_;
-    std::erase_if(
-        others, [&](const graph::Node* node) { return node == nodes_.front() || node == &base(); });
-    TRY(lock_for_reading(others));
+    TRY(lock_for_reading(layers_read()));
     return check_unchanged(*tree_.files, nodes_);
   }
 

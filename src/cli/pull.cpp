@@ -231,6 +231,7 @@ class PullRun {
 
   Result<std::optional<ExitStatus>> plan() {
     TRY(check_may_change(*tree_.top, request_.common.force_share));
+    TRY(check_may_read(layers_below(), request_.common.force_share));
     TRY(make_plan(*tree_.top->file));
     return std::optional(TRY(tell()));
   }
@@ -378,9 +379,13 @@ class PullRun {
 
   // Before anything is looked at again, also the image itself, which is locked for writing.
   [[nodiscard]] Result<void> lock_layers() const {
+    TRY(lock_for_reading(layers_below()));
+    return check_unchanged(*tree_.files, all_nodes());
+  }
+
+  [[nodiscard]] NodeChain layers_below() const {
     const NodeChain nodes = all_nodes();
-    TRY(lock_for_reading({nodes.begin() + 1, nodes.end()}));
-    return check_unchanged(*tree_.files, nodes);
+    return {nodes.begin() + 1, nodes.end()};
   }
 
   Result<edit::ResumeOutcome> end_pending(ChangeTarget& target) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <array>
-#include <initializer_list>
+#include <span>
 
 #include <coldchain/base/try.hpp>
 #include <coldchain/io/lock.hpp>
@@ -13,25 +13,22 @@ namespace {
 
 constexpr std::uint64_t held_base = 100;
 constexpr std::uint64_t not_shared_base = 200;
-constexpr std::uint64_t consistent_read = 0;
-constexpr std::uint64_t write = 1;
-constexpr std::uint64_t resize = 3;
-
 struct Permission {
   std::uint64_t number;
   const char* name;
 };
-constexpr Permission consistent_read_permission{consistent_read, "consistent read"};
-constexpr Permission write_permission{write, "write"};
-constexpr Permission resize_permission{resize, "resize"};
+constexpr Permission consistent_read_permission{0, "consistent read"};
+constexpr Permission write_permission{1, "write"};
+constexpr Permission resize_permission{3, "resize"};
 
-// Nobody else gets what is not shared: writing and resizing.
-Result<void> hold(const File& file, std::initializer_list<Permission> needed) {
-  constexpr std::array not_shared = {write_permission, resize_permission};
-  for (const Permission& permission : needed)
-    TRY(file.hold_lock(held_base + permission.number));
-  for (const Permission& permission : not_shared)
-    TRY(file.hold_lock(not_shared_base + permission.number));
+// What nobody else gets.
+constexpr std::array not_shared = {write_permission, resize_permission};
+
+using Permissions = std::span<const Permission>;
+constexpr std::array to_read = {consistent_read_permission};
+constexpr std::array to_write = {consistent_read_permission, write_permission, resize_permission};
+
+Result<void> test(const File& file, Permissions needed) {
   for (const Permission& permission : needed) {
     if (TRY(file.lock_is_held(not_shared_base + permission.number)))
       return fail(ErrorCode::locked, fmt::format("Failed to get \"{}\" lock", permission.name));
@@ -44,26 +41,32 @@ Result<void> hold(const File& file, std::initializer_list<Permission> needed) {
   return {};
 }
 
+Result<void> hold(const File& file, Permissions needed) {
+  for (const Permission& permission : needed)
+    TRY(file.hold_lock(held_base + permission.number));
+  for (const Permission& permission : not_shared)
+    TRY(file.hold_lock(not_shared_base + permission.number));
+  return test(file, needed);
+}
+
 }  // namespace
 
 Result<void> test_locks(const File& file, LockNeed need) {
-  if (TRY(file.lock_is_held(not_shared_base + consistent_read)))
+  if (need == LockNeed::change)
+    return test(file, to_write);
+  if (need == LockNeed::exclusive_write)
+    return test(file, to_read);
+  if (TRY(file.lock_is_held(not_shared_base + consistent_read_permission.number)))
     return fail(ErrorCode::locked, "Failed to get \"consistent read\" lock");
-  if (need == LockNeed::consistent_read)
-    return {};
-  if (TRY(file.lock_is_held(held_base + write)))
-    return fail(ErrorCode::locked, "Failed to get shared \"write\" lock");
-  if (TRY(file.lock_is_held(held_base + resize)))
-    return fail(ErrorCode::locked, "Failed to get shared \"resize\" lock");
   return {};
 }
 
 Result<void> hold_write_locks(const File& file) {
-  return hold(file, {consistent_read_permission, write_permission, resize_permission});
+  return hold(file, to_write);
 }
 
 Result<void> hold_read_locks(const File& file) {
-  return hold(file, {consistent_read_permission});
+  return hold(file, to_read);
 }
 
 }  // namespace coldchain::io

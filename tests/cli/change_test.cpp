@@ -59,3 +59,39 @@ TEST_CASE("plan: says beforehand what the change would refuse of the images that
     std::filesystem::remove(folder / "other");
   }
 }
+
+TEST_CASE(
+    "plan: a running machine is in the way of what its chain would change, or be changed by") {
+  const TempFolder folder;
+  testing::write_file(folder / "raw", std::string(1 << 20, 'r'));
+  ImageOptions over_raw = over("raw");
+  over_raw.backing_format = "raw";
+  ImageBuilder(over_raw).data(1, 'b').build().write_to(folder / "base");
+  ImageBuilder(over("base")).data(2, 't').build().write_to(folder / "top");
+  const auto files = io::system_files({}).value();
+  const std::vector<std::vector<std::string>> changes = {
+      {"commit", "-d", "top"}, {"pull", "top"}, {"pull", "base"}};
+  const auto statuses_of = [&](bool is_plan) {
+    std::vector<int> statuses;
+    for (std::vector<std::string> change : changes) {
+      if (is_plan)
+        change.insert(change.begin(), "plan");
+      const Ran ran = run_coldchain_in(folder.path(), change);
+      CHECK_MESSAGE((ran.status == 0 || ran.err.find("lock") != std::string::npos), ran.err);
+      statuses.push_back(ran.status);
+    }
+    return statuses;
+  };
+  {
+    const auto held = files->open(folder / "base").value();
+    REQUIRE(io::hold_read_locks(*held).has_value());
+    const std::vector<int> expected = {4, 0, 4};
+    CHECK(statuses_of(true) == expected);
+  }
+  const auto held = files->open_writable(folder / "raw").value();
+  REQUIRE(io::hold_write_locks(*held.file).has_value());
+  const std::vector<int> planned = {4, 4, 4};
+  const std::vector<int> done = {1, 4, 4};  // commit's status is qemu-img's
+  CHECK(statuses_of(true) == planned);
+  CHECK(statuses_of(false) == done);
+}
