@@ -28,15 +28,6 @@ using qcow2::RunKind;
 // one read of an L2 table serves it.
 constexpr std::uint64_t clusters_per_window = 8192;
 
-struct SourceLayer {
-  const Layer* layer = nullptr;
-  // The place of an encrypted cluster is of no use to a reader, so QEMU does not show it.
-  bool shows_host = true;
-  // For images with preallocated metadata: what of the file that holds the data is not a hole.
-  bool looks_for_holes = false;
-  std::vector<HostRange> data_ranges;
-};
-
 // The smallest unit in which the tables of the layers speak that reach to `from`.
 std::uint64_t granule_size(const Chain& chain, GuestOffset from) {
   std::uint64_t finest = 1ULL << 14;  // raw layers alone: windows of 128 MiB
@@ -53,15 +44,15 @@ std::uint64_t granule_size(const Chain& chain, GuestOffset from) {
   return finest;
 }
 
-Result<SourceLayer> prepare(const Layer& layer) {
-  SourceLayer source;
+Result<Mapper::Source> prepare(const Layer& layer) {
+  Mapper::Source source;
   source.layer = &layer;
   if (!layer.mapping)
     return source;
   const qcow2::Image& image = layer.qcow2();
   source.shows_host = image.header().crypt_method == 0;
-  source.looks_for_holes =
-      source.shows_host && image.data_file() != nullptr && image.has_preallocated_metadata();
+  source.looks_for_holes = source.shows_host && !layer.is_written && image.data_file() != nullptr &&
+                           image.has_preallocated_metadata();
   if (source.looks_for_holes)
     source.data_ranges =
         TRY(io::data_ranges(*image.data_file(), {{0}, {image.data_file()->size()}}));
@@ -124,7 +115,7 @@ class Windows {
 // Works on one window at a time; buffers are kept between windows. One per worker.
 class Walker {
  public:
-  explicit Walker(const std::vector<SourceLayer>& sources)
+  explicit Walker(const std::vector<Mapper::Source>& sources)
       : sources_(&sources), runs_(sources.size()) {}
 
   Result<std::vector<Extent>> walk(GuestRange window) {
@@ -341,7 +332,7 @@ class Walker {
       extents_.push_back(extent);
   }
 
-  const std::vector<SourceLayer>* sources_;
+  const std::vector<Mapper::Source>* sources_;
   std::vector<std::vector<Run>> runs_;  // per layer, of this window
   std::uint64_t granule_ = 0;           // no run of a speaking layer begins or ends inside one
   qcow2::Mapping::Cursor cursor_;
@@ -392,13 +383,21 @@ bool continues(const Extent& extent, const Extent& next) {
 
 Result<void> map(const Chain& chain, GuestRange range, unsigned workers,
                  const ExtentConsumer& consumer) {
-  std::vector<SourceLayer> sources;
+  return TRY(Mapper::make(chain)).map(range, workers, consumer);
+}
+
+Result<Mapper> Mapper::make(const Chain& chain) {
+  Mapper mapper(chain);
   for (const Layer& layer : chain.layers())
-    sources.push_back(TRY(prepare(layer)));
-  Windows windows(chain, range);
+    mapper.sources_.push_back(TRY(prepare(layer)));
+  return mapper;
+}
+
+Result<void> Mapper::map(GuestRange range, unsigned workers, const ExtentConsumer& consumer) const {
+  Windows windows(*chain_, range);
   std::vector<std::unique_ptr<Walker>> walkers;
   for (unsigned i = 0; i < std::max(workers, 1U); ++i)
-    walkers.push_back(std::make_unique<Walker>(sources));
+    walkers.push_back(std::make_unique<Walker>(sources_));
   OrderedPipeline<GuestRange, std::vector<Extent>> pipeline(
       [&] { return windows.next(); },
       [&](const GuestRange& window, unsigned worker) { return walkers[worker]->walk(window); },

@@ -89,13 +89,18 @@ class CommitRun {
 
   // The tree may be another one by now: with images as they were before what is pending.
   Result<void> make_plan() {
-    chain_ = TRY(graph::Chain::make(*nodes_.front()));
-    base_chain_ = TRY(graph::Chain::make(base()));
+    TRY(make_chains());
     base_change_.emplace(*base().file);
     ops::CommitOptions options = commit_options();
     options.progress = at_most(rate_, progress_of(request_.shows_progress, world_));
     commit_ = TRY(ops::plan_commit(*base_change_, *chain_, *base_chain_, options));
     return plan_top();
+  }
+
+  Result<void> make_chains() {
+    chain_ = TRY(graph::Chain::make(*nodes_.front(), {.written = base_}));
+    base_chain_ = TRY(graph::Chain::make(base(), {.written = 0}));
+    return {};
   }
 
   Result<void> plan_top() {
@@ -355,8 +360,7 @@ class CommitRun {
 
   // The base has all of it, and says so.
   Result<ExitStatus> empty_top() {
-    chain_ = TRY(graph::Chain::make(*nodes_.front()));
-    base_chain_ = TRY(graph::Chain::make(base()));
+    TRY(make_chains());
     TRY(plan_top());
     TRY(prepare_overlays());
     edit::FreshData data;

@@ -108,7 +108,8 @@ Result<ExitStatus> run_verb(const MapOptions& map, World& world) {
                               to_terminal(*map.context)));
   }
   const OpenedTree tree = TRY(open_tree(map.common, map.image, true, world));
-  const graph::Chain chain = TRY(graph::Chain::make(*tree.top, {map.snapshot, map.layer}));
+  const graph::Chain chain =
+      TRY(graph::Chain::make(*tree.top, {.snapshot = map.snapshot, .layer = map.layer}));
   const GuestRange range = TRY(wanted_range(map, chain.guest_size()));
   if (context) {
     TRY(write_context(chain, range, map, *context, world));

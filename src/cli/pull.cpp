@@ -237,7 +237,7 @@ class PullRun {
   }
 
   Result<void> make_plan(const io::File& image) {
-    chain_ = TRY(graph::Chain::make(*tree_.top));
+    chain_ = TRY(graph::Chain::make(*tree_.top, {.written = 0}));
     transaction_.emplace(image);
     Result<ops::Pull> planned = ops::plan_pull(*transaction_, *chain_, options_);
     if (!planned)

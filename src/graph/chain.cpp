@@ -72,6 +72,7 @@ Result<Chain> Chain::make(const Node& top, const ChainOptions& options) {
     const bool is_top = node == nodes.front();
     chain.layers_.push_back(TRY(
         open_layer(*node, first + chain.layers_.size(), is_top ? options.snapshot : std::nullopt)));
+    chain.layers_.back().is_written = options.written == chain.layers_.size() - 1;
     if (const auto& mapping = chain.layers_.back().mapping)
       l1_bytes += mapping->l1().size() * sizeof(be64);
     if (l1_bytes > options.max_l1_bytes)

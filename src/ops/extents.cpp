@@ -32,11 +32,13 @@ Result<Extent> MapCursor::at(GuestOffset at) {
       window_bytes_ *= 2;
     window_.clear();
     next_ = 0;
-    TRY(analysis::map(chain_, {at, std::min(end, at + window_bytes_)}, workers_,
-                      [&](std::span<const Extent> some) -> Result<void> {
-                        window_.insert(window_.end(), some.begin(), some.end());
-                        return {};
-                      }));
+    if (!mapper_)
+      mapper_ = TRY(analysis::Mapper::make(chain_));
+    TRY(mapper_->map({at, std::min(end, at + window_bytes_)}, workers_,
+                     [&](std::span<const Extent> some) -> Result<void> {
+                       window_.insert(window_.end(), some.begin(), some.end());
+                       return {};
+                     }));
   }
   return window_[next_];
 }

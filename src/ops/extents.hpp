@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <optional>
 #include <vector>
 
 #include <coldchain/analysis/map.hpp>
@@ -54,6 +55,7 @@ class MapCursor {
  private:
   const graph::Chain& chain_;
   unsigned workers_;
+  std::optional<analysis::Mapper> mapper_;  // from the first extent that is asked for on
   std::uint64_t window_bytes_ = 256ULL << 20;
   std::vector<analysis::Extent> window_;
   std::size_t next_ = 0;  // in it

@@ -201,8 +201,8 @@ class Planner {
   Result<void> look_at_snapshots() {
     const Layer& top = chain_.layers().front();
     for (const qcow2::Snapshot& snapshot : TRY(snapshots_of(top.qcow2()))) {
-      auto through =
-          std::make_shared<const Chain>(TRY(Chain::make(*top.node, {.snapshot = snapshot.id})));
+      auto through = std::make_shared<const Chain>(
+          TRY(Chain::make(*top.node, {.snapshot = snapshot.id, .written = 0})));
       if (!TRY(reads_what_goes(*through, below(views_.front()), options_.workers)))
         continue;
       const std::string name = fmt::format("{} ({})", snapshot.id.c_str(), snapshot.name.c_str());

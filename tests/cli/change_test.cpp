@@ -10,6 +10,7 @@
 #include <coldchain/io/open.hpp>
 
 #include <doctest/doctest.h>
+#include <nlohmann/json.hpp>
 
 using namespace coldchain;
 using testing::ImageBuilder;
@@ -94,4 +95,28 @@ TEST_CASE(
   const std::vector<int> done = {1, 4, 4};  // commit's status is qemu-img's
   CHECK(statuses_of(true) == planned);
   CHECK(statuses_of(false) == done);
+}
+
+TEST_CASE("plan: what is written to may get storage meanwhile") {
+  const TempFolder folder;
+  REQUIRE(testing::run_in(folder.path(),
+                          "qemu-img create -q -f qcow2 -o preallocation=metadata base 8M && "
+                          "qemu-img create -q -f qcow2 -F qcow2 -b base top && "
+                          "qemu-io -f qcow2 -c 'write 64k 64k' -c 'write -z 256k 128k' top && "
+                          "cp base image && qemu-img snapshot -c s image")
+              .status == 0);
+  const auto plan = [&] {
+    std::vector<std::uint32_t> digests;
+    for (const auto& change : {std::pair{"commit", "top"}, std::pair{"allocate", "image"}}) {
+      const Ran planned =
+          run_coldchain_in(folder.path(), {"plan", change.first, "--output=json", change.second});
+      REQUIRE_MESSAGE(planned.status == 0, planned.err);
+      digests.push_back(nlohmann::json::parse(planned.out)["digest"]);
+    }
+    return digests;
+  };
+  const std::vector<std::uint32_t> expected = plan();
+  for (const std::string image : {"base", "image"})
+    testing::write_file(folder / image, testing::read_file(folder / image));
+  CHECK(plan() == expected);
 }

@@ -7,6 +7,7 @@
 
 #include <functional>
 #include <span>
+#include <vector>
 
 #include <coldchain/base/result.hpp>
 #include <coldchain/graph/chain.hpp>
@@ -33,5 +34,31 @@ using ExtentConsumer = std::function<Result<void>(std::span<const Extent>)>;
 // Feeds the extents of `range` (within the guest's disk) to `consumer`, a span of some at a time.
 [[nodiscard]] Result<void> map(const graph::Chain& chain, GuestRange range, unsigned workers,
                                const ExtentConsumer& consumer);
+
+// The same of one range after the other: what can be known of the files of a chain beforehand is
+// looked at once.
+class Mapper {
+ public:
+  struct Source {
+    const graph::Layer* layer = nullptr;
+    // The place of an encrypted cluster is of no use to a reader, so QEMU does not show it.
+    bool shows_host = true;
+    // For images with preallocated metadata: what of the file that holds the data is not a hole.
+    bool looks_for_holes = false;
+    std::vector<HostRange> data_ranges{};
+  };
+
+  // `chain` outlives the mapper.
+  [[nodiscard]] static Result<Mapper> make(const graph::Chain& chain);
+
+  [[nodiscard]] Result<void> map(GuestRange range, unsigned workers,
+                                 const ExtentConsumer& consumer) const;
+
+ private:
+  explicit Mapper(const graph::Chain& chain) : chain_(&chain) {}
+
+  const graph::Chain* chain_;
+  std::vector<Source> sources_;
+};
 
 }  // namespace coldchain::analysis

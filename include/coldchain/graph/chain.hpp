@@ -16,6 +16,8 @@ namespace coldchain::graph {
 struct ChainOptions {
   std::optional<std::string> snapshot{};  // ID or name of an internal snapshot of the top layer
   std::optional<std::size_t> layer{};     // this layer of the tree alone, as if it had no backing
+  // This layer of the chain is going to be written to.
+  std::optional<std::size_t> written{};
   // L1 tables are kept in memory: all layers together may need so many bytes.
   std::uint64_t max_l1_bytes = 512ULL << 20;
 };
@@ -25,6 +27,9 @@ struct Layer {
   std::size_t index = 0;                  // in the tree, where a single layer was asked for
   std::optional<qcow2::Mapping> mapping;  // none for a raw image
   std::uint64_t guest_size = 0;
+  // It is going to be written to: what is a hole of its file, and how much of it there is, changes,
+  // and is no reason to plan this or that.
+  bool is_written = false;
 
   [[nodiscard]] const qcow2::Image& qcow2() const { return *node->qcow2_image(); }
   [[nodiscard]] const raw::Image& raw() const { return *node->raw_image(); }
