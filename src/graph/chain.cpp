@@ -88,30 +88,34 @@ Result<Chain> Chain::make(const Node& top, const ChainOptions& options) {
 }
 
 Result<void> Chain::read(GuestOffset offset, ByteSpan buffer) const {
-  if (offset.value > guest_size() || buffer.size() > guest_size() - offset.value)
+  return Reader(*this).read(offset, buffer);
+}
+
+Result<void> Reader::read(GuestOffset offset, ByteSpan buffer) {
+  const std::uint64_t guest_size = chain_->guest_size();
+  if (offset.value > guest_size || buffer.size() > guest_size - offset.value)
     return fail(ErrorCode::invalid_argument,
                 fmt::format("guest range {:#x}+{:#x} reaches past the end of the disk ({:#x})",
-                            offset.value, buffer.size(), guest_size()));
-  qcow2::Mapping::Cursor cursor;
-  qcow2::Image::Unpacked unpacked;
+                            offset.value, buffer.size(), guest_size));
+  const std::vector<Layer>& layers = chain_->layers();
   while (!buffer.empty()) {
     // Go down until a layer answers for the byte at `offset`; `length` shrinks to what it answers.
     std::uint64_t length = buffer.size();
     for (std::size_t i = 0;; ++i) {
-      const bool below_all = i == layers_.size() || offset.value >= layers_[i].guest_size;
+      const bool below_all = i == layers.size() || offset.value >= layers[i].guest_size;
       if (below_all) {
         const ByteSpan part = buffer.first(length);
         std::fill(part.begin(), part.end(), std::byte{0});
         break;
       }
-      const Layer& layer = layers_[i];
+      const Layer& layer = layers[i];
       length = std::min(length, layer.guest_size - offset.value);
       if (!layer.mapping) {
         if (Result<void> done = layer.raw().read(offset, buffer.first(length)); !done)
           return fail(in_file(done.error(), *layer.node));
         break;
       }
-      const Result<qcow2::Location> location = layer.mapping->locate(offset, cursor);
+      const Result<qcow2::Location> location = layer.mapping->locate(offset, cursor_);
       if (!location)
         return fail(in_file(location.error(), *layer.node));
       length = std::min(length, location->length);
@@ -121,7 +125,7 @@ Result<void> Chain::read(GuestOffset offset, ByteSpan buffer) const {
       if (location->kind == qcow2::RunKind::data || location->kind == qcow2::RunKind::compressed) {
         Result<void> done = layer.qcow2().check_readable();
         if (done)
-          done = layer.qcow2().read(*location, offset, part, unpacked);
+          done = layer.qcow2().read(*location, offset, part, unpacked_);
         if (!done)
           return fail(in_file(done.error(), *layer.node));
       } else {

@@ -352,11 +352,13 @@ Result<void> check_committed(const Chain& chain, std::size_t base, const Chain& 
   constexpr std::uint64_t most = 4 << 20;
   Bytes above;
   Bytes below;
+  graph::Reader reader(chain);
+  graph::Reader base_reader(base_chain);
   const auto compare = [&](GuestRange range) -> Result<void> {
     above.resize(range.size());
     below.resize(range.size());
-    TRY(chain.read(range.begin, above));
-    TRY(base_chain.read(range.begin, below));
+    TRY(reader.read(range.begin, above));
+    TRY(base_reader.read(range.begin, below));
     if (above != below)
       return fail(
           ErrorCode::refused,

@@ -17,7 +17,6 @@ namespace coldchain::ops {
 namespace {
 
 using analysis::Extent;
-using graph::Chain;
 using graph::Layer;
 
 Error no_place() {
@@ -28,7 +27,11 @@ class DataWriter {
  public:
   DataWriter(edit::FreshWriter& writer, const Sources& sources,
              std::optional<qcow2::Mapping> mapping)
-      : writer_(writer), sources_(sources), mapping_(std::move(mapping)) {}
+      : writer_(writer),
+        sources_(sources),
+        reader_(*sources.chain),
+        below_(sources.below != nullptr ? *sources.below : *sources.chain),
+        mapping_(std::move(mapping)) {}
 
   Result<void> write(const Piece& piece) {
     if (piece.kind == PieceKind::compressed)
@@ -37,7 +40,7 @@ class DataWriter {
       });
     if (piece.kind == PieceKind::recompress)
       return for_each_recompressed(
-          *sources_.chain, piece, sources_.workers,
+          reader_, sources_.chain->layers().front().qcow2(), piece, sources_.workers,
           [&](const RecompressedCluster& cluster) { return write_recompressed(cluster); });
     TRY(find_places(piece.guest));
     auto source = piece.sources.begin();
@@ -115,11 +118,11 @@ class DataWriter {
       return writer_.write_zeros(to, guest.size());
     const Layer& layer = sources_.chain->layers()[source.layer];
     const bool is_below = sources_.below != nullptr && source.layer >= sources_.base;
-    const Chain& chain = is_below ? *sources_.below : *sources_.chain;
+    graph::Reader& reader = is_below ? below_ : reader_;
     const HostOffset from = source.host + (guest.begin - source.guest.begin);
     const auto fill = [&](std::uint64_t done, ByteSpan bytes) -> Result<void> {
       if (!source.has_host)
-        return chain.read(guest.begin + done, bytes);
+        return reader.read(guest.begin + done, bytes);
       return read(layer, layer.data_file(), from + done, bytes);
     };
     return writer_.write(to, guest.size(), fill);
@@ -128,6 +131,8 @@ class DataWriter {
   edit::FreshWriter& writer_;
   const Sources& sources_;
   std::optional<qcow2::Mapping> mapping_;
+  graph::Reader reader_;
+  graph::Reader below_;
   qcow2::Mapping::Cursor cursor_;
   std::vector<qcow2::Run> runs_;
 };

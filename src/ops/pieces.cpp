@@ -60,7 +60,12 @@ class Comparison {
  public:
   Comparison(const graph::Chain& now, const graph::Chain& then, std::uint64_t grain,
              unsigned workers)
-      : now_(now), then_(then), grain_(grain), cursor_then_(then, workers) {}
+      : now_(now),
+        then_(then),
+        reader_now_(now),
+        reader_then_(then),
+        grain_(grain),
+        cursor_then_(then, workers) {}
 
   // Calls `take` for the parts of `extent`, which lie in one cluster each or are alike.
   template <class Take>
@@ -87,8 +92,8 @@ class Comparison {
   Result<void> compare(const Extent& extent, bool then_is_zero, const Take& take) {
     for (GuestRange some = extent.guest; some.begin < extent.guest.end; some.begin = some.end) {
       some.end = std::min(extent.guest.end, some.begin + most_compared_bytes);
-      TRY(read(now_, reads_as_zeros(extent), some, bytes_now_));
-      TRY(read(then_, then_is_zero, some, bytes_then_));
+      TRY(read(reader_now_, reads_as_zeros(extent), some, bytes_now_));
+      TRY(read(reader_then_, then_is_zero, some, bytes_then_));
       for (GuestRange grain = some; grain.begin < some.end; grain.begin = grain.end) {
         grain.end = std::min(some.end, GuestOffset{align_down(grain.begin.value, grain_) + grain_});
         TRY(take(clip(extent, grain), needs_of(extent, grain.begin - some.begin, grain.size())));
@@ -106,14 +111,15 @@ class Comparison {
     return {.copy = !reads_as_zeros(extent), .zero = reads_as_zeros(extent)};
   }
 
-  static Result<void> read(const graph::Chain& chain, bool is_zero, GuestRange range,
-                           Bytes& bytes) {
+  static Result<void> read(graph::Reader& reader, bool is_zero, GuestRange range, Bytes& bytes) {
     bytes.assign(range.size(), std::byte{0});
-    return is_zero ? Result<void>{} : chain.read(range.begin, bytes);
+    return is_zero ? Result<void>{} : reader.read(range.begin, bytes);
   }
 
   const graph::Chain& now_;
   const graph::Chain& then_;
+  graph::Reader reader_now_;
+  graph::Reader reader_then_;
   std::uint64_t grain_;
   MapCursor cursor_then_;  // what is behind the end of that chain reads as zeros
   Bytes bytes_now_;

@@ -258,12 +258,14 @@ class Planner {
         TRY(editor.turn_to(*view.snapshot));
       const auto all =
           pieces(view, [&](HostRange place) { append_range(pull_.data.places, place); });
-      TRY(all([&](const Piece& piece) { return take(editor, *view.chain, piece); }));
+      graph::Reader reader(*view.chain);
+      TRY(all([&](const Piece& piece) { return take(editor, *view.chain, reader, piece); }));
     }
     return {};
   }
 
-  Result<void> take(ImageEditor& editor, const Chain& chain, const Piece& piece) {
+  Result<void> take(ImageEditor& editor, const Chain& chain, graph::Reader& reader,
+                    const Piece& piece) {
     if (piece.sources.empty()) {
       pull_.cost.zeroed_bytes += piece.guest.size();
       return piece.kind == PieceKind::zero ? editor.set_zero(piece.guest)
@@ -281,10 +283,15 @@ class Planner {
       case PieceKind::compressed:
         return place_compressed(editor, chain, piece);
       case PieceKind::recompress:
-        return place_recompressed(editor, chain, piece);
-      default:
-        return editor.allocate(piece.guest);
+        return place_recompressed(editor, reader, piece);
+      case PieceKind::copy:
+      case PieceKind::zero:
+      case PieceKind::reserve:
+        break;
+      case PieceKind::overwrite:
+        return {};  // of a commit
     }
+    return editor.allocate(piece.guest);
   }
 
   Result<void> place_compressed(ImageEditor& editor, const Chain& chain, const Piece& piece) {
@@ -294,14 +301,15 @@ class Planner {
     });
   }
 
-  Result<void> place_recompressed(ImageEditor& editor, const Chain& chain, const Piece& piece) {
+  Result<void> place_recompressed(ImageEditor& editor, graph::Reader& reader, const Piece& piece) {
     const auto place = [&](const RecompressedCluster& cluster) -> Result<void> {
       if (cluster.stream.empty())
         return editor.allocate(cluster.guest);
       pull_.recompressed_bytes += cluster.stream.size();
       return editor.place_compressed(cluster.guest.begin, {{0}, cluster.stream.size()});
     };
-    return for_each_recompressed(chain, piece, options_.workers, place);
+    return for_each_recompressed(reader, chain_.layers().front().qcow2(), piece, options_.workers,
+                                 place);
   }
 
   [[nodiscard]] std::string verb() const {

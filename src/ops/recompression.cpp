@@ -24,14 +24,13 @@ Result<Bytes> compress(const qcow2::Image& image, ByteView cluster) {
 
 }  // namespace
 
-Result<void> for_each_recompressed(const graph::Chain& chain, const Piece& piece, unsigned workers,
+Result<void> for_each_recompressed(graph::Reader& reader, const qcow2::Image& image,
+                                   const Piece& piece, unsigned workers,
                                    const RecompressedConsumer& take) {
-  const qcow2::Image& image = chain.layers().front().qcow2();
   const std::uint64_t cluster_size = image.header().cluster_size();
   const std::size_t count = divide_up(piece.guest.size(), cluster_size);
-  // At once: the clusters below may be much larger.
   Bytes content(count * cluster_size);
-  TRY(chain.read(piece.guest.begin, ByteSpan(content).first(piece.guest.size())));
+  TRY(reader.read(piece.guest.begin, ByteSpan(content).first(piece.guest.size())));
   const auto cluster = [&](std::size_t index) {
     return ByteView(content).subspan(index * cluster_size, cluster_size);
   };

@@ -15,9 +15,9 @@ struct RecompressedCluster {
 };
 using RecompressedConsumer = std::function<Result<void>(const RecompressedCluster&)>;
 
-// What the image at the top of `chain` gets by a piece, in order, the same each time.
-[[nodiscard]] Result<void> for_each_recompressed(const graph::Chain& chain, const Piece& piece,
-                                                 unsigned workers,
+// What `image` gets by a piece of the chain that is read, in order, the same each time.
+[[nodiscard]] Result<void> for_each_recompressed(graph::Reader& reader, const qcow2::Image& image,
+                                                 const Piece& piece, unsigned workers,
                                                  const RecompressedConsumer& take);
 
 }  // namespace coldchain::ops

@@ -22,9 +22,10 @@ constexpr std::uint64_t most_read_bytes = 4ULL << 20;
 Result<std::vector<GuestRange>> find_zeroes(const graph::Chain& chain, const ZeroSearch& search) {
   std::vector<GuestRange> zeroes;
   Bytes bytes;
+  graph::Reader reader(chain);
   const auto look_at = [&](GuestRange some) -> Result<void> {
     bytes.resize(some.size());
-    TRY(chain.read(some.begin, bytes));
+    TRY(reader.read(some.begin, bytes));
     for (GuestRange grain = some; grain.begin < some.end; grain.begin = grain.end) {
       grain.end = std::min(some.end, {align_down(grain.begin.value, search.grain) + search.grain});
       if (is_zero(ByteView(bytes).subspan(grain.begin - some.begin, grain.size())))

@@ -145,3 +145,23 @@ TEST_CASE(
   CHECK(Opened(folder / "stream").read(0, 1).find("compressed cluster at 0x10000") !=
         std::string::npos);
 }
+
+TEST_CASE("reader: a compressed cluster that several reads get something of is unpacked once") {
+  const TempFolder folder;
+  ImageBuilder builder{ImageOptions{}};
+  builder.compressed(0, 'c').compressed(1, 'd').build().write_to(folder / "top");
+  const Opened opened(folder / "top");
+  const Chain chain = Chain::make(*opened.top).value();
+  Reader reader(chain);
+  Bytes bytes(512);
+  REQUIRE(reader.read({0}, bytes).has_value());
+  // Whoever unpacks it again fails.
+  qcow2::Mapping::Cursor cursor;
+  const HostOffset stream =
+      chain.layers().front().mapping->locate({0}, cursor).value().compressed.begin;
+  const auto target = opened.files->open_writable(folder / "top").value();
+  REQUIRE(target.file->write_at(stream, Bytes(8, std::byte{0xff})).has_value());
+  CHECK(reader.read({512}, bytes).has_value());
+  CHECK(bytes == Bytes(512, std::byte{'c'}));
+  CHECK_FALSE(chain.read({512}, bytes).has_value());
+}

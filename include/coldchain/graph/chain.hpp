@@ -55,4 +55,20 @@ class Chain {
   std::vector<Layer> layers_;
 };
 
+// Guest bytes through a chain, bit by bit: a compressed cluster that several reads in a row get
+// something of is unpacked once.
+class Reader {
+ public:
+  // `chain` outlives the reader.
+  explicit Reader(const Chain& chain) : chain_(&chain) {}
+
+  // As Chain::read().
+  [[nodiscard]] Result<void> read(GuestOffset offset, ByteSpan buffer);
+
+ private:
+  const Chain* chain_;
+  qcow2::Mapping::Cursor cursor_;
+  qcow2::Image::Unpacked unpacked_;
+};
+
 }  // namespace coldchain::graph
