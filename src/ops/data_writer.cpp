@@ -70,13 +70,10 @@ class DataWriter {
   Result<void> write_compressed(const CompressedCluster& cluster) {
     const qcow2::Location to = TRY(mapping_->locate(cluster.guest, cursor_));
     const HostRange from = cluster.bytes.sectors();
-    const HostRange sectors = to.compressed.sectors();
-    if (to.kind != qcow2::RunKind::compressed || sectors.size() != from.size())
-      return fail(no_place());
     const auto fill = [&](std::uint64_t done, ByteSpan bytes) {
       return read(*cluster.layer, cluster.layer->qcow2().file(), from.begin + done, bytes);
     };
-    return writer_.write(sectors.begin, sectors.size(), fill);
+    return writer_.write(TRY(place_of_stream(to, from.size())), from.size(), fill);
   }
 
   Result<void> write_recompressed(const RecompressedCluster& cluster) {
@@ -84,10 +81,14 @@ class DataWriter {
     const std::uint64_t grain = mapping_->geometry().subcluster_size();
     if (to.kind == qcow2::RunKind::data)
       return write_bytes(to.host, cluster.content.first(align_up(cluster.guest.size(), grain)));
-    if (to.kind != qcow2::RunKind::compressed ||
-        to.compressed.sectors().size() != cluster.stream.size())
+    return write_bytes(TRY(place_of_stream(to, cluster.stream.size())), cluster.stream);
+  }
+
+  static Result<HostOffset> place_of_stream(const qcow2::Location& planned, std::uint64_t size) {
+    const HostRange sectors = planned.compressed.sectors();
+    if (planned.kind != qcow2::RunKind::compressed || sectors.size() != size)
       return fail(no_place());
-    return write_bytes(to.compressed.begin, cluster.stream);
+    return sectors.begin;
   }
 
   Result<void> write_bytes(HostOffset to, ByteView content) {
@@ -130,9 +131,9 @@ class DataWriter {
 
   edit::FreshWriter& writer_;
   const Sources& sources_;
-  std::optional<qcow2::Mapping> mapping_;
   graph::Reader reader_;
   graph::Reader below_;
+  std::optional<qcow2::Mapping> mapping_;
   qcow2::Mapping::Cursor cursor_;
   std::vector<qcow2::Run> runs_;
 };

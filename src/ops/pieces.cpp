@@ -326,7 +326,8 @@ class PieceMaker {
   // come along; what the file has no bytes of cannot be unpacked, which is an error.
   Result<void> emit_compressed(GuestRange range, const std::vector<Extent>& sources) {
     const graph::Layer& layer = chain_.layers()[sources.front().layer];
-    const HostOffset end_of_file{align_up(layer.qcow2().file().size(), 512)};
+    const HostOffset end_of_file{
+        align_up(layer.qcow2().file().size(), qcow2::compressed_sector_size)};
     qcow2::Mapping::Cursor cursor;
     for (GuestRange part = range; part.begin < range.end; part.begin = part.end) {
       part.end = std::min(range.end, part.begin + geometry_.cluster_size());

@@ -11,7 +11,7 @@ namespace coldchain::ops {
 
 namespace {
 
-constexpr std::uint64_t sector_size = 512;
+constexpr std::uint64_t sector_size = qcow2::compressed_sector_size;
 
 // In whole sectors; nothing where these would not be less than a cluster.
 Result<Bytes> compress(const qcow2::Image& image, ByteView cluster) {

@@ -50,7 +50,7 @@ struct Cost {
 enum class Compressed {
   unpack,
   keep,        // with the image's cluster size and compression, where that takes less room
-  recompress,  // the same, and what gets something of the others is compressed, where that does
+  recompress,  // the same, and what gets something of the others is compressed, by the same rule
 };
 
 // Options that whoever goes on with a change must know; its side file has them behind the verb.

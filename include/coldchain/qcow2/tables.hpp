@@ -35,6 +35,9 @@ class L1Entry {
   std::uint64_t raw_;
 };
 
+// Compressed clusters lie in whole sectors of so many bytes, whatever those of the storage are.
+constexpr std::uint64_t compressed_sector_size = 512;
+
 // Where the bytes of a compressed cluster lie.
 struct CompressedExtent {
   HostOffset begin;         // not aligned to anything
@@ -42,7 +45,7 @@ struct CompressedExtent {
 
   // Whole sectors, which other clusters may have a part of.
   [[nodiscard]] HostRange sectors() const {
-    return {{begin.value & ~std::uint64_t{511}}, begin + max_bytes};
+    return {{begin.value & ~(compressed_sector_size - 1)}, begin + max_bytes};
   }
 };
 
@@ -54,7 +57,8 @@ class L2Entry {
   // end_of_compressed().
   L2Entry(CompressedExtent extent, unsigned cluster_bits)
       : raw_(compressed_flag |
-             (extent.sectors().size() / 512 - 1) << compressed_offset_bits(cluster_bits) |
+             (extent.sectors().size() / compressed_sector_size - 1)
+                 << compressed_offset_bits(cluster_bits) |
              extent.begin.value) {}
   [[nodiscard]] static HostOffset end_of_compressed(unsigned cluster_bits) {
     return {1ULL << compressed_offset_bits(cluster_bits)};
