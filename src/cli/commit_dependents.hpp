@@ -7,7 +7,6 @@
 #include <string>
 #include <vector>
 
-#include <coldchain/edit/transaction.hpp>
 #include <coldchain/ops/commit.hpp>
 
 namespace coldchain::cli {
@@ -18,7 +17,7 @@ struct PlannedCommit {
   std::size_t base;        // in them
   const graph::Chain& chain;
   const graph::Chain& base_chain;
-  const edit::Transaction& base_change;
+  bool changes_base;  // or its metadata alone
   const ops::Commit& commit;
   bool empties;  // the top
 };

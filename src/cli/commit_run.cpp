@@ -126,8 +126,8 @@ class CommitRun {
 
   Result<void> look_for_dependents() {
     const std::vector<std::string> folders = TRY(directories());
-    const PlannedCommit planned{nodes_,        base_,   *chain_,  *base_chain_,
-                                *base_change_, commit_, empties()};
+    const PlannedCommit planned{nodes_,  base_,    *chain_, *base_chain_, !base_change_->is_empty(),
+                                commit_, empties()};
     dependents_ =
         TRY(find_commit_dependents(*tree_.files, request_.common, folders, planned, world_));
     return {};
