@@ -8,7 +8,6 @@
 
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
 
 #include <coldchain/analysis/usage.hpp>
 #include <coldchain/graph/chain.hpp>
@@ -113,11 +112,6 @@ std::string guest_content(const std::string& path, const std::string& format,
   return to_string(content);
 }
 
-std::string file_content(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
 void compare_content(const ChainMaker& chain) {
   const LayerFile& top = chain.top();
   const std::string path = chain.path() + "/" + top.name;
@@ -125,12 +119,13 @@ void compare_content(const ChainMaker& chain) {
   REQUIRE(run_in(chain.path(),
                  fmt::format("qemu-img convert -f {} -O raw {} out", top.format, top.name))
               .status == 0);
-  CHECK((guest_content(path, top.format, {}) == file_content(out)));
+  CHECK((guest_content(path, top.format, {}) == testing::read_file(out)));
   for (const std::string& snapshot : top.snapshots) {
     REQUIRE(run_in(chain.path(),
                    fmt::format("qemu-img convert -f qcow2 -l {} -O raw {} out", snapshot, top.name))
                 .status == 0);
-    CHECK((guest_content(path, "qcow2", {.snapshot = snapshot, .layer = {}}) == file_content(out)));
+    CHECK((guest_content(path, "qcow2", {.snapshot = snapshot, .layer = {}}) ==
+           testing::read_file(out)));
   }
 }
 

@@ -33,8 +33,7 @@ Process run_in(const std::string& folder, const std::string& command) {
     process.out.append(buffer.data(), count);
   const int status = ::pclose(pipe);
   process.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-  std::ifstream err(err_path, std::ios::binary);
-  process.err.assign(std::istreambuf_iterator<char>(err), {});
+  process.err = read_file(err_path);
   return process;
 }
 
