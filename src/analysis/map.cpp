@@ -17,6 +17,15 @@
 
 namespace coldchain::analysis {
 
+struct Mapper::Source {
+  const graph::Layer* layer = nullptr;
+  // The place of an encrypted cluster is of no use to a reader, so QEMU does not show it.
+  bool shows_host = true;
+  // For images with preallocated metadata: what of the file that holds the data is not a hole.
+  bool looks_for_holes = false;
+  std::vector<HostRange> data_ranges{};
+};
+
 namespace {
 
 using graph::Chain;
@@ -51,8 +60,8 @@ Result<Mapper::Source> prepare(const Layer& layer) {
     return source;
   const qcow2::Image& image = layer.qcow2();
   source.shows_host = image.header().crypt_method == 0;
-  source.looks_for_holes = source.shows_host && !layer.is_written && image.data_file() != nullptr &&
-                           image.has_preallocated_metadata();
+  source.looks_for_holes = source.shows_host && image.data_file() != nullptr &&
+                           (layer.is_written || image.has_preallocated_metadata());
   if (source.looks_for_holes)
     source.data_ranges =
         TRY(io::data_ranges(*image.data_file(), {{0}, {image.data_file()->size()}}));
@@ -386,18 +395,21 @@ Result<void> map(const Chain& chain, GuestRange range, unsigned workers,
   return TRY(Mapper::make(chain)).map(range, workers, consumer);
 }
 
+Mapper::Mapper(const Chain& chain, std::vector<Source> sources)
+    : chain_(&chain), sources_(std::make_shared<const std::vector<Source>>(std::move(sources))) {}
+
 Result<Mapper> Mapper::make(const Chain& chain) {
-  Mapper mapper(chain);
+  std::vector<Source> sources;
   for (const Layer& layer : chain.layers())
-    mapper.sources_.push_back(TRY(prepare(layer)));
-  return mapper;
+    sources.push_back(TRY(prepare(layer)));
+  return Mapper(chain, std::move(sources));
 }
 
 Result<void> Mapper::map(GuestRange range, unsigned workers, const ExtentConsumer& consumer) const {
   Windows windows(*chain_, range);
   std::vector<std::unique_ptr<Walker>> walkers;
   for (unsigned i = 0; i < std::max(workers, 1U); ++i)
-    walkers.push_back(std::make_unique<Walker>(sources_));
+    walkers.push_back(std::make_unique<Walker>(*sources_));
   OrderedPipeline<GuestRange, std::vector<Extent>> pipeline(
       [&] { return windows.next(); },
       [&](const GuestRange& window, unsigned worker) { return walkers[worker]->walk(window); },

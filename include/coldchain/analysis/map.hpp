@@ -6,6 +6,7 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -39,14 +40,7 @@ using ExtentConsumer = std::function<Result<void>(std::span<const Extent>)>;
 // looked at once.
 class Mapper {
  public:
-  struct Source {
-    const graph::Layer* layer = nullptr;
-    // The place of an encrypted cluster is of no use to a reader, so QEMU does not show it.
-    bool shows_host = true;
-    // For images with preallocated metadata: what of the file that holds the data is not a hole.
-    bool looks_for_holes = false;
-    std::vector<HostRange> data_ranges{};
-  };
+  struct Source;
 
   // `chain` outlives the mapper.
   [[nodiscard]] static Result<Mapper> make(const graph::Chain& chain);
@@ -55,10 +49,10 @@ class Mapper {
                                  const ExtentConsumer& consumer) const;
 
  private:
-  explicit Mapper(const graph::Chain& chain) : chain_(&chain) {}
+  Mapper(const graph::Chain& chain, std::vector<Source> sources);
 
   const graph::Chain* chain_;
-  std::vector<Source> sources_;
+  std::shared_ptr<const std::vector<Source>> sources_;
 };
 
 }  // namespace coldchain::analysis

@@ -27,8 +27,8 @@ struct Layer {
   std::size_t index = 0;                  // in the tree, where a single layer was asked for
   std::optional<qcow2::Mapping> mapping;  // none for a raw image
   std::uint64_t guest_size = 0;
-  // It is going to be written to: what is a hole of its file, and how much of it there is, changes,
-  // and is no reason to plan this or that.
+  // It is going to be written to: how much storage its file has changes meanwhile, and decides
+  // nothing.
   bool is_written = false;
 
   [[nodiscard]] const qcow2::Image& qcow2() const { return *node->qcow2_image(); }
