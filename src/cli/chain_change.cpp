@@ -33,8 +33,8 @@ Result<void> with_locks_of(const NodeChain& nodes, const Lock& lock) {
     for (const io::File* file : {node->file.get(), node->data_file.get()}) {
       const Result<void> done = file != nullptr ? lock(*file) : Result<void>{};
       if (!done)
-        return fail(with_context(done.error(),
-                                 fmt::format("Could not lock '{}'", to_terminal(node->filename))));
+        return fail(with_context(
+            done.error(), fmt::format("Another process uses '{}'", to_terminal(node->filename))));
     }
   }
   return {};
@@ -110,9 +110,8 @@ Result<void> lock_for_reading(const NodeChain& nodes) {
 Result<void> check_may_read(const NodeChain& nodes, bool force_share) {
   if (force_share)
     return {};
-  return with_locks_of(nodes, [](const io::File& file) {
-    return io::test_locks(file, io::LockNeed::exclusive_write);
-  });
+  return with_locks_of(
+      nodes, [](const io::File& file) { return io::test_locks(file, io::LockNeed::read); });
 }
 
 Result<void> check_unchanged(const io::FileSource& files, const NodeChain& nodes) {

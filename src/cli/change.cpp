@@ -53,7 +53,7 @@ Result<ChangeTarget> open_for_change(const io::FileSource& files, const std::str
 Result<void> check_may_change(const graph::Node& image, bool force_share) {
   Result<void> done = check_names(image.file->status());
   if (done && !force_share)
-    done = io::test_locks(*image.file, io::LockNeed::change);
+    done = io::test_locks(*image.file, io::LockNeed::write);
   return done ? done : fail(cannot_change(image.filename, done.error()));
 }
 

@@ -154,8 +154,8 @@ class Scanner {
     // Who backs whom must be known of images in use, too; their numbers are not.
     const Result<void> lock =
         policy_.test_locks
-            ? io::test_locks(*(*node)->file, format == "qcow2" ? io::LockNeed::exclusive_write
-                                                               : io::LockNeed::consistent_read)
+            ? io::test_locks(*(*node)->file,
+                             format == "qcow2" ? io::LockNeed::read : io::LockNeed::read_raw)
             : Result<void>{};
     if (lock)
       inspect_(path, **node);

@@ -132,7 +132,7 @@ class Opener {
         return fail(ErrorCode::invalid_argument,
                     "format 'qcow2' does not support the options 'offset' and 'size'");
       if (rules.test_locks)
-        TRY(io::test_locks(*node.file, io::LockNeed::exclusive_write));
+        TRY(io::test_locks(*node.file, io::LockNeed::read));
       qcow2::Image image = TRY(rules.may_be_damaged ? qcow2::Image::open_damaged(*node.file)
                                                     : qcow2::Image::open(*node.file));
       const bool demoted = rules.probe == ProbeRule::libvirt && node.format_probed &&
@@ -148,7 +148,7 @@ class Opener {
            "begins like qcow2 and names a backing file: raw by libvirt's rule"});
     }
     if (rules.test_locks)
-      TRY(io::test_locks(*node.file, io::LockNeed::consistent_read));
+      TRY(io::test_locks(*node.file, io::LockNeed::read_raw));
     node.image = TRY(raw::Image::open(*node.file, spec.raw_offset, spec.raw_size));
     if (spec.format && probed != "raw")
       node.findings.push_back(
@@ -232,7 +232,7 @@ class Opener {
     }
     Result<std::unique_ptr<io::File>> file = files_.open(node.data_filename);
     if (file && policy_.test_locks) {
-      if (Result<void> lock = io::test_locks(**file, io::LockNeed::consistent_read); !lock)
+      if (Result<void> lock = io::test_locks(**file, io::LockNeed::read_raw); !lock)
         file = fail(lock.error());
     }
     if (!file) {

@@ -13,6 +13,7 @@ namespace {
 
 constexpr std::uint64_t held_base = 100;
 constexpr std::uint64_t not_shared_base = 200;
+
 struct Permission {
   std::uint64_t number;
   const char* name;
@@ -52,9 +53,9 @@ Result<void> hold(const File& file, Permissions needed) {
 }  // namespace
 
 Result<void> test_locks(const File& file, LockNeed need) {
-  if (need == LockNeed::change)
+  if (need == LockNeed::write)
     return test(file, to_write);
-  if (need == LockNeed::exclusive_write)
+  if (need == LockNeed::read)
     return test(file, to_read);
   if (TRY(file.lock_is_held(not_shared_base + consistent_read_permission.number)))
     return fail(ErrorCode::locked, "Failed to get \"consistent read\" lock");

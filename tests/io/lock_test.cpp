@@ -38,20 +38,20 @@ TEST_CASE("test_locks: a writer is in the way of a format with metadata, not of 
   const TempFolder folder;
   testing::write_file(folder / "a", "x");
   const auto file = io::system_files({}).value()->open(folder / "a").value();
-  CHECK(io::test_locks(*file, io::LockNeed::exclusive_write));
+  CHECK(io::test_locks(*file, io::LockNeed::read));
   {
     const HeldByte write(folder / "a", 101);
-    const auto outcome = io::test_locks(*file, io::LockNeed::exclusive_write);
+    const auto outcome = io::test_locks(*file, io::LockNeed::read);
     REQUIRE_FALSE(outcome);
     CHECK(outcome.error().code == ErrorCode::locked);
     CHECK(outcome.error().message == "Failed to get shared \"write\" lock");
-    CHECK(io::test_locks(*file, io::LockNeed::consistent_read));
+    CHECK(io::test_locks(*file, io::LockNeed::read_raw));
   }
   {
     const HeldByte resize(folder / "a", 103);
-    CHECK_FALSE(io::test_locks(*file, io::LockNeed::exclusive_write));
+    CHECK_FALSE(io::test_locks(*file, io::LockNeed::read));
   }
-  CHECK(io::test_locks(*file, io::LockNeed::exclusive_write));
+  CHECK(io::test_locks(*file, io::LockNeed::read));
 }
 
 TEST_CASE("test_locks: whoever does not share reading is in everybody's way") {
@@ -59,15 +59,16 @@ TEST_CASE("test_locks: whoever does not share reading is in everybody's way") {
   testing::write_file(folder / "a", "x");
   const auto file = io::system_files({}).value()->open(folder / "a").value();
   const HeldByte unshared(folder / "a", 200);
-  CHECK_FALSE(io::test_locks(*file, io::LockNeed::consistent_read));
-  CHECK_FALSE(io::test_locks(*file, io::LockNeed::exclusive_write));
+  CHECK_FALSE(io::test_locks(*file, io::LockNeed::read_raw));
+  CHECK_FALSE(io::test_locks(*file, io::LockNeed::read));
 }
 
-TEST_CASE("test_locks: another reader is in nobody's way") {
+TEST_CASE("test_locks: another reader is in the way of writers alone") {
   const TempFolder folder;
   testing::write_file(folder / "a", "x");
   const auto file = io::system_files({}).value()->open(folder / "a").value();
   const HeldByte reads(folder / "a", 100);
   const HeldByte unshared_write(folder / "a", 201);
-  CHECK(io::test_locks(*file, io::LockNeed::exclusive_write));
+  CHECK(io::test_locks(*file, io::LockNeed::read));
+  CHECK_FALSE(io::test_locks(*file, io::LockNeed::write));
 }

@@ -10,9 +10,9 @@
 namespace coldchain::io {
 
 enum class LockNeed {
-  consistent_read,  // a raw image: nobody may forbid reading
-  exclusive_write,  // a format with metadata: nobody may write or resize either
-  change,           // to be written to: nobody who reads may forbid it, as a running machine does
+  read_raw,  // a raw image that is only looked at: nobody may forbid reading
+  read,      // nobody may write or resize either
+  write,     // nor may those who read forbid it, as a running machine does
 };
 
 // An error of code `locked` with QEMU's words if another process is in the way.
