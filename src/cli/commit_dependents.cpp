@@ -22,7 +22,7 @@ Result<std::vector<std::string>> find_readers_of_base(const io::FileSource& file
                                                       const std::vector<std::string>& directories,
                                                       const PlannedCommit& planned, World& world) {
   std::vector<std::string> none;
-  if (!planned.changes_base && planned.commit.changed.empty() && !grows(planned.commit))
+  if (!planned.changes_metadata && planned.commit.changed.empty() && !grows(planned.commit))
     return none;
   graph::DependentsRequest wanted;
   wanted.directories = directories;

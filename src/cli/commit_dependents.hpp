@@ -17,7 +17,7 @@ struct PlannedCommit {
   std::size_t base;        // in them
   const graph::Chain& chain;
   const graph::Chain& base_chain;
-  bool changes_base;  // or its metadata alone
+  bool changes_metadata;  // of the base
   const ops::Commit& commit;
   bool empties;  // the top
 };

@@ -168,22 +168,22 @@ class CommitRun {
   }
 
   Result<std::optional<ExitStatus>> plan() {
+    TRY(check_may_change_all({nodes_.front(), &base()}));
+    TRY(check_may_read(layers_read(), request_.common.force_share));
     TRY(make_plan());
     TRY(look_for_dependents());
     TRY(look_for_overlays());
-    TRY(check_may_change_all());
+    TRY(check_may_change_all(overlays_.images()));
     TRY(tell());
     if (dependents_.empty() || request_.force)
       return std::optional(success);
     return fail(refused_for_dependents());
   }
 
-  [[nodiscard]] Result<void> check_may_change_all() const {
-    NodeChain written = overlays_.images();
-    written.insert(written.begin(), {nodes_.front(), &base()});
+  [[nodiscard]] Result<void> check_may_change_all(const NodeChain& written) const {
     for (const graph::Node* image : written)
       TRY(check_may_change(*image, request_.common.force_share));
-    return check_may_read(layers_read(), request_.common.force_share);
+    return {};
   }
 
   [[nodiscard]] NodeChain layers_read() const {

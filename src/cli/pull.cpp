@@ -158,7 +158,7 @@ class PullRun {
         *tree_.files, policy, std::make_unique<io::OverlayFile>(transaction.view()),
         tree_.top->filename));
     if (linked->backing() == nullptr || !linked->backing()->is_open())
-      return fail(ErrorCode::not_found,
+      return fail(is_base_locked(*linked) ? ErrorCode::locked : ErrorCode::not_found,
                   fmt::format("Could not open new backing file '{}': {}",
                               to_terminal(*request_.base), why_not_open(*linked)));
     for (std::size_t i = 1; i < nodes_.size(); ++i) {
@@ -181,6 +181,11 @@ class PullRun {
 
   [[nodiscard]] std::span<const graph::Node* const> layers_from(std::size_t first) const {
     return std::span(nodes_).subspan(first);
+  }
+
+  static bool is_base_locked(const graph::Node& image) {
+    const graph::Node* base = image.backing();
+    return base != nullptr && base->gap && base->gap->code == ErrorCode::locked;
   }
 
   static std::string why_not_open(const graph::Node& image) {
