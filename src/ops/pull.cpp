@@ -14,6 +14,7 @@
 #include "zeroes.hpp"
 
 #include <algorithm>
+#include <cassert>
 #include <memory>
 
 #include <coldchain/base/checked.hpp>
@@ -289,7 +290,8 @@ class Planner {
       case PieceKind::reserve:
         break;
       case PieceKind::overwrite:
-        return {};  // of a commit
+        assert(false);  // of a commit
+        break;
     }
     return editor.allocate(piece.guest);
   }
