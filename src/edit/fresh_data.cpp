@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
 
+#include <coldchain/base/checked.hpp>
 #include <coldchain/base/try.hpp>
 #include <coldchain/edit/fresh_data.hpp>
 
@@ -11,7 +12,10 @@ namespace coldchain::edit {
 namespace {
 
 constexpr std::uint64_t most_run_bytes = 4ULL << 20;
-constexpr std::size_t most_runs = 16;
+constexpr std::uint64_t most_load_bytes = 16ULL << 20;
+constexpr std::size_t most_runs = 256;  // of a load
+// Less is read where it is written: that takes less time than another thread.
+constexpr std::uint64_t least_read_ahead = 1ULL << 20;
 // So far apart the system is told to write to the storage what there is.
 constexpr std::uint64_t writeback_bytes = 8ULL << 20;
 // Fewer zeros are written like any other bytes.
@@ -51,33 +55,45 @@ Result<void> FreshWriter::write(HostOffset at, std::uint64_t size, const Fill& f
   TRY(check_place({at, at + size}));
   for (std::uint64_t done = 0; done < size;) {
     Run& run = *TRY(run_for(at + done));
-    const std::uint64_t count = std::min(size - done, most_run_bytes - run.size);
-    TRY(fill(done, {run.bytes.get() + run.size, count}));
+    const std::uint64_t count =
+        std::min({size - done, most_run_bytes - run.size, most_load_bytes - gathered().size});
+    run.parts.push_back({done, count, fill});
     run.size += count;
-    pending_ += count;
+    gathered().size += count;
     done += count;
   }
   return {};
 }
 
 Result<FreshWriter::Run*> FreshWriter::run_for(HostOffset at) {
-  auto run = std::find_if(runs_.begin(), runs_.end(),
-                          [&](const Run& some) { return some.size != 0 && some.end() == at; });
-  if (run != runs_.end() && run->size < most_run_bytes)
+  if (gathered().size == most_load_bytes)
+    TRY(turn());
+  std::vector<Run>& runs = gathered().runs;
+  const auto run = std::find_if(runs.rbegin(), runs.rend(), [&](const Run& some) {
+    return some.end() == at && some.size < most_run_bytes;
+  });
+  if (run != runs.rend())
     return &*run;
-  if (run != runs_.end())
-    TRY(write_out(*run));
-  else
-    run = std::find_if(runs_.begin(), runs_.end(), [](const Run& some) { return some.size == 0; });
-  if (run == runs_.end() && runs_.size() == most_runs) {
-    TRY(write_out());
-    run = runs_.begin();
-  } else if (run == runs_.end()) {
-    run = runs_.insert(run, Run{});
-    run->bytes.reset(new (page) std::byte[most_run_bytes]);
+  if (runs.size() == most_runs)
+    TRY(turn());
+  return &gathered().runs.emplace_back(Run{.begin = at});
+}
+
+Result<void> FreshWriter::Load::read() {
+  if (!bytes)
+    bytes.reset(new (page) std::byte[most_load_bytes + most_runs * static_cast<std::size_t>(page)]);
+  std::size_t at = 0;
+  for (Run& run : runs) {
+    const ByteSpan content{bytes.get() + at, run.size};
+    std::uint64_t done = 0;
+    for (const Part& part : run.parts) {
+      TRY(part.fill(part.from, content.subspan(done, part.size)));
+      done += part.size;
+    }
+    run.content = content;
+    at += align_up(run.size, static_cast<std::size_t>(page));
   }
-  run->begin = at;
-  return &*run;
+  return {};
 }
 
 Result<void> FreshWriter::write_zeros(HostOffset at, std::uint64_t size) {
@@ -98,27 +114,43 @@ Result<bool> FreshWriter::is_there(const Run& run) const {
     return false;
   Bytes there(run.size);
   TRY(io::read_zero_extended(image_, run.begin, there));
-  return std::equal(there.begin(), there.end(), run.content().begin());
+  return std::equal(there.begin(), there.end(), run.content.begin());
 }
 
-Result<void> FreshWriter::write_out() {
-  std::sort(runs_.begin(), runs_.end(),
+Result<void> FreshWriter::turn() {
+  if (reading_.valid())
+    TRY(reading_.get());
+  Load& unread = gathered();
+  next_ = 1 - next_;
+  // Where there are no threads to be had, it is read when it is wanted.
+  if (!unread.runs.empty())
+    reading_ =
+        std::async(unread.size < least_read_ahead ? std::launch::deferred
+                                                  : std::launch::async | std::launch::deferred,
+                   [&unread] { return unread.read(); });
+  Load& read = gathered();
+  std::sort(read.runs.begin(), read.runs.end(),
             [](const Run& a, const Run& b) { return a.begin < b.begin; });
-  for (Run& run : runs_)
+  for (const Run& run : read.runs)
     TRY(write_out(run));
+  read.runs.clear();
+  read.size = 0;
   return {};
 }
 
-Result<void> FreshWriter::write_out(Run& run) {
-  if (run.size != 0 && !TRY(is_there(run))) {
-    if (mode_ == Mode::check)
-      return fail(ErrorCode::refused, "what was copied has been written to since");
-    TRY(image_.write_at(run.begin, run.content()));
-    since_flush_ += run.size;
-    since_writeback_ += run.size;
-  }
-  pending_ -= run.size;
-  run.size = 0;
+Result<void> FreshWriter::write_out() {
+  TRY(turn());
+  return turn();
+}
+
+Result<void> FreshWriter::write_out(const Run& run) {
+  if (TRY(is_there(run)))
+    return {};
+  if (mode_ == Mode::check)
+    return fail(ErrorCode::refused, "what was copied has been written to since");
+  TRY(image_.write_at(run.begin, run.content));
+  since_flush_ += run.size;
+  since_writeback_ += run.size;
   // Wherever it lies: what is written in place lies anywhere.
   if (since_writeback_ >= writeback_bytes) {
     image_.start_writeback({0}, image_.size());
@@ -128,7 +160,7 @@ Result<void> FreshWriter::write_out(Run& run) {
 }
 
 Result<void> FreshWriter::end() {
-  return since_flush_ + pending_ < batch_bytes ? Result<void>{} : flush();
+  return since_flush_ + loads_[0].size + loads_[1].size < batch_bytes ? Result<void>{} : flush();
 }
 
 Result<void> FreshWriter::flush() {

@@ -5,6 +5,7 @@
 #include "soundness.hpp"
 
 #include <algorithm>
+#include <memory>
 
 #include <coldchain/base/checked.hpp>
 #include <coldchain/base/text.hpp>
@@ -29,8 +30,10 @@ class DataWriter {
              std::optional<qcow2::Mapping> mapping)
       : writer_(writer),
         sources_(sources),
-        reader_(*sources.chain),
-        below_(sources.below != nullptr ? *sources.below : *sources.chain),
+        recompressed_(*sources.chain),
+        reader_(std::make_shared<graph::Reader>(*sources.chain)),
+        below_(sources.below != nullptr ? std::make_shared<graph::Reader>(*sources.below)
+                                        : nullptr),
         mapping_(std::move(mapping)) {}
 
   Result<void> write(const Piece& piece) {
@@ -40,7 +43,7 @@ class DataWriter {
       });
     if (piece.kind == PieceKind::recompress)
       return for_each_recompressed(
-          reader_, sources_.chain->layers().front().qcow2(), piece, sources_.workers,
+          recompressed_, sources_.chain->layers().front().qcow2(), piece, sources_.workers,
           [&](const RecompressedCluster& cluster) { return write_recompressed(cluster); });
     TRY(find_places(piece.guest));
     auto source = piece.sources.begin();
@@ -70,8 +73,8 @@ class DataWriter {
   Result<void> write_compressed(const CompressedCluster& cluster) {
     const qcow2::Location to = TRY(mapping_->locate(cluster.guest, cursor_));
     const HostRange from = cluster.bytes.sectors();
-    const auto fill = [&](std::uint64_t done, ByteSpan bytes) {
-      return read(*cluster.layer, cluster.layer->qcow2().file(), from.begin + done, bytes);
+    const auto fill = [layer = cluster.layer, from](std::uint64_t done, ByteSpan bytes) {
+      return read(*layer, layer->qcow2().file(), from.begin + done, bytes);
     };
     return writer_.write(TRY(place_of_stream(to, from.size())), from.size(), fill);
   }
@@ -92,8 +95,9 @@ class DataWriter {
   }
 
   Result<void> write_bytes(HostOffset to, ByteView content) {
-    const auto fill = [&](std::uint64_t done, ByteSpan bytes) -> Result<void> {
-      const ByteView some = content.subspan(done, bytes.size());
+    const auto kept = std::make_shared<const Bytes>(content.begin(), content.end());
+    const auto fill = [kept](std::uint64_t done, ByteSpan bytes) -> Result<void> {
+      const ByteView some = ByteView(*kept).subspan(done, bytes.size());
       std::copy(some.begin(), some.end(), bytes.begin());
       return {};
     };
@@ -119,20 +123,25 @@ class DataWriter {
       return writer_.write_zeros(to, guest.size());
     const Layer& layer = sources_.chain->layers()[source.layer];
     const bool is_below = sources_.below != nullptr && source.layer >= sources_.base;
-    graph::Reader& reader = is_below ? below_ : reader_;
-    const HostOffset from = source.host + (guest.begin - source.guest.begin);
-    const auto fill = [&](std::uint64_t done, ByteSpan bytes) -> Result<void> {
-      if (!source.has_host)
-        return reader.read(guest.begin + done, bytes);
-      return read(layer, layer.data_file(), from + done, bytes);
+    if (source.has_host) {
+      const HostOffset from = source.host + (guest.begin - source.guest.begin);
+      return writer_.write(to, guest.size(), [&layer, from](std::uint64_t done, ByteSpan bytes) {
+        return read(layer, layer.data_file(), from + done, bytes);
+      });
+    }
+    const auto fill = [reader = is_below ? below_ : reader_, at = guest.begin](std::uint64_t done,
+                                                                               ByteSpan bytes) {
+      return reader->read(at + done, bytes);
     };
     return writer_.write(to, guest.size(), fill);
   }
 
   edit::FreshWriter& writer_;
   const Sources& sources_;
-  graph::Reader reader_;
-  graph::Reader below_;
+  graph::Reader recompressed_;
+  // What is to be read later keeps them.
+  std::shared_ptr<graph::Reader> reader_;
+  std::shared_ptr<graph::Reader> below_;
   std::optional<qcow2::Mapping> mapping_;
   qcow2::Mapping::Cursor cursor_;
   std::vector<qcow2::Run> runs_;

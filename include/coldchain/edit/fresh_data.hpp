@@ -7,7 +7,9 @@
 // compared: others may have freed, used and freed these clusters meanwhile.
 #pragma once
 
+#include <array>
 #include <functional>
+#include <future>
 #include <memory>
 #include <vector>
 
@@ -33,15 +35,18 @@ class FreshWriter {
         ranges_(ranges),
         mode_(mode),
         written_to_(journal.cursor()) {}
+  FreshWriter(const FreshWriter&) = delete;
+  FreshWriter& operator=(const FreshWriter&) = delete;
 
-  // Provides bytes of a piece that is written, from `from` bytes behind its beginning on.
+  // Provides bytes of a piece that is written, from `from` bytes behind its beginning on. Called
+  // later, one after the other, and by another thread.
   using Fill = std::function<Result<void>(std::uint64_t from, ByteSpan)>;
 
   // What follows comes before `cursor`, in the order of the operation.
   [[nodiscard]] Result<void> begin(std::uint64_t cursor);
 
   // A piece; those that lie one behind the other are written together, and so are many others, in
-  // the order in which they lie.
+  // the order in which they lie. While they are read, those before them are written.
   [[nodiscard]] Result<void> write(HostOffset at, std::uint64_t size, const Fill& fill);
 
   [[nodiscard]] Mode mode() const { return mode_; }
@@ -58,30 +63,48 @@ class FreshWriter {
   struct FreePages {
     void operator()(std::byte* bytes) const;
   };
-  // Pieces one behind the other.
+  // A piece, or a part of it.
+  struct Part {
+    std::uint64_t from = 0;  // in the piece
+    std::uint64_t size = 0;
+    Fill fill;
+  };
+  // Parts one behind the other.
   struct Run {
     HostOffset begin;
-    std::uint64_t size = 0;  // 0: it is free
+    std::uint64_t size = 0;
+    std::vector<Part> parts{};
+    ByteView content{};  // once it was read
+
+    [[nodiscard]] HostOffset end() const { return begin + size; }
+  };
+  // What is read, and then written, together.
+  struct Load {
+    std::vector<Run> runs{};
+    std::uint64_t size = 0;
     std::unique_ptr<std::byte[], FreePages> bytes{};
 
-    [[nodiscard]] ByteView content() const { return {bytes.get(), size}; }
-    [[nodiscard]] HostOffset end() const { return begin + size; }
+    [[nodiscard]] Result<void> read();
   };
 
   // One with room for what comes at that place.
   Result<Run*> run_for(HostOffset at);
+  // Has what was gathered be read, and writes what was read before.
+  Result<void> turn();
   Result<void> write_out();
-  Result<void> write_out(Run& run);
+  Result<void> write_out(const Run& run);
   [[nodiscard]] Result<void> check_place(HostRange range) const;
   [[nodiscard]] bool is_new() const { return mode_ == Mode::write && begun_ > written_to_; }
   [[nodiscard]] Result<bool> is_there(const Run& run) const;
+  [[nodiscard]] Load& gathered() { return loads_[next_]; }
 
   io::WritableFile& image_;
   Journal& journal_;
   const std::vector<HostRange>& ranges_;
   Mode mode_;
-  std::vector<Run> runs_;
-  std::uint64_t pending_ = 0;  // bytes in them
+  std::array<Load, 2> loads_;
+  std::size_t next_ = 0;               // of them that gathers; the other one is being read
+  std::future<Result<void>> reading_;  // behind what it reads
   std::uint64_t since_flush_ = 0;
   std::uint64_t since_writeback_ = 0;
   std::uint64_t written_to_;  // the cursor of a former attempt
