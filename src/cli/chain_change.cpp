@@ -34,7 +34,9 @@ Result<void> with_locks_of(const NodeChain& nodes, const Lock& lock) {
       const Result<void> done = file != nullptr ? lock(*file) : Result<void>{};
       if (!done)
         return fail(with_context(
-            done.error(), fmt::format("Another process uses '{}'", to_terminal(node->filename))));
+            done.error(),
+            (done.error().code == ErrorCode::locked ? "Another process uses " : "Could not lock ") +
+                fmt::format("'{}'", to_terminal(node->filename))));
     }
   }
   return {};
