@@ -37,6 +37,9 @@ using qcow2::RunKind;
 // one read of an L2 table serves it.
 constexpr std::uint64_t clusters_per_window = 8192;
 
+// Who writes to a smaller cluster gives storage to others, too, and they are holes no more.
+constexpr std::uint64_t storage_unit = 4096;
+
 // The smallest unit in which the tables of the layers speak that reach to `from`.
 std::uint64_t granule_size(const Chain& chain, GuestOffset from) {
   std::uint64_t finest = 1ULL << 14;  // raw layers alone: windows of 128 MiB
@@ -61,7 +64,8 @@ Result<Mapper::Source> prepare(const Layer& layer) {
   const qcow2::Image& image = layer.qcow2();
   source.shows_host = image.header().crypt_method == 0;
   source.looks_for_holes = source.shows_host && image.data_file() != nullptr &&
-                           (layer.is_written || image.has_preallocated_metadata());
+                           (layer.is_written ? image.header().cluster_size() >= storage_unit
+                                             : image.has_preallocated_metadata());
   if (source.looks_for_holes)
     source.data_ranges =
         TRY(io::data_ranges(*image.data_file(), {{0}, {image.data_file()->size()}}));
