@@ -11,8 +11,11 @@ namespace coldchain::edit {
 
 namespace {
 
+// A run ends where a multiple of this begins in the file, so that what goes past the page cache
+// goes on doing so, however odd a place was before it.
 constexpr std::uint64_t most_run_bytes = 4ULL << 20;
-constexpr std::uint64_t most_load_bytes = 16ULL << 20;
+constexpr std::uint64_t least_load_bytes = 16ULL << 20;
+constexpr std::uint64_t most_load_bytes = least_load_bytes + most_run_bytes;
 constexpr std::size_t most_runs = 256;  // of a load
 // Less is read where it is written: that takes less time than another thread.
 constexpr std::uint64_t least_read_ahead = 1ULL << 20;
@@ -54,9 +57,10 @@ Result<void> FreshWriter::check_place(HostRange range) const {
 Result<void> FreshWriter::write(HostOffset at, std::uint64_t size, const Fill& fill) {
   TRY(check_place({at, at + size}));
   for (std::uint64_t done = 0; done < size;) {
-    Run& run = *TRY(run_for(at + done));
-    const std::uint64_t count =
-        std::min({size - done, most_run_bytes - run.size, most_load_bytes - gathered().size});
+    const HostOffset place = at + done;
+    Run& run = *TRY(run_for(place));
+    const std::uint64_t end = align_down(place.value, most_run_bytes) + most_run_bytes;
+    const std::uint64_t count = std::min(size - done, end - place.value);
     run.parts.push_back({done, count, fill});
     run.size += count;
     gathered().size += count;
@@ -66,13 +70,12 @@ Result<void> FreshWriter::write(HostOffset at, std::uint64_t size, const Fill& f
 }
 
 Result<FreshWriter::Run*> FreshWriter::run_for(HostOffset at) {
-  if (gathered().size == most_load_bytes)
+  if (gathered().size >= least_load_bytes)
     TRY(turn());
   std::vector<Run>& runs = gathered().runs;
-  const auto run = std::find_if(runs.rbegin(), runs.rend(), [&](const Run& some) {
-    return some.end() == at && some.size < most_run_bytes;
-  });
-  if (run != runs.rend())
+  const auto run =
+      std::find_if(runs.rbegin(), runs.rend(), [&](const Run& some) { return some.end() == at; });
+  if (run != runs.rend() && !is_aligned(at.value, most_run_bytes))
     return &*run;
   if (runs.size() == most_runs)
     TRY(turn());
@@ -121,7 +124,7 @@ Result<void> FreshWriter::turn() {
   if (reading_.valid())
     TRY(reading_.get());
   Load& unread = gathered();
-  next_ = 1 - next_;
+  gathering_ = 1 - gathering_;
   // Where there are no threads to be had, it is read when it is wanted.
   if (!unread.runs.empty())
     reading_ =

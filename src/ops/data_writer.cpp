@@ -139,7 +139,7 @@ class DataWriter {
   edit::FreshWriter& writer_;
   const Sources& sources_;
   graph::Reader recompressed_;
-  // What is to be read later keeps them.
+  // For what is read later, maybe by another thread, which keeps them.
   std::shared_ptr<graph::Reader> reader_;
   std::shared_ptr<graph::Reader> below_;
   std::optional<qcow2::Mapping> mapping_;

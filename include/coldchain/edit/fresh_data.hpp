@@ -39,7 +39,8 @@ class FreshWriter {
   FreshWriter& operator=(const FreshWriter&) = delete;
 
   // Provides bytes of a piece that is written, from `from` bytes behind its beginning on. Called
-  // later, one after the other, and by another thread.
+  // later, one after the other, maybe by another thread: what it refers to outlives the writer,
+  // also after an error.
   using Fill = std::function<Result<void>(std::uint64_t from, ByteSpan)>;
 
   // What follows comes before `cursor`, in the order of the operation.
@@ -96,14 +97,14 @@ class FreshWriter {
   [[nodiscard]] Result<void> check_place(HostRange range) const;
   [[nodiscard]] bool is_new() const { return mode_ == Mode::write && begun_ > written_to_; }
   [[nodiscard]] Result<bool> is_there(const Run& run) const;
-  [[nodiscard]] Load& gathered() { return loads_[next_]; }
+  [[nodiscard]] Load& gathered() { return loads_[gathering_]; }
 
   io::WritableFile& image_;
   Journal& journal_;
   const std::vector<HostRange>& ranges_;
   Mode mode_;
   std::array<Load, 2> loads_;
-  std::size_t next_ = 0;               // of them that gathers; the other one is being read
+  std::size_t gathering_ = 0;          // of them; the other one is being read
   std::future<Result<void>> reading_;  // behind what it reads
   std::uint64_t since_flush_ = 0;
   std::uint64_t since_writeback_ = 0;
