@@ -67,8 +67,13 @@ Result<ResumeOutcome> resume_data(Journal& journal, io::WritableFile& image,
   // What is referred to already may have been written to: the plan tells.
   if (!goes_back || has_begun_to_link)
     return outcome;
+  // Until the base has all, the top of a commit stays as it was: it is not written to here, either,
+  // so that whoever goes on with the base, where this is stopped, finds the same top.
+  const bool is_untouched =
+      is_commit_top(change.operation) &&
+      (journal.state() == JournalState::applying || journal.state() == JournalState::writing);
   // Of what went back only the side file is left, whatever was written since.
-  if (journal.state() != JournalState::undone) {
+  if (journal.state() != JournalState::undone && !is_untouched) {
     const Result<std::uint64_t> image_end = check_goes_back(journal, image, examine);
     if (!image_end && !is_final(image_end.error()))
       return fail(image_end.error());

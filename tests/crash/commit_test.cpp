@@ -231,6 +231,26 @@ TEST_CASE("crash: a base whose top lost its side file, or is gone, is told how t
   CHECK(run_program(folder, "check -q base").status % 3 == 0);
 }
 
+TEST_CASE("crash: a commit whose giving up was killed goes on with the same command") {
+  if (!testing::have_oracles() || !have_strace())
+    return;
+  const TempFolder folder;
+  make_chain(folder, scenes[1]);
+  const Images images(folder, scenes[1]);
+  bool was_met = false;
+  for (int when = 1; when < 10; ++when) {
+    CAPTURE(when);
+    stop_where(folder, images, State::writing, State::writing);
+    (void)run_until(folder, "fsync", "signal=KILL", when, "resume --abandon top");
+    images.look_on_the_way();
+    was_met = was_met || (state_of(folder, "top") == State::none &&
+                          state_of(folder, "base") == State::writing);
+    go_on(folder, scenes[1], Way::same_command);
+    images.look_at_the_end("", "", true);
+  }
+  CHECK(was_met);
+}
+
 TEST_CASE("crash: a commit that is killed or fails anywhere changes nothing that the guest reads") {
   if (!testing::have_oracles() || !have_strace()) {
     MESSAGE("skipped: strace or QEMU's tools cannot be used");
