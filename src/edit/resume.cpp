@@ -70,7 +70,7 @@ Result<ResumeOutcome> resume_data(Journal& journal, io::WritableFile& image,
   // Until the base has all, the top of a commit stays as it was: it is not written to here, either,
   // so that whoever goes on with the base, where this is stopped, finds the same top.
   const bool is_untouched =
-      is_commit_top(change.operation) &&
+      is_commit_top(change.operation) && image.size() == journal.facts().size_before &&
       (journal.state() == JournalState::applying || journal.state() == JournalState::writing);
   // Of what went back only the side file is left, whatever was written since.
   if (journal.state() != JournalState::undone && !is_untouched) {
