@@ -8,6 +8,8 @@
 
 #include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
+#include <coldchain/graph/node.hpp>
+#include <coldchain/graph/open.hpp>
 #include <coldchain/ops/plan.hpp>
 
 #include <CLI/CLI.hpp>
@@ -116,12 +118,29 @@ Result<std::vector<std::string>> readers_of_image(const ResumeOptions& options,
                       world);
 }
 
-// The image at the top of the commit that is pending in `base`, as its side file knows it.
-Result<std::string> find_committed_top(const ResumeOptions& options,
-                                       const edit::JournalHead& pending, World& world) {
+// A commit changes two images; the one at the top leads.
+struct PendingCommit {
+  std::string top;
+  std::uint64_t base = 0;      // as side files know it
+  edit::ChangeFacts change{};  // of the top, or of the base where that alone has a side file
+};
+
+std::optional<PendingCommit> commit_above(const std::string& top, std::uint64_t base,
+                                          const ResumeOptions& options, World& world) {
+  const auto pending = pending_of(top, options, world);
+  if (!pending || !*pending || !edit::is_commit_top((*pending)->facts.change.operation) ||
+      (*pending)->facts.change.argument != base)
+    return std::nullopt;
+  return PendingCommit{top, base, (*pending)->facts.change};
+}
+
+// That has begun in the base that was named.
+Result<PendingCommit> commit_of_base(const ResumeOptions& options, const edit::ChangeFacts& of_base,
+                                     World& world) {
+  const std::uint64_t base = TRY(argument_of(options.target.image, options, world));
   for (const std::string& path : TRY(readers_of_image(options, world))) {
-    if (argument_of(path, options, world).value_or(0) == pending.facts.change.argument)
-      return path;
+    if (argument_of(path, options, world).value_or(0) == of_base.argument)
+      return commit_above(path, base, options, world).value_or(PendingCommit{path, base, of_base});
   }
   return fail(
       ErrorCode::refused,
@@ -132,48 +151,75 @@ Result<std::string> find_committed_top(const ResumeOptions& options,
                   to_terminal(options.target.image)));
 }
 
-// The image at the top of a commit into `base` that has begun nothing there yet, or has ended.
-Result<std::optional<std::string>> find_leading_top(const ResumeOptions& options, World& world) {
-  const std::uint64_t argument = TRY(argument_of(options.target.image, options, world));
+// That has begun nothing yet in the base that was named, or has ended there.
+Result<std::optional<PendingCommit>> commit_into(const ResumeOptions& options, World& world) {
+  const std::uint64_t base = TRY(argument_of(options.target.image, options, world));
   for (const std::string& path : TRY(readers_of_image(options, world))) {
-    const auto pending = pending_of(path, options, world);
-    if (pending && *pending && edit::is_commit_top((*pending)->facts.change.operation) &&
-        (*pending)->facts.change.argument == argument)
-      return std::optional(path);
+    if (auto commit = commit_above(path, base, options, world))
+      return commit;
   }
   return std::nullopt;
 }
 
-// A commit changes two images; the one at the top leads.
-Result<ExitStatus> resume_commit(const ResumeOptions& options, const edit::JournalHead& pending,
+// That was given up at the top that was named, and not yet in the base.
+Result<std::optional<PendingCommit>> commit_below(const ResumeOptions& options, World& world) {
+  io::OpenPolicy policy = options.target.policy;
+  policy.allow_probe = true;  // so was this
+  const auto files = TRY(world.files(policy));
+  const auto top =
+      TRY(graph::open(*files, policy, {.name = options.target.image, .format = "qcow2"}));
+  const std::uint64_t argument = TRY(argument_of(options.target.image, options, world));
+  for (const graph::Node* node : graph::chain_of(*top)) {
+    const auto pending = pending_of(node->filename, options, world);
+    if (!pending || !*pending)
+      continue;
+    const edit::ChangeFacts& change = (*pending)->facts.change;
+    if (change.operation == edit::Operation::commit_base && change.argument == argument)
+      return PendingCommit{options.target.image, TRY(argument_of(node->filename, options, world)),
+                           change};
+  }
+  return std::nullopt;
+}
+
+Result<std::optional<PendingCommit>> find_commit(const ResumeOptions& options, World& world) {
+  if (const auto pending = TRY(pending_of(options.target.image, options, world))) {
+    const edit::ChangeFacts& change = pending->facts.change;
+    if (edit::is_commit_top(change.operation))
+      return PendingCommit{options.target.image, change.argument, change};
+    if (change.operation == edit::Operation::commit_base)
+      return TRY(commit_of_base(options, change, world));
+    return std::nullopt;
+  }
+  // Who looks at what else there is meets what does not concern the image.
+  for (const auto look : {commit_into, commit_below}) {
+    if (auto found = look(options, world); found && *found)
+      return *found;
+  }
+  return std::nullopt;
+}
+
+Result<ExitStatus> resume_commit(const ResumeOptions& options, const PendingCommit& commit,
                                  World& world) {
-  const edit::ChangeFacts& change = pending.facts.change;
-  std::string verb = change.verb;
+  const edit::ChangeFacts& change = commit.change;
   CommitRequest request;
-  request.image = options.target.image;
+  request.image = commit.top;
   request.common.policy.root = options.target.policy.root;
   request.common.policy.sysroot = options.target.policy.sysroot;
   request.common.policy.allow_probe = true;  // so was this
   request.common.format = "qcow2";
   request.folders = options.target.folders;
   request.force = true;  // was decided when it began
-  request.argument = change.argument;
-  request.keeps = change.operation == edit::Operation::commit_top_kept;
+  request.argument = commit.base;
+  // Where nobody says any more that the top is to be emptied, it is not.
+  request.keeps = change.operation != edit::Operation::commit_top;
   request.detects_zeroes = ops::has_option(change.verb, ops::detect_zeroes_option);
   if (ops::has_option(change.verb, ops::merge_bitmaps_option))
     request.bitmaps = ops::BitmapRule::merge;
-  if (change.operation == edit::Operation::commit_base) {
-    request.image = TRY(find_committed_top(options, pending, world));
-    const auto top = TRY(pending_of(request.image, options, world));
-    request.keeps = !top || top->facts.change.operation != edit::Operation::commit_top;
-    verb = top ? top->facts.change.verb : verb;
-    request.argument = TRY(argument_of(options.target.image, options, world));
-  }
   if (options.abandon)
     return give_up_commit(request, world);
   const ExitStatus status = TRY(run_commit(request, world));
   // Whatever a scan would find now, nobody has agreed to.
-  if (ops::has_option(verb, ops::reparent_option))
+  if (ops::has_option(change.verb, ops::reparent_option))
     world.err(
         fmt::format("overlays of '{0}' that still name it read the same as before: 'coldchain "
                     "commit --reparent' of it points them at the base\n",
@@ -182,18 +228,8 @@ Result<ExitStatus> resume_commit(const ResumeOptions& options, const edit::Journ
 }
 
 Result<ExitStatus> run_verb(const ResumeOptions& options, World& world) {
-  const auto pending = TRY(pending_of(options.target.image, options, world));
-  if (pending && (pending->facts.change.operation == edit::Operation::commit_base ||
-                  edit::is_commit_top(pending->facts.change.operation)))
-    return resume_commit(options, *pending, world);
-  if (!pending) {
-    const auto top = find_leading_top(options, world);
-    if (top && *top) {
-      ResumeOptions of_top = options;
-      of_top.target.image = **top;
-      return run_verb(of_top, world);
-    }
-  }
+  if (const auto commit = TRY(find_commit(options, world)))
+    return resume_commit(options, *commit, world);
   edit::ResumeOutcome outcome;
   const auto resume = [&](ChangeTarget& target) -> Result<ExitStatus> {
     outcome = TRY(edit::resume(target.image, target.side_files, options.abandon, examine));
