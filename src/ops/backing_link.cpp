@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 // The new name is written behind what the header says now, where nobody looks; then the fields that
 // lead to it change, all of them in one sector. Where the format's extension cannot go or come
-// without moving those behind it, it stays, or keeps its place with another content.
+// without moving those behind it, it stays, or keeps its place with another content; or, where
+// there was no name, comes last and before the name.
 #include "header_change.hpp"
 #include "image_editor.hpp"
 
@@ -63,6 +64,19 @@ std::optional<Header> made_over(Header header, const std::optional<BackingLink>&
   return header;
 }
 
+// Nobody looks at a format without a name: it comes first, behind the other extensions.
+Result<bool> stage_format_and_name(edit::Transaction& transaction, Header header,
+                                   const BackingLink& link, std::uint64_t end) {
+  if (header.backing_file() || header.backing_format() || !header.has_end_mark)
+    return false;
+  header.extensions.push_back(format_extension(link.format));
+  if (!TRY(stage_header(transaction, Phase::settle, header, end)))
+    return false;
+  end = qcow2::encode_header(header).size();
+  set_name(header, link.name, end);
+  return stage_header(transaction, Phase::conclude, header, end);
+}
+
 bool is_recorded(const Header& header, const std::optional<BackingLink>& link) {
   if (!link)
     return !header.backing_file();
@@ -82,8 +96,9 @@ Result<void> stage_backing_link(edit::Transaction& transaction, const Header& he
   if (TRY(stage_header(transaction, Phase::conclude, made_anew(header, link), end)))
     return {};
   const std::optional<Header> made = made_over(header, link, end);
-  const bool is_staged = made && TRY(stage_header(transaction, Phase::conclude, *made, end));
-  if (!is_staged)
+  if (made && TRY(stage_header(transaction, Phase::conclude, *made, end)))
+    return {};
+  if (!link || !TRY(stage_format_and_name(transaction, header, *link, end)))
     return fail(ErrorCode::refused,
                 "the header has no room for the name of the backing file beside the former one, or "
                 "its format cannot be recorded by one write: a shorter name may do; 'qemu-img "

@@ -127,6 +127,37 @@ TEST_CASE("rebase: a snapshot of an image without a backing file would read the 
   CHECK(refused.err.find("1 (s)") != std::string::npos);
 }
 
+TEST_CASE("rebase: an image without a backing file gets one, also with the bitmaps it has") {
+  if (!testing::have_oracles())
+    return;
+  for (const std::string unsafe : {"", "-u"}) {
+    CAPTURE(unsafe);
+    const TempFolder folder;
+    REQUIRE(
+        testing::run_in(folder.path(),
+                        "qemu-img create -q -f qcow2 base 4M && qemu-io -c 'write -q 0 2M' base "
+                        "&& qemu-img create -q -f qcow2 top 4M && "
+                        "qemu-io -c 'write -q -P 7 1M 64k' top && "
+                        "qemu-img bitmap --add top first && qemu-img bitmap --add top second")
+            .status == 0);
+    std::vector<std::string> command{"rebase", "-b", "base", "-F", "qcow2", "top"};
+    if (!unsafe.empty())
+      command.insert(command.begin() + 1, unsafe);
+    const Ran ran = run_coldchain_in(folder.path(), command);
+    REQUIRE_MESSAGE(ran.status == 0, ran.err);
+    const auto info = nlohmann::json::parse(
+        testing::run_in(folder.path(), "qemu-img info --output=json top").out);
+    CHECK(info["backing-filename"] == "base");
+    CHECK(info["backing-filename-format"] == "qcow2");
+    CHECK(info["format-specific"]["data"]["bitmaps"].size() == 2);
+    CHECK(testing::run_in(folder.path(), "qemu-img check -q top").status == 0);
+    const std::string behind = unsafe.empty() ? "-P 0" : "-P 205";
+    CHECK(testing::run_in(folder.path(), "qemu-io -c 'read -P 7 1M 64k' -c 'read " + behind +
+                                             " 0 1M' top | grep -c failed")
+              .out == "0\n");
+  }
+}
+
 TEST_CASE("rebase: prints nothing, and what it would do is told by plan") {
   const Scene scene;
   const Ran plan = scene.run({"plan", "rebase", "-b", "other", "-F", "qcow2", "top"});
