@@ -2,7 +2,7 @@
 // The new name is written behind what the header says now, where nobody looks; then the fields that
 // lead to it change, all of them in one sector. Where the format's extension cannot go or come
 // without moving those behind it, it stays, or keeps its place with another content; or, where
-// there was no name, comes last and before the name.
+// there was no name, is the last extension, and written before the name.
 #include "header_change.hpp"
 #include "image_editor.hpp"
 
@@ -64,11 +64,13 @@ std::optional<Header> made_over(Header header, const std::optional<BackingLink>&
   return header;
 }
 
-// Nobody looks at a format without a name: it comes first, behind the other extensions.
+// Nobody looks at a format without a name: it is written a phase before that, as the last
+// extension.
 Result<bool> stage_format_and_name(edit::Transaction& transaction, Header header,
                                    const BackingLink& link, std::uint64_t end) {
-  if (header.backing_file() || header.backing_format() || !header.has_end_mark)
+  if (header.backing_file() || !header.has_end_mark)
     return false;
+  std::erase_if(header.extensions, is_format);
   header.extensions.push_back(format_extension(link.format));
   if (!TRY(stage_header(transaction, Phase::settle, header, end)))
     return false;

@@ -155,6 +155,13 @@ TEST_CASE("rebase: an image without a backing file gets one, also with the bitma
     CHECK(testing::run_in(folder.path(), "qemu-io -c 'read -P 7 1M 64k' -c 'read " + behind +
                                              " 0 1M' top | grep -c failed")
               .out == "0\n");
+    // The format stays when the link goes, and becomes another one when one comes.
+    CHECK(run_coldchain_in(folder.path(), {"rebase", "-u", "-b", "", "top"}).status == 0);
+    const Ran other =
+        run_coldchain_in(folder.path(), {"rebase", "-u", "-b", "base", "-F", "raw", "top"});
+    CHECK_MESSAGE(other.status == 0, other.err);
+    CHECK(nlohmann::json::parse(testing::run_in(folder.path(), "qemu-img info --output=json top")
+                                    .out)["backing-filename-format"] == "raw");
   }
 }
 

@@ -23,7 +23,7 @@ enum class Phase : std::uint8_t {
   extend,    // references to fresh refcount blocks and tables, whose clusters are counted by now
   link,      // references to fresh clusters, and to such as are counted by now
   release,   // refcounts down, of clusters that nothing refers to any more
-  settle,    // copied flags, now that the refcounts are right
+  settle,    // copied flags, now that the refcounts are right; what `conclude` gives a meaning
   conclude,  // header marks that become true by what came before
 };
 constexpr std::size_t phase_count = 8;
