@@ -409,6 +409,11 @@ class CommitRun {
     const auto base_pending = TRY(pending_in(*base_target_));
     TRY(check_is_this(top, base_pending));
     TRY(end_overlays(top, base_pending));
+    // Of what is done only the side files are left.
+    if (top && top->state == edit::JournalState::done) {
+      world_.err("the commit was done, so that there is nothing to give up\n");
+      return end_done();
+    }
     const bool has_data = base_pending && base_pending->state != edit::JournalState::applying;
     const Result<void> planned = has_data ? plan_former() : Result<void>{};
     // The top says whether it can go back at all.
@@ -416,17 +421,23 @@ class CommitRun {
         TRY(edit::resume(top_->image, top_->side_files, true, examine));
     const edit::ResumeOutcome base_ended =
         TRY(edit::resume(base_target_->image, base_target_->side_files, true, examiner_of(base())));
-    if (base_ended.resumed == edit::Resumed::nothing_pending &&
-        ended.resumed == edit::Resumed::nothing_pending) {
-      TRY(world_.out(fmt::format("Nothing is pending for {}.\n", to_terminal(request_.image))));
-      return success;
-    }
-    TRY(world_.out(report::given_up_text(request_.image, base().filename,
-                                         ended.resumed == edit::Resumed::left,
-                                         base_ended.resumed == edit::Resumed::left)));
-    if (has_data)
-      TRY(world_.out(planned ? report::changed_text(facts(false))
-                             : report::maybe_changed_text(request_.image, base().filename)));
+    std::string text =
+        report::given_up_text(request_.image, base().filename, ended.resumed == edit::Resumed::left,
+                              base_ended.resumed == edit::Resumed::left);
+    // The top lets go of nothing before the base has all.
+    const bool may_be_emptied =
+        top ? top->state == edit::JournalState::linking && ended.resumed != edit::Resumed::abandoned
+            : base_pending && base_pending->state == edit::JournalState::done;
+    if (may_be_emptied)
+      text = report::kept_text(request_.image, base().filename);
+    else if (base_ended.resumed == edit::Resumed::nothing_pending &&
+             ended.resumed == edit::Resumed::nothing_pending)
+      text = fmt::format("Nothing is pending for {}.\n", to_terminal(request_.image));
+    else if (has_data)
+      text += planned ? report::changed_text(facts(false))
+                      : report::maybe_changed_text(request_.image, base().filename);
+    if (!request_.quiet)
+      TRY(world_.out(text));
     return success;
   }
 

@@ -15,7 +15,11 @@ CommitStep next_step(std::optional<JournalState> top, std::optional<JournalState
     return CommitStep::put_away;
   if (top == JournalState::linking)
     return CommitStep::empty_top;
-  return top || base ? CommitStep::go_on : CommitStep::begin;
+  if (top)
+    return CommitStep::go_on;
+  // The side file of the top is the first to come and the last to go, unless the commit is given
+  // up. Who reads the base since then expects it to stay as it is.
+  return base ? CommitStep::go_back : CommitStep::begin;
 }
 
 }  // namespace coldchain::cli

@@ -134,14 +134,24 @@ std::optional<PendingCommit> commit_above(const std::string& top, std::uint64_t 
   return PendingCommit{top, base, (*pending)->facts.change};
 }
 
-// That has begun in the base that was named.
-Result<PendingCommit> commit_of_base(const ResumeOptions& options, const edit::ChangeFacts& of_base,
-                                     World& world) {
+// Into the base that was named. Where that has no side file, nothing has begun there yet, or all
+// has ended; else its side file knows the top.
+Result<std::optional<PendingCommit>> commit_into(const ResumeOptions& options,
+                                                 const std::optional<edit::JournalHead>& of_base,
+                                                 World& world) {
   const std::uint64_t base = TRY(argument_of(options.target.image, options, world));
   for (const std::string& path : TRY(readers_of_image(options, world))) {
-    if (argument_of(path, options, world).value_or(0) == of_base.argument)
-      return commit_above(path, base, options, world).value_or(PendingCommit{path, base, of_base});
+    const bool is_other =
+        of_base && argument_of(path, options, world).value_or(0) != of_base->facts.change.argument;
+    if (is_other)
+      continue;
+    if (auto commit = commit_above(path, base, options, world))
+      return commit;
+    if (of_base)
+      return PendingCommit{path, base, of_base->facts.change};
   }
+  if (!of_base)
+    return std::nullopt;
   return fail(
       ErrorCode::refused,
       fmt::format("the commit of an image into {0} is pending, which is not in its folder: "
@@ -151,29 +161,21 @@ Result<PendingCommit> commit_of_base(const ResumeOptions& options, const edit::C
                   to_terminal(options.target.image)));
 }
 
-// That has begun nothing yet in the base that was named, or has ended there.
-Result<std::optional<PendingCommit>> commit_into(const ResumeOptions& options, World& world) {
-  const std::uint64_t base = TRY(argument_of(options.target.image, options, world));
-  for (const std::string& path : TRY(readers_of_image(options, world))) {
-    if (auto commit = commit_above(path, base, options, world))
-      return commit;
-  }
-  return std::nullopt;
-}
-
-// That was given up at the top that was named, and not yet in the base.
+// Of the image that was named into one below it, which alone has a side file: giving it up was
+// stopped.
 Result<std::optional<PendingCommit>> commit_below(const ResumeOptions& options, World& world) {
   io::OpenPolicy policy = options.target.policy;
   policy.allow_probe = true;  // so was this
   const auto files = TRY(world.files(policy));
-  const auto top =
-      TRY(graph::open(*files, policy, {.name = options.target.image, .format = "qcow2"}));
+  const auto top = graph::open(*files, policy, {.name = options.target.image, .format = "qcow2"});
+  if (!top)
+    return std::nullopt;
   const std::uint64_t argument = TRY(argument_of(options.target.image, options, world));
-  for (const graph::Node* node : graph::chain_of(*top)) {
-    const auto pending = pending_of(node->filename, options, world);
-    if (!pending || !*pending)
+  for (const graph::Node* node : graph::chain_of(**top)) {
+    const auto pending = TRY(pending_of(node->filename, options, world));
+    if (!pending)
       continue;
-    const edit::ChangeFacts& change = (*pending)->facts.change;
+    const edit::ChangeFacts& change = pending->facts.change;
     if (change.operation == edit::Operation::commit_base && change.argument == argument)
       return PendingCommit{options.target.image, TRY(argument_of(node->filename, options, world)),
                            change};
@@ -182,20 +184,18 @@ Result<std::optional<PendingCommit>> commit_below(const ResumeOptions& options, 
 }
 
 Result<std::optional<PendingCommit>> find_commit(const ResumeOptions& options, World& world) {
-  if (const auto pending = TRY(pending_of(options.target.image, options, world))) {
-    const edit::ChangeFacts& change = pending->facts.change;
-    if (edit::is_commit_top(change.operation))
-      return PendingCommit{options.target.image, change.argument, change};
-    if (change.operation == edit::Operation::commit_base)
-      return TRY(commit_of_base(options, change, world));
+  const auto pending = TRY(pending_of(options.target.image, options, world));
+  if (pending && edit::is_commit_top(pending->facts.change.operation))
+    return PendingCommit{options.target.image, pending->facts.change.argument,
+                         pending->facts.change};
+  if (pending && pending->facts.change.operation != edit::Operation::commit_base)
     return std::nullopt;
-  }
-  // Who looks at what else there is meets what does not concern the image.
-  for (const auto look : {commit_into, commit_below}) {
-    if (auto found = look(options, world); found && *found)
-      return *found;
-  }
-  return std::nullopt;
+  if (pending)
+    return commit_into(options, pending, world);
+  if (auto below = TRY(commit_below(options, world)))
+    return below;
+  // What else lies in the folder need not be of this image.
+  return commit_into(options, std::nullopt, world).value_or(std::nullopt);
 }
 
 Result<ExitStatus> resume_commit(const ResumeOptions& options, const PendingCommit& commit,
@@ -210,7 +210,6 @@ Result<ExitStatus> resume_commit(const ResumeOptions& options, const PendingComm
   request.folders = options.target.folders;
   request.force = true;  // was decided when it began
   request.argument = commit.base;
-  // Where nobody says any more that the top is to be emptied, it is not.
   request.keeps = change.operation != edit::Operation::commit_top;
   request.detects_zeroes = ops::has_option(change.verb, ops::detect_zeroes_option);
   if (ops::has_option(change.verb, ops::merge_bitmaps_option))

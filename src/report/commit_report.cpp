@@ -84,6 +84,14 @@ std::string given_up_text(const std::string& image, const std::string& base, boo
   return out;
 }
 
+std::string kept_text(const std::string& image, const std::string& base) {
+  return fmt::format(
+      "The commit is given up where it was nearly done: {0} has all that was committed, and {1} "
+      "may read it from there, so that {0} must stay as it is. Clusters may leak: 'coldchain "
+      "check --backing-chain {2}' tells.\n",
+      to_terminal(base), to_terminal(image), to_shell_word(image));
+}
+
 std::string maybe_changed_text(const std::string& image, const std::string& base) {
   return fmt::format("Whatever {} has itself may have changed in {}.\n", to_terminal(image),
                      to_terminal(base));
