@@ -167,6 +167,16 @@ class CommitRun {
             0};
   }
 
+  [[nodiscard]] Error refused_for_new_dependents() const {
+    return {ErrorCode::refused,
+            fmt::format("since the commit was interrupted, others read through what changes, and "
+                        "would read something else: {}; 'coldchain resume --abandon {}' gives it "
+                        "up, and the same 'coldchain commit' with --force goes on all the same",
+                        to_terminal(fmt::format("{}", fmt::join(dependents_, ", "))),
+                        to_shell_word(request_.image)),
+            0};
+  }
+
   Result<std::optional<ExitStatus>> plan() {
     TRY(check_may_change_all({nodes_.front(), &base()}));
     TRY(check_may_read(layers_read(), request_.common.force_share));
@@ -226,13 +236,13 @@ class CommitRun {
         return std::optional(TRY(empty_top()));
       case CommitStep::go_on:
         TRY(open_former(false));
-        return std::optional(TRY(carry_out(false)));
+        return std::optional(TRY(go_on(state_of(base_pending) == edit::JournalState::done)));
       case CommitStep::begin:
         break;
     }
     if (request_.argument)
       return fail(ErrorCode::refused, "what was pending has been ended meanwhile");
-    return std::optional(TRY(carry_out(true)));
+    return std::optional(TRY(begin()));
   }
 
   // What was stopped between two overlays.
@@ -333,21 +343,32 @@ class CommitRun {
     return [](const io::File& /*image*/) -> Result<edit::Examined> { return edit::Examined{}; };
   }
 
-  Result<ExitStatus> carry_out(bool is_new) {
+  Result<ExitStatus> begin() {
     TRY(make_plan());
-    // Who reads the base by now, this commit has pointed there, or its beginning knew of.
-    if (is_new)
-      TRY(look_for_dependents());
+    TRY(look_for_dependents());
     if (!request_.force && !dependents_.empty())
       return fail(refused_for_dependents());
     TRY(prepare_overlays());
-    if (!is_new) {
-      TRY(check_agreed_digest(world_.agreement, commit_.change.digest));
-    } else {
-      TRY(check_agreed(world_.agreement, [this] { return report::commit_json(facts(true)); }));
-      TRY(edit::check_room(commit_.data, *base_change_, *base_target_->image.file,
-                           base_target_->side_files));
+    TRY(check_agreed(world_.agreement, [this] { return report::commit_json(facts(true)); }));
+    TRY(edit::check_room(commit_.data, *base_change_, *base_target_->image.file,
+                         base_target_->side_files));
+    return carry_out();
+  }
+
+  Result<ExitStatus> go_on(bool base_is_done) {
+    TRY(make_plan());
+    // Before the base has all, the commit points nobody there.
+    if (!request_.force && !base_is_done) {
+      TRY(look_for_dependents());
+      if (!dependents_.empty())
+        return fail(refused_for_new_dependents());
     }
+    TRY(prepare_overlays());
+    TRY(check_agreed_digest(world_.agreement, commit_.change.digest));
+    return carry_out();
+  }
+
+  Result<ExitStatus> carry_out() {
     world_.catch_interrupts();
     edit::FreshData data;
     data.write = [this](edit::FreshWriter& /*writer*/) -> Result<void> {

@@ -208,7 +208,7 @@ Result<ExitStatus> resume_commit(const ResumeOptions& options, const PendingComm
   request.common.policy.allow_probe = true;  // so was this
   request.common.format = "qcow2";
   request.folders = options.target.folders;
-  request.force = true;  // was decided when it began
+  request.force = ops::has_option(change.verb, ops::force_option);
   request.argument = commit.base;
   request.keeps = change.operation != edit::Operation::commit_top;
   request.detects_zeroes = ops::has_option(change.verb, ops::detect_zeroes_option);

@@ -37,7 +37,8 @@ constexpr std::uint64_t raw_grain = 4096;
 std::string verb_of(std::string verb, const CommitOptions& options) {
   verb = with_option(std::move(verb), detect_zeroes_option, options.detects_zeroes);
   verb = with_option(std::move(verb), merge_bitmaps_option, options.bitmaps == BitmapRule::merge);
-  return with_option(std::move(verb), reparent_option, options.reparents);
+  verb = with_option(std::move(verb), reparent_option, options.reparents);
+  return with_option(std::move(verb), force_option, options.force);
 }
 
 // The clusters below `end` whose bits `word_at` has, which gives those of 64.

@@ -394,6 +394,30 @@ TEST_CASE("commit: one that is interrupted is known of both images, and either l
   }
 }
 
+TEST_CASE("commit: who has come to read the base while one is interrupted is not harmed") {
+  const std::vector<std::vector<std::string>> ways{
+      {"resume", "top"}, {"resume", "mid"}, {"commit", "top"}};
+  for (const std::vector<std::string>& way : ways) {
+    const Scene scene;
+    REQUIRE(scene.interrupt({"commit", "top"}).status == 1);
+    ImageBuilder(over("mid")).data(9, 'o').build().write_to(scene.path("other"));
+    const Ran refused = scene.run(way);
+    CHECK(refused.status == 1);
+    CHECK_MESSAGE(refused.err.find("other; 'coldchain resume --abandon ") != std::string::npos,
+                  refused.err);
+    CHECK(scene.is_pending());
+    CHECK(scene.run({"commit", "--force", "top"}).status == 0);
+    CHECK_FALSE(scene.is_pending());
+  }
+  // Whom its beginning knew of is in nobody's way.
+  const Scene scene;
+  ImageBuilder(over("mid")).data(9, 'o').build().write_to(scene.path("other"));
+  REQUIRE(scene.interrupt({"commit", "--force", "top"}).status == 1);
+  const Ran ended = scene.run({"resume", "top"});
+  CHECK_MESSAGE(ended.status == 0, ended.err);
+  CHECK_FALSE(scene.is_pending());
+}
+
 TEST_CASE("commit: with --detect-zeroes data that is zeros takes no place, also after a stop") {
   const auto added = [](const Ran& planned) -> std::uint64_t {
     return nlohmann::json::parse(planned.out)["added-clusters"]["data"];
