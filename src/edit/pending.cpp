@@ -150,11 +150,11 @@ Result<Pending> open_begun(const SideFiles& side_files, const io::File& image,
                             "back",
                             side_files.pending_path()));
   if (pending->journal->facts().change.digest != change.digest)
-    return fail(ErrorCode::refused,
-                fmt::format("the image, or one below it, was changed since '{}' was interrupted "
-                            "({}): 'coldchain resume --abandon' gives it up, then start again",
-                            to_terminal(pending->journal->facts().change.verb),
-                            side_files.pending_path()));
+    return fail(
+        ErrorCode::refused,
+        fmt::format("the image, or one below it, was changed since '{}' was interrupted "
+                    "({}): 'coldchain resume --abandon' gives it up, then start again",
+                    to_terminal(pending->journal->facts().change.verb), side_files.pending_path()));
   return pending;
 }
 
