@@ -74,7 +74,7 @@ Result<bool> stage_format_and_name(edit::Transaction& transaction, Header header
   header.extensions.push_back(format_extension(link.format));
   if (!TRY(stage_header(transaction, Phase::settle, header, end)))
     return false;
-  end = qcow2::encode_header(header).size();
+  end = std::max<std::uint64_t>(end, qcow2::encode_header(header).size());
   set_name(header, link.name, end);
   return stage_header(transaction, Phase::conclude, header, end);
 }

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: MIT
+#include "image_builder.hpp"
+
+#include <algorithm>
+
+#include <coldchain/io/memory_file.hpp>
+#include <coldchain/ops/backing_link.hpp>
+#include <coldchain/qcow2/image.hpp>
+
+#include <doctest/doctest.h>
+
+using namespace coldchain;
+using edit::Change;
+using ops::BackingLink;
+using testing::ImageBuilder;
+using testing::ImageOptions;
+
+namespace {
+
+constexpr std::uint32_t unknown_extension = 0x11223344;
+
+// Without a backing file; the format, if there is one, lies behind the first sector.
+Bytes image(const std::string& format) {
+  ImageOptions options;
+  options.cluster_bits = 12;
+  ImageBuilder builder(options);
+  builder.data(0, 'a').extension(unknown_extension, Bytes(440, std::byte{1}));
+  if (!format.empty()) {
+    const ByteView bytes = text_bytes(format);
+    builder.extension(qcow2::extension::backing_file_format, Bytes(bytes.begin(), bytes.end()));
+  }
+  return builder.build().flat();
+}
+
+// The sectors of a change, in the order in which they come to the storage.
+std::vector<Change> sectors_of(const Change& change, bool backwards) {
+  constexpr std::size_t size = io::OverlayFile::sector_size;
+  std::vector<Change> sectors;
+  for (std::size_t at = 0; at < change.after.size(); at += size) {
+    const auto begin = change.after.begin() + static_cast<std::ptrdiff_t>(at);
+    sectors.push_back({change.phase, change.offset + at, {}, Bytes(begin, begin + size)});
+  }
+  if (backwards)
+    std::reverse(sectors.begin(), sectors.end());
+  return sectors;
+}
+
+}  // namespace
+
+TEST_CASE("backing link: one that takes several writes is there whole or not at all") {
+  const BackingLink link{"a name that is longer than what ends the header", "raw"};
+  for (const std::string former : {"", "qcow2", "host_device", "fifteen letters"}) {
+    for (const bool backwards : {false, true}) {
+      CAPTURE(former);
+      CAPTURE(backwards);
+      const io::MemoryFile before(image(former));
+      edit::Transaction transaction(before);
+      const Result<void> planned = ops::plan_relink(transaction, link);
+      REQUIRE_MESSAGE(planned.has_value(), planned.error().message);
+      io::MemoryFile file(image(former));
+      const auto write = [&](const Change& change) -> Result<void> {
+        for (const Change& sector : sectors_of(change, backwards)) {
+          CHECK(file.write_at(sector.offset, sector.after).has_value());
+          const auto opened = qcow2::Image::open(file);
+          REQUIRE_MESSAGE(opened.has_value(), opened.error().message);
+          const qcow2::Header& header = opened->header();
+          const auto is_unknown = [](const qcow2::Extension& extension) {
+            return extension.type == unknown_extension &&
+                   extension.data == Bytes(440, std::byte{1});
+          };
+          CHECK(std::any_of(header.extensions.begin(), header.extensions.end(), is_unknown));
+          const bool is_whole =
+              header.backing_file() == link.name && header.backing_format() == link.format;
+          CHECK((is_whole || !header.backing_file()));
+        }
+        return {};
+      };
+      CHECK(transaction.for_each_change(write).has_value());
+      CHECK(qcow2::Image::open(file)->header().backing_file() == link.name);
+    }
+  }
+}
