@@ -126,7 +126,9 @@ class CommitRun {
 
   Result<void> look_for_dependents() {
     const std::vector<std::string> folders = TRY(directories());
-    const PlannedCommit planned{nodes_,  base_,    *chain_, *base_chain_, !base_change_->is_empty(),
+    // As others see the images now, not as they were before what is pending.
+    const NodeChain nodes = graph::chain_of(*tree_.top);
+    const PlannedCommit planned{nodes,   base_,    *chain_, *base_chain_, !base_change_->is_empty(),
                                 commit_, empties()};
     dependents_ =
         TRY(find_commit_dependents(*tree_.files, request_.common, folders, planned, world_));
@@ -224,6 +226,12 @@ class CommitRun {
       TRY(check_agreed_digest(world_.agreement, base_pending->facts.change.digest));
     switch (next_step(state_of(top), state_of(base_pending))) {
       case CommitStep::go_back: {
+        if (world_.agreement)
+          return fail(
+              ErrorCode::refused,
+              fmt::format("nothing was changed: giving up a commit into {} was interrupted, "
+                          "'coldchain resume {}' ends that",
+                          to_terminal(base().filename), to_shell_word(request_.image)));
         const ExitStatus status = TRY(abandon());
         return request_.argument ? std::optional(status) : std::nullopt;
       }
@@ -236,7 +244,7 @@ class CommitRun {
         return std::optional(TRY(empty_top()));
       case CommitStep::go_on:
         TRY(open_former(false));
-        return std::optional(TRY(go_on(state_of(base_pending) == edit::JournalState::done)));
+        return std::optional(TRY(go_on(state_of(base_pending) != edit::JournalState::done)));
       case CommitStep::begin:
         break;
     }
@@ -355,10 +363,10 @@ class CommitRun {
     return carry_out();
   }
 
-  Result<ExitStatus> go_on(bool base_is_done) {
+  Result<ExitStatus> go_on(bool base_may_change) {
     TRY(make_plan());
-    // Before the base has all, the commit points nobody there.
-    if (!request_.force && !base_is_done) {
+    // When the base has all, the commit itself may have pointed others there.
+    if (!request_.force && base_may_change) {
       TRY(look_for_dependents());
       if (!dependents_.empty())
         return fail(refused_for_new_dependents());
@@ -436,7 +444,9 @@ class CommitRun {
       return end_done();
     }
     const bool has_data = base_pending && base_pending->state != edit::JournalState::applying;
-    const Result<void> planned = has_data ? plan_former() : Result<void>{};
+    // Where an image was changed since, the plan is of another commit.
+    const bool is_known =
+        has_data && plan_former() && commit_.change.digest == base_pending->facts.change.digest;
     // The top says whether it can go back at all.
     const edit::ResumeOutcome ended =
         TRY(edit::resume(top_->image, top_->side_files, true, examine));
@@ -445,21 +455,32 @@ class CommitRun {
     std::string text =
         report::given_up_text(request_.image, base().filename, ended.resumed == edit::Resumed::left,
                               base_ended.resumed == edit::Resumed::left);
-    // The top lets go of nothing before the base has all.
-    const bool may_be_emptied =
-        top ? top->state == edit::JournalState::linking && ended.resumed != edit::Resumed::abandoned
-            : base_pending && base_pending->state == edit::JournalState::done;
-    if (may_be_emptied)
-      text = report::kept_text(request_.image, base().filename);
+    if (may_be_read_from_base(top, base_pending))
+      text = report::nearly_done_text(request_.image, base().filename);
     else if (base_ended.resumed == edit::Resumed::nothing_pending &&
              ended.resumed == edit::Resumed::nothing_pending)
       text = fmt::format("Nothing is pending for {}.\n", to_terminal(request_.image));
     else if (has_data)
-      text += planned ? report::changed_text(facts(false))
-                      : report::maybe_changed_text(request_.image, base().filename);
-    if (!request_.quiet)
+      text += is_known ? report::changed_text(facts(false))
+                       : report::maybe_changed_text(request_.image, base().filename);
+    // Who commits is told something else on the standard output.
+    if (request_.argument)
       TRY(world_.out(text));
+    else
+      world_.err(text);
     return success;
+  }
+
+  // Whether the top, or overlays of it, may read by now what the base got.
+  static bool may_be_read_from_base(const std::optional<edit::JournalHead>& top,
+                                    const std::optional<edit::JournalHead>& base) {
+    if (!top)
+      return base && base->state == edit::JournalState::done;
+    const edit::ChangeFacts& change = top->facts.change;
+    return (change.operation == edit::Operation::commit_top &&
+            top->state == edit::JournalState::linking) ||
+           (ops::has_option(change.verb, ops::reparent_option) && base &&
+            base->state == edit::JournalState::done);
   }
 
   Result<void> plan_former() {

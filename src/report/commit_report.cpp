@@ -84,11 +84,12 @@ std::string given_up_text(const std::string& image, const std::string& base, boo
   return out;
 }
 
-std::string kept_text(const std::string& image, const std::string& base) {
+std::string nearly_done_text(const std::string& image, const std::string& base) {
   return fmt::format(
-      "The commit is given up where it was nearly done: {0} has all that was committed, and {1} "
-      "may read it from there, so that {0} must stay as it is. Clusters may leak: 'coldchain "
-      "check --backing-chain {2}' tells.\n",
+      "The commit is given up where it was nearly done: {0} has all that was committed, and {1}, "
+      "or "
+      "an overlay of it, may read it from there, so that {0} must stay as it is. Clusters may "
+      "leak: 'coldchain check --backing-chain {2}' tells.\n",
       to_terminal(base), to_terminal(image), to_shell_word(image));
 }
 

@@ -409,12 +409,53 @@ TEST_CASE("commit: who has come to read the base while one is interrupted is not
     CHECK(scene.run({"commit", "--force", "top"}).status == 0);
     CHECK_FALSE(scene.is_pending());
   }
+  // Nor is one that gets bigger in the way of overlays of the top, which read the same.
+  {
+    const TempFolder folder;
+    testing::write_file(folder / "base", std::string(1 << 20, 'b'));
+    ImageOptions options = over("base");
+    options.backing_format = "raw";
+    ImageBuilder top(options);
+    for (std::uint64_t cluster = 200; cluster < 4700; ++cluster)
+      top.data(cluster, 't');
+    top.build().write_to(folder / "top");
+    ImageBuilder(over("top")).data(9, 'o').build().write_to(folder / "other");
+    REQUIRE(testing::interrupt_coldchain_in(folder.path(), {"commit", "top"}).status == 1);
+    REQUIRE(read_file(folder / "base").size() > (1 << 20));
+    const Ran ended = run_coldchain_in(folder.path(), {"resume", "top"});
+    CHECK_MESSAGE(ended.status == 0, ended.err);
+  }
   // Whom its beginning knew of is in nobody's way.
   const Scene scene;
   ImageBuilder(over("mid")).data(9, 'o').build().write_to(scene.path("other"));
   REQUIRE(scene.interrupt({"commit", "--force", "top"}).status == 1);
   const Ran ended = scene.run({"resume", "top"});
   CHECK_MESSAGE(ended.status == 0, ended.err);
+  CHECK_FALSE(scene.is_pending());
+}
+
+TEST_CASE("commit: one that only the base knows of is given up, which is no part of the output") {
+  const Scene scene;
+  REQUIRE(scene.interrupt({"commit", "top"}).status == 1);
+  std::filesystem::remove(scene.path("top.coldchain-pending"));
+  const Ran again = scene.run({"commit", "-q", "--output=json", "top"});
+  CHECK_MESSAGE(again.status == 0, again.err);
+  CHECK(nlohmann::json::parse(again.out)["schema"] == "coldchain.commit");
+  CHECK_MESSAGE(again.err.find("In mid up to 18423808 bytes in 2 guest ranges may have changed") !=
+                    std::string::npos,
+                again.err);
+}
+
+TEST_CASE("commit: of one whose top was changed since nobody says what it has changed") {
+  const Scene scene;
+  REQUIRE(scene.interrupt({"commit", "top"}).status == 1);
+  ImageBuilder top(over("mid"));
+  for (std::uint64_t cluster = 0; cluster < 4497; ++cluster)
+    top.data(cluster, 'x');
+  top.zero(5000).build().write_to(scene.path("top"));
+  const Ran given_up = scene.run({"resume", "--abandon", "top"});
+  CHECK_MESSAGE(given_up.status == 0, given_up.err);
+  CHECK(given_up.out.find("Whatever top has itself may have changed in mid") != std::string::npos);
   CHECK_FALSE(scene.is_pending());
 }
 

@@ -36,7 +36,7 @@ struct CommitFacts {
 [[nodiscard]] std::string given_up_text(const std::string& image, const std::string& base,
                                         bool image_may_leak, bool base_may_leak);
 // The same, where the image may have let go of what the base has.
-[[nodiscard]] std::string kept_text(const std::string& image, const std::string& base);
+[[nodiscard]] std::string nearly_done_text(const std::string& image, const std::string& base);
 // What of the base it may have changed; without a plan, in general.
 [[nodiscard]] std::string changed_text(const CommitFacts& facts);
 [[nodiscard]] std::string maybe_changed_text(const std::string& image, const std::string& base);
