@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // resume: finishes a change that was interrupted, or gives it up.
+#include "chain_change.hpp"
 #include "change.hpp"
 #include "commit.hpp"
 #include "pull.hpp"
@@ -141,9 +142,7 @@ Result<std::optional<PendingCommit>> commit_into(const ResumeOptions& options,
                                                  World& world) {
   const std::uint64_t base = TRY(argument_of(options.target.image, options, world));
   for (const std::string& path : TRY(readers_of_image(options, world))) {
-    const bool is_other =
-        of_base && argument_of(path, options, world).value_or(0) != of_base->facts.change.argument;
-    if (is_other)
+    if (of_base && argument_of(path, options, world).value_or(0) != of_base->facts.change.argument)
       continue;
     if (auto commit = commit_above(path, base, options, world))
       return commit;
@@ -163,7 +162,8 @@ Result<std::optional<PendingCommit>> commit_into(const ResumeOptions& options,
 
 // Of the image that was named into one below it, which alone has a side file: giving it up was
 // stopped.
-Result<std::optional<PendingCommit>> commit_below(const ResumeOptions& options, World& world) {
+Result<std::optional<PendingCommit>> commit_known_below(const ResumeOptions& options,
+                                                        World& world) {
   io::OpenPolicy policy = options.target.policy;
   policy.allow_probe = true;  // so was this
   const auto files = TRY(world.files(policy));
@@ -172,13 +172,20 @@ Result<std::optional<PendingCommit>> commit_below(const ResumeOptions& options, 
     return std::nullopt;
   const std::uint64_t argument = TRY(argument_of(options.target.image, options, world));
   for (const graph::Node* node : graph::chain_of(**top)) {
-    const auto pending = TRY(pending_of(node->filename, options, world));
-    if (!pending)
+    if (!node->file)
       continue;
-    const edit::ChangeFacts& change = pending->facts.change;
+    const auto side_files = edit::SideFiles::of(node->file->status(), TRY(locate(*files, *node)),
+                                                {.state = options.target.folders.state});
+    if (!side_files)
+      continue;  // there can be none
+    const auto pending = edit::read_pending(*node->file, *side_files);
+    if (!pending)
+      world.complain(pending.error());
+    if (!pending || !*pending)
+      continue;
+    const edit::ChangeFacts& change = (*pending)->facts.change;
     if (change.operation == edit::Operation::commit_base && change.argument == argument)
-      return PendingCommit{options.target.image, TRY(argument_of(node->filename, options, world)),
-                           change};
+      return PendingCommit{options.target.image, ops::commit_argument(*node), change};
   }
   return std::nullopt;
 }
@@ -192,7 +199,7 @@ Result<std::optional<PendingCommit>> find_commit(const ResumeOptions& options, W
     return std::nullopt;
   if (pending)
     return commit_into(options, pending, world);
-  if (auto below = TRY(commit_below(options, world)))
+  if (auto below = TRY(commit_known_below(options, world)))
     return below;
   // What else lies in the folder need not be of this image.
   return commit_into(options, std::nullopt, world).value_or(std::nullopt);

@@ -459,6 +459,18 @@ TEST_CASE("commit: of one whose top was changed since nobody says what it has ch
   CHECK_FALSE(scene.is_pending());
 }
 
+TEST_CASE("resume: a side file of a layer below that cannot be read is told, and in nobody's way") {
+  const Scene scene;
+  testing::write_file(scene.path("mid.coldchain-pending"), std::string(8192, 'x'));
+  std::filesystem::permissions(
+      scene.path("mid.coldchain-pending"),
+      std::filesystem::perms::owner_read | std::filesystem::perms::owner_write);
+  const Ran ran = scene.run({"resume", "top"});
+  CHECK(ran.status == 0);
+  CHECK(ran.out == "Nothing is pending for top.\n");
+  CHECK_MESSAGE(ran.err.find("mid.coldchain-pending") != std::string::npos, ran.err);
+}
+
 TEST_CASE("commit: with --detect-zeroes data that is zeros takes no place, also after a stop") {
   const auto added = [](const Ran& planned) -> std::uint64_t {
     return nlohmann::json::parse(planned.out)["added-clusters"]["data"];
