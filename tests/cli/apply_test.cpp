@@ -236,3 +236,17 @@ TEST_CASE("apply: goes on with what it began") {
   CHECK(scene.apply().status == 0);
   CHECK((scene.bytes() == done.bytes()));
 }
+
+TEST_CASE("apply: gives up nothing that was not planned") {
+  const Scene scene;
+  scene.write_plan({"commit", "top"});
+  const std::string folder = std::filesystem::path(scene.path("top")).parent_path();
+  REQUIRE(testing::interrupt_coldchain_in(folder, {"apply", "plan.json"}).status != 0);
+  REQUIRE(std::filesystem::remove(scene.path("top.coldchain-pending")));
+  const std::string before = scene.bytes();
+  const Ran ran = scene.apply();
+  CHECK(ran.status == 1);
+  CHECK_MESSAGE(ran.err.find("nothing was changed: giving up") != std::string::npos, ran.err);
+  CHECK((scene.bytes() == before));
+  CHECK(std::filesystem::exists(scene.path("base.coldchain-pending")));
+}
