@@ -221,17 +221,17 @@ class CommitRun {
     const std::optional<edit::JournalHead> top = TRY(pending_in(*top_));
     const std::optional<edit::JournalHead> base_pending = TRY(pending_in(*base_target_));
     TRY(check_is_this(top, base_pending));
-    TRY(end_overlays(top, base_pending));
+    const CommitStep step = next_step(state_of(top), state_of(base_pending));
+    if (step == CommitStep::go_back && world_.agreement)
+      return fail(ErrorCode::refused,
+                  fmt::format("nothing was changed: giving up a commit into {} was interrupted, "
+                              "'coldchain resume {}' ends that",
+                              to_terminal(base().filename), to_shell_word(request_.image)));
     if (base_pending)
       TRY(check_agreed_digest(world_.agreement, base_pending->facts.change.digest));
-    switch (next_step(state_of(top), state_of(base_pending))) {
+    TRY(end_overlays(top, base_pending));
+    switch (step) {
       case CommitStep::go_back: {
-        if (world_.agreement)
-          return fail(
-              ErrorCode::refused,
-              fmt::format("nothing was changed: giving up a commit into {} was interrupted, "
-                          "'coldchain resume {}' ends that",
-                          to_terminal(base().filename), to_shell_word(request_.image)));
         const ExitStatus status = TRY(abandon());
         return request_.argument ? std::optional(status) : std::nullopt;
       }
@@ -253,10 +253,11 @@ class CommitRun {
     return std::optional(TRY(begin()));
   }
 
-  // What was stopped between two overlays.
+  // What was stopped between two overlays. The same command with --reparent may have gone on with a
+  // commit that began without.
   Result<void> end_overlays(const std::optional<edit::JournalHead>& top,
                             const std::optional<edit::JournalHead>& base_pending) {
-    bool may_be_left = request_.reparents;
+    bool may_be_left = request_.reparents || state_of(base_pending) == edit::JournalState::done;
     for (const auto* head : {&top, &base_pending})
       may_be_left = may_be_left ||
                     (*head && ops::has_option((*head)->facts.change.verb, ops::reparent_option));
@@ -338,17 +339,21 @@ class CommitRun {
                                   {.name = request_.image,
                                    .format = request_.common.format,
                                    .is_image_opts = request_.common.image_opts}));
-    nodes_ = graph::chain_of(*former_top_);
-    if (base_ >= nodes_.size() || !base().is_open())
+    NodeChain former = graph::chain_of(*former_top_);
+    if (base_ >= former.size() || !former[base_]->is_open())
       return fail(ErrorCode::refused, "the chain is shorter than it was, or broken");
+    nodes_ = std::move(former);
     return {};
   }
 
   static edit::Examine examiner_of(const graph::Node& node) {
     if (node.qcow2_image() != nullptr)
       return examine;
-    // A raw image has nothing that could be wrong.
-    return [](const io::File& /*image*/) -> Result<edit::Examined> { return edit::Examined{}; };
+    // A raw image has nothing that could be wrong. Others may have written to what it was made
+    // longer by, so that it stays.
+    return [size = node.file->size()](const io::File& /*image*/) -> Result<edit::Examined> {
+      return edit::Examined{.image_end = size};
+    };
   }
 
   Result<ExitStatus> begin() {
@@ -447,6 +452,7 @@ class CommitRun {
     // Where an image was changed since, the plan is of another commit.
     const bool is_known =
         has_data && plan_former() && commit_.change.digest == base_pending->facts.change.digest;
+    nodes_ = graph::chain_of(*tree_.top);  // as they are
     // The top says whether it can go back at all.
     const edit::ResumeOutcome ended =
         TRY(edit::resume(top_->image, top_->side_files, true, examine));
@@ -455,7 +461,8 @@ class CommitRun {
     std::string text =
         report::given_up_text(request_.image, base().filename, ended.resumed == edit::Resumed::left,
                               base_ended.resumed == edit::Resumed::left);
-    if (may_be_read_from_base(top, base_pending))
+    // The top, or overlays of it, may read by now what the base got.
+    if (state_of(base_pending) == edit::JournalState::done)
       text = report::nearly_done_text(request_.image, base().filename);
     else if (base_ended.resumed == edit::Resumed::nothing_pending &&
              ended.resumed == edit::Resumed::nothing_pending)
@@ -463,24 +470,15 @@ class CommitRun {
     else if (has_data)
       text += is_known ? report::changed_text(facts(false))
                        : report::maybe_changed_text(request_.image, base().filename);
+    if (has_data && base().file->size() > base_pending->facts.size_before &&
+        base().qcow2_image() == nullptr)
+      text += report::longer_text(base().filename, base_pending->facts.size_before);
     // Who commits is told something else on the standard output.
     if (request_.argument)
       TRY(world_.out(text));
     else
       world_.err(text);
     return success;
-  }
-
-  // Whether the top, or overlays of it, may read by now what the base got.
-  static bool may_be_read_from_base(const std::optional<edit::JournalHead>& top,
-                                    const std::optional<edit::JournalHead>& base) {
-    if (!top)
-      return base && base->state == edit::JournalState::done;
-    const edit::ChangeFacts& change = top->facts.change;
-    return (change.operation == edit::Operation::commit_top &&
-            top->state == edit::JournalState::linking) ||
-           (ops::has_option(change.verb, ops::reparent_option) && base &&
-            base->state == edit::JournalState::done);
   }
 
   Result<void> plan_former() {

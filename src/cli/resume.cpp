@@ -174,10 +174,12 @@ Result<std::optional<PendingCommit>> commit_known_below(const ResumeOptions& opt
   for (const graph::Node* node : graph::chain_of(**top)) {
     if (!node->file)
       continue;
-    const auto side_files = edit::SideFiles::of(node->file->status(), TRY(locate(*files, *node)),
-                                                {.state = options.target.folders.state});
+    const auto location = locate(*files, *node);
+    const auto side_files = location ? edit::SideFiles::of(node->file->status(), *location,
+                                                           {.state = options.target.folders.state})
+                                     : fail(location.error());
     if (!side_files)
-      continue;  // there can be none
+      continue;  // nobody could go on with one there
     const auto pending = edit::read_pending(*node->file, *side_files);
     if (!pending)
       world.complain(pending.error());

@@ -87,10 +87,14 @@ std::string given_up_text(const std::string& image, const std::string& base, boo
 std::string nearly_done_text(const std::string& image, const std::string& base) {
   return fmt::format(
       "The commit is given up where it was nearly done: {0} has all that was committed, and {1}, "
-      "or "
-      "an overlay of it, may read it from there, so that {0} must stay as it is. Clusters may "
-      "leak: 'coldchain check --backing-chain {2}' tells.\n",
+      "or an overlay of it, may read it from there: leave {0} as it is as long as {1} is needed. "
+      "Clusters may leak: 'coldchain check --backing-chain {2}' tells.\n",
       to_terminal(base), to_terminal(image), to_shell_word(image));
+}
+
+std::string longer_text(const std::string& base, std::uint64_t size_before) {
+  return fmt::format("{} stays longer than the {} bytes that it had.\n", to_terminal(base),
+                     size_before);
 }
 
 std::string maybe_changed_text(const std::string& image, const std::string& base) {

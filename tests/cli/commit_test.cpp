@@ -446,6 +446,28 @@ TEST_CASE("commit: one that only the base knows of is given up, which is no part
                 again.err);
 }
 
+TEST_CASE("commit: one that is given up leaves a raw base as long as it has become") {
+  const TempFolder folder;
+  testing::write_file(folder / "base", std::string(1 << 20, 'b'));
+  ImageOptions options = over("base");
+  options.backing_format = "raw";
+  ImageBuilder top(options);
+  for (std::uint64_t cluster = 0; cluster < 4700; ++cluster)
+    top.data(cluster, 't');
+  top.build().write_to(folder / "top");
+  REQUIRE(testing::interrupt_coldchain_in(folder.path(), {"commit", "top"}).status == 1);
+  // Somebody may read it by now, and have written to it.
+  std::string bytes = read_file(folder / "base");
+  REQUIRE(bytes.size() == (32 << 20));
+  bytes.back() = 'w';
+  testing::write_file(folder / "base", bytes);
+  const Ran given_up = run_coldchain_in(folder.path(), {"resume", "--abandon", "top"});
+  CHECK_MESSAGE(given_up.status == 0, given_up.err);
+  CHECK((read_file(folder / "base") == bytes));
+  CHECK_MESSAGE(given_up.out.find("base stays longer than the 1048576 bytes") != std::string::npos,
+                given_up.out);
+}
+
 TEST_CASE("commit: of one whose top was changed since nobody says what it has changed") {
   const Scene scene;
   REQUIRE(scene.interrupt({"commit", "top"}).status == 1);

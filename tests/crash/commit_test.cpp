@@ -297,6 +297,40 @@ TEST_CASE("crash: who reads a base since a commit into it was given up reads the
   }
 }
 
+TEST_CASE("crash: overlays are ended, and told of, also where the commit began without them") {
+  if (!testing::have_oracles() || !have_strace())
+    return;
+  const TempFolder folder;
+  make_chain(folder, scenes[0]);
+  sh(folder, "qemu-img create -q -f qcow2 -b top -F qcow2 over && qemu-io -c 'write 3M 4k' over");
+  const std::string overlay = read_file(folder / "over");
+  const std::string expected = content(folder, "over", "qcow2");
+  const Images images(folder, scenes[0]);
+  int met = 0;
+  int stopped = 1;
+  for (int when = 1; when < 30; ++when) {
+    CAPTURE(when);
+    testing::write_file(folder / "over", overlay);
+    stopped = stop_where(folder, images, State::writing, State::writing, stopped);
+    if (run_until(folder, "fsync", "signal=KILL", when, "commit -q --reparent --yes top").status ==
+        0)
+      break;
+    const bool is_known = std::filesystem::exists(folder / "over.coldchain-pending");
+    const Process given_up = run_program(folder, "resume --abandon top");
+    CHECK_MESSAGE(given_up.status == 0, given_up.err);
+    CHECK_FALSE(std::filesystem::exists(folder / "over.coldchain-pending"));
+    CHECK((content(folder, "over", "qcow2") == expected));
+    if (run_in(folder.path(), "qemu-img info over | grep -c 'backing file: base'").out == "0\n")
+      continue;
+    met += is_known ? 1 : 0;
+    const bool is_told = given_up.out.find("leave base as it is") != std::string::npos ||
+                         given_up.out.find("Nothing is pending") != std::string::npos ||
+                         given_up.err.find("the commit was done") != std::string::npos;
+    CHECK_MESSAGE(is_told, given_up.out);
+  }
+  CHECK(met != 0);
+}
+
 TEST_CASE("crash: a commit that is killed or fails anywhere changes nothing that the guest reads") {
   if (!testing::have_oracles() || !have_strace()) {
     MESSAGE("skipped: strace or QEMU's tools cannot be used");

@@ -37,6 +37,8 @@ struct CommitFacts {
                                         bool image_may_leak, bool base_may_leak);
 // The same, where the image may have let go of what the base has.
 [[nodiscard]] std::string nearly_done_text(const std::string& image, const std::string& base);
+// Of a raw base.
+[[nodiscard]] std::string longer_text(const std::string& base, std::uint64_t size_before);
 // What of the base it may have changed; without a plan, in general.
 [[nodiscard]] std::string changed_text(const CommitFacts& facts);
 [[nodiscard]] std::string maybe_changed_text(const std::string& image, const std::string& base);
