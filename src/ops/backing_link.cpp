@@ -71,7 +71,8 @@ Result<bool> stage_format_and_name(edit::Transaction& transaction, Header header
   if (header.backing_file() || !header.has_end_mark)
     return false;
   std::erase_if(header.extensions, is_format);
-  header.extensions.push_back(format_extension(link.format));
+  if (!link.format.empty())
+    header.extensions.push_back(format_extension(link.format));
   if (!TRY(stage_header(transaction, Phase::settle, header, end)))
     return false;
   end = std::max<std::uint64_t>(end, qcow2::encode_header(header).size());
