@@ -38,7 +38,11 @@ class CommitRun {
   Result<ExitStatus> give_up() {
     return started([this]() -> Result<std::optional<ExitStatus>> {
       TRY(lock());
-      return std::optional(TRY(abandon()));
+      const auto top = TRY(pending_in(*top_));
+      const auto base_pending = TRY(pending_in(*base_target_));
+      TRY(check_is_this(top, base_pending));
+      TRY(end_overlays(top, base_pending));
+      return std::optional(TRY(abandon(top, base_pending)));
     });
   }
 
@@ -161,11 +165,15 @@ class CommitRun {
                           base_, world_);
   }
 
+  [[nodiscard]] std::string dependents_text() const {
+    return to_terminal(fmt::format("{}", fmt::join(dependents_, ", ")));
+  }
+
   [[nodiscard]] Error refused_for_dependents() const {
     return {ErrorCode::refused,
             fmt::format("others read through what would change, and would read something else: "
                         "{}; --force commits all the same",
-                        to_terminal(fmt::format("{}", fmt::join(dependents_, ", ")))),
+                        dependents_text()),
             0};
   }
 
@@ -174,8 +182,7 @@ class CommitRun {
             fmt::format("since the commit was interrupted, others read through what changes, and "
                         "would read something else: {}; 'coldchain resume --abandon {}' gives it "
                         "up, and the same 'coldchain commit' with --force goes on all the same",
-                        to_terminal(fmt::format("{}", fmt::join(dependents_, ", "))),
-                        to_shell_word(request_.image)),
+                        dependents_text(), to_shell_word(request_.image)),
             0};
   }
 
@@ -232,7 +239,7 @@ class CommitRun {
     TRY(end_overlays(top, base_pending));
     switch (step) {
       case CommitStep::go_back: {
-        const ExitStatus status = TRY(abandon());
+        const ExitStatus status = TRY(abandon(top, base_pending));
         return request_.argument ? std::optional(status) : std::nullopt;
       }
       case CommitStep::put_away:
@@ -438,11 +445,8 @@ class CommitRun {
       (void)edit::give_back(image, unused->ranges, unused->end);
   }
 
-  Result<ExitStatus> abandon() {
-    const auto top = TRY(pending_in(*top_));
-    const auto base_pending = TRY(pending_in(*base_target_));
-    TRY(check_is_this(top, base_pending));
-    TRY(end_overlays(top, base_pending));
+  Result<ExitStatus> abandon(const std::optional<edit::JournalHead>& top,
+                             const std::optional<edit::JournalHead>& base_pending) {
     // Of what is done only the side files are left.
     if (top && top->state == edit::JournalState::done) {
       world_.err("the commit was done, so that there is nothing to give up\n");

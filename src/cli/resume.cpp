@@ -170,7 +170,6 @@ Result<std::optional<PendingCommit>> commit_known_below(const ResumeOptions& opt
   const auto top = graph::open(*files, policy, {.name = options.target.image, .format = "qcow2"});
   if (!top)
     return std::nullopt;
-  const std::uint64_t argument = TRY(argument_of(options.target.image, options, world));
   for (const graph::Node* node : graph::chain_of(**top)) {
     if (!node->file)
       continue;
@@ -186,7 +185,8 @@ Result<std::optional<PendingCommit>> commit_known_below(const ResumeOptions& opt
     if (!pending || !*pending)
       continue;
     const edit::ChangeFacts& change = (*pending)->facts.change;
-    if (change.operation == edit::Operation::commit_base && change.argument == argument)
+    if (change.operation == edit::Operation::commit_base &&
+        change.argument == ops::commit_argument(**top))
       return PendingCommit{options.target.image, ops::commit_argument(*node), change};
   }
   return std::nullopt;
