@@ -69,8 +69,7 @@ class RawAllocation {
       TRY(make_plan());
       return tell();
     }
-    ChangeTarget target =
-        TRY(open_for_change(*tree_.top->file, tree_.top->filename, request_.folders));
+    ChangeTarget target = TRY(open_for_change(*tree_.files, tree_.top->filename, request_.folders));
     TRY(check_unchanged(*tree_.files, {tree_.top.get()}));
     TRY(make_plan());
     if (TRY(target.side_files.has_pending()))
@@ -141,7 +140,7 @@ Result<ExitStatus> run_verb(const AllocateOptions& allocate, World& world) {
 }  // namespace
 
 Result<void> check_storage(const ChangeTarget& target, std::uint64_t bytes) {
-  if (bytes == 0 || target.image->status().kind != io::FileKind::regular)
+  if (bytes == 0 || target.image.file->status().kind != io::FileKind::regular)
     return {};
   const std::uint64_t available = TRY(target.side_files.available_bytes());
   if (bytes > available)
@@ -154,9 +153,9 @@ Result<void> check_storage(const ChangeTarget& target, std::uint64_t bytes) {
 
 Result<void> give_storage(ChangeTarget& target, const std::vector<HostRange>& places,
                           ops::Places how, World& world) {
-  const std::uint64_t missing = TRY(io::bytes_without_storage(*target.image, places));
+  const std::uint64_t missing = TRY(io::bytes_without_storage(*target.image.file, places));
   TRY(check_storage(target, missing));
-  Result<void> given = edit::give_storage(*target.image, places, how == ops::Places::zero_fill,
+  Result<void> given = edit::give_storage(*target.image.file, places, how == ops::Places::zero_fill,
                                           progress_of(false, world));
   if (!given && given.error().code == ErrorCode::interrupted)
     return fail(ErrorCode::interrupted,

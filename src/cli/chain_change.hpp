@@ -19,8 +19,8 @@ using NodeChain = std::vector<const graph::Node*>;
 // To open again what was opened before: its locks, which may be ours by now, are not tested.
 [[nodiscard]] io::OpenPolicy policy_for_links(const CommonOptions& options);
 
-// Where the file of a node that is open lies now.
-[[nodiscard]] Result<io::Location> locate(const graph::Node& node);
+// However a name is spelled, and whatever links lead there.
+[[nodiscard]] Result<io::Location> locate(const io::FileSource& files, const graph::Node& node);
 
 // `refused` where the format of the image was only probed, and its chain leads to another folder:
 // who could write to a raw disk could write a header into it that names any file.

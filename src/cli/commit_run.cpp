@@ -142,8 +142,8 @@ class CommitRun {
   // Where others may be.
   [[nodiscard]] Result<std::vector<std::string>> directories() const {
     std::vector<std::string> directories = request_.scan;
-    directories.push_back(TRY(locate(*nodes_.front())).folder);
-    directories.push_back(TRY(locate(base())).folder);
+    directories.push_back(TRY(locate(*tree_.files, *nodes_.front())).folder);
+    directories.push_back(TRY(locate(*tree_.files, base())).folder);
     return directories;
   }
 
@@ -213,8 +213,8 @@ class CommitRun {
   }
 
   Result<void> lock() {
-    top_ = TRY(open_for_change(*tree_.top->file, tree_.top->filename, request_.folders));
-    base_target_ = TRY(open_for_change(*base().file, base().filename, request_.folders));
+    top_ = TRY(open_for_change(*tree_.files, tree_.top->filename, request_.folders));
+    base_target_ = TRY(open_for_change(*tree_.files, base().filename, request_.folders));
     TRY(lock_for_reading(layers_read()));
     return check_unchanged(*tree_.files, nodes_);
   }
@@ -280,7 +280,7 @@ class CommitRun {
   }
 
   static Result<std::optional<edit::JournalHead>> pending_in(const ChangeTarget& target) {
-    return edit::read_pending(*target.image, target.side_files);
+    return edit::read_pending(*target.image.file, target.side_files);
   }
 
   // Ends what is pending there of another verb. Says whether the image has changed by that.
@@ -291,7 +291,7 @@ class CommitRun {
       return false;
     TRY(check_nothing_else_pending(world_.agreement, target, name, edit::Operation::none));
     const Result<edit::ResumeOutcome> ended =
-        edit::resume(*target.image, target.side_files, false, examine);
+        edit::resume(target.image, target.side_files, false, examine);
     if (!ended)
       return fail(with_context(ended.error(), to_terminal(name)));
     if (ended->resumed == edit::Resumed::needs_plan)
@@ -370,7 +370,7 @@ class CommitRun {
       return fail(refused_for_dependents());
     TRY(prepare_overlays());
     TRY(check_agreed(world_.agreement, [this] { return report::commit_json(facts(true)); }));
-    TRY(edit::check_room(commit_.data, *base_change_, *base_target_->image,
+    TRY(edit::check_room(commit_.data, *base_change_, *base_target_->image.file,
                          base_target_->side_files));
     return carry_out();
   }
@@ -392,7 +392,7 @@ class CommitRun {
     world_.catch_interrupts();
     edit::FreshData data;
     data.write = [this](edit::FreshWriter& /*writer*/) -> Result<void> {
-      TRY(edit::commit_part(*base_change_, *base_target_->image, base_target_->side_files,
+      TRY(edit::commit_part(*base_change_, base_target_->image, base_target_->side_files,
                             commit_.change, commit_.data));
       return overlays_.carry_out();
     };
@@ -414,11 +414,11 @@ class CommitRun {
 
   Result<ExitStatus> finish(const edit::FreshData& data) {
     const Result<void> done =
-        edit::commit_part(*top_change_, *top_->image, top_->side_files, emptying_.change, data);
+        edit::commit_part(*top_change_, top_->image, top_->side_files, emptying_.change, data);
     if (!done) {
       // Where the base was not begun, nothing is pending.
       if (!base_target_->side_files.has_pending().value_or(true))
-        (void)edit::resume(*top_->image, top_->side_files, true, examine);
+        (void)edit::resume(top_->image, top_->side_files, true, examine);
       return fail(done.error());
     }
     if (request_.shows_progress)
@@ -430,12 +430,12 @@ class CommitRun {
   Result<ExitStatus> end_done() {
     if (TRY(base_target_->side_files.has_pending()))
       TRY(base_target_->side_files.remove_pending());
-    TRY(edit::resume(*top_->image, top_->side_files, false, examine));
+    TRY(edit::resume(top_->image, top_->side_files, false, examine));
     if (empties())
-      give_back_unused(*top_->image);
+      give_back_unused(*top_->image.file);
     // Not before: who goes on reads the base as it was. Nothing is lost where that fails or was
     // stopped, but room.
-    (void)edit::give_back(*base_target_->image, commit_.freed, std::nullopt);
+    (void)edit::give_back(*base_target_->image.file, commit_.freed, std::nullopt);
     TRY(tell());
     return success;
   }
@@ -459,9 +459,9 @@ class CommitRun {
     nodes_ = graph::chain_of(*tree_.top);  // as they are
     // The top says whether it can go back at all.
     const edit::ResumeOutcome ended =
-        TRY(edit::resume(*top_->image, top_->side_files, true, examine));
-    const edit::ResumeOutcome base_ended = TRY(
-        edit::resume(*base_target_->image, base_target_->side_files, true, examiner_of(base())));
+        TRY(edit::resume(top_->image, top_->side_files, true, examine));
+    const edit::ResumeOutcome base_ended =
+        TRY(edit::resume(base_target_->image, base_target_->side_files, true, examiner_of(base())));
     std::string text =
         report::given_up_text(request_.image, base().filename, ended.resumed == edit::Resumed::left,
                               base_ended.resumed == edit::Resumed::left);

@@ -91,7 +91,8 @@ void warn_of_pending(const CommonOptions& options, const std::string& image, Wor
   const auto has_pending = [&]() -> Result<bool> {
     const auto files = TRY(world.files(policy_of(options)));
     const auto file = TRY(files->open(image));
-    const auto side_files = TRY(edit::SideFiles::of(*file, {}));
+    const io::Location location = TRY(files->locate(image));
+    const auto side_files = TRY(edit::SideFiles::of(file->status(), location, {}));
     return side_files.has_pending();
   };
   // Who only looks is not stopped by what cannot be looked at.

@@ -18,6 +18,12 @@ class FormerFiles final : public io::FileSource {
   void add(std::unique_ptr<io::OverlayFile> former) { former_.push_back(std::move(former)); }
 
   [[nodiscard]] Result<std::unique_ptr<io::File>> open(const std::string& path) const override;
+  [[nodiscard]] Result<io::Location> locate(const std::string& path) const override {
+    return files_.locate(path);
+  }
+  [[nodiscard]] Result<io::WritableTarget> open_writable(const std::string& path) const override {
+    return files_.open_writable(path);
+  }
 
  private:
   const io::FileSource& files_;

@@ -88,9 +88,8 @@ class PullRun {
   // A pull whose data the image refers to goes back if it can be planned again.
   Result<edit::Resumed> give_up() {
     const Result<void> opened = open();  // before we hold locks ourselves
-    if (!tree_.top)
-      return fail(opened.error());
-    ChangeTarget target = TRY(open_for_change(*tree_.top->file, request_.image, request_.folders));
+    const auto files = TRY(world_.files(policy_of(request_.common)));
+    ChangeTarget target = TRY(open_for_change(*files, request_.image, request_.folders));
     Result<edit::Resumed> done = opened ? take_back(target) : fail(opened.error());
     const auto says = [&](ErrorCode code) { return !done && done.error().code == code; };
     const bool may_be_planned_later = says(ErrorCode::io_error) || says(ErrorCode::locked) ||
@@ -258,8 +257,7 @@ class PullRun {
 
   // Nothing where all must be opened again.
   Result<std::optional<ExitStatus>> pull() {
-    ChangeTarget target =
-        TRY(open_for_change(*tree_.top->file, tree_.top->filename, request_.folders));
+    ChangeTarget target = TRY(open_for_change(*tree_.files, tree_.top->filename, request_.folders));
     TRY(lock_layers());
     const edit::ResumeOutcome pending = TRY(end_pending(target));
     const bool is_this =
@@ -318,11 +316,11 @@ class PullRun {
   // one keeps its locks.
   Result<void> plan_pending(const ChangeTarget& target) {
     Result<std::unique_ptr<io::OverlayFile>> former =
-        edit::former_view(*target.image, target.side_files, examine);
+        edit::former_view(*target.image.file, target.side_files, examine);
     if (!former)
       return fail(about_image(former.error()));
     if (*former == nullptr)
-      return make_plan(*target.image);
+      return make_plan(*target.image.file);
     locked_ = std::exchange(
         tree_.top, TRY(graph::open_chain_of(*tree_.files, policy_for_links(request_.common),
                                             std::move(*former), tree_.top->filename)));
@@ -340,7 +338,7 @@ class PullRun {
       TRY(check_agreed_digest(world_.agreement, pull_.change.digest));
     world_.catch_interrupts();
     if (!transaction_->is_empty()) {
-      if (const auto done = edit::commit(*transaction_, *target.image, target.side_files,
+      if (const auto done = edit::commit(*transaction_, target.image, target.side_files,
                                          pull_.change, &pull_.data);
           !done)
         return fail(about_image(done.error()));
@@ -366,7 +364,7 @@ class PullRun {
       return {};
     const GuestRange range =
         TRY(ops::whole_clusters(*request_.allocation, 1, nodes_.front()->guest_size()));
-    const std::uint64_t allocated = target.image->status().allocated;
+    const std::uint64_t allocated = target.image.file->status().allocated;
     const Result<void> fits =
         check_storage(target, range.size() > allocated ? range.size() - allocated : 0);
     return fits ? fits : fail(about_image(fits.error()));
@@ -375,7 +373,7 @@ class PullRun {
   Result<edit::Resumed> take_back(ChangeTarget& target) {
     TRY(lock_layers());
     TRY(plan_pending(target));
-    return edit::give_up(*target.image, target.side_files, pull_.change, pull_.data, examine);
+    return edit::give_up(target.image, target.side_files, pull_.change, pull_.data, examine);
   }
 
   [[nodiscard]] edit::Operation operation() const {
@@ -398,7 +396,7 @@ class PullRun {
   Result<edit::ResumeOutcome> end_pending(ChangeTarget& target) {
     TRY(check_nothing_else_pending(world_.agreement, target, request_.image, operation()));
     Result<edit::ResumeOutcome> outcome =
-        edit::resume(*target.image, target.side_files, false, examine);
+        edit::resume(target.image, target.side_files, false, examine);
     if (!outcome)
       return fail(about_image(outcome.error()));
     outcome->verb = to_terminal(outcome->verb);

@@ -99,7 +99,7 @@ class RepairRun {
   // The same command again goes on where the last one was stopped.
   Result<void> finish_pending(ChangeTarget& target) {
     const edit::ResumeOutcome outcome =
-        TRY(edit::resume(*target.image, target.side_files, false, examine));
+        TRY(edit::resume(target.image, target.side_files, false, examine));
     if (outcome.resumed == edit::Resumed::needs_plan)
       return fail(ErrorCode::refused,
                   fmt::format("'{}' is pending: 'coldchain resume {}' goes on or, with --abandon, "
@@ -137,7 +137,9 @@ class RepairRun {
 
   Result<ExitStatus> plan(const OpenedTree& tree) {
     const io::File& image = *tree.top->file;
-    const edit::SideFiles side_files = TRY(edit::SideFiles::of(image, request_.folders));
+    const io::Location location = TRY(tree.files->locate(tree.top->filename));
+    const edit::SideFiles side_files =
+        TRY(edit::SideFiles::of(image.status(), location, request_.folders));
     if (TRY(side_files.has_pending()))
       return fail(
           ErrorCode::refused,
@@ -174,9 +176,8 @@ class RepairRun {
   }
 
   Result<ExitStatus> repair(const OpenedTree& tree) {
-    ChangeTarget target =
-        TRY(open_for_change(*tree.top->file, tree.top->filename, request_.folders));
-    const io::File& image = *target.image;
+    ChangeTarget target = TRY(open_for_change(*tree.files, tree.top->filename, request_.folders));
+    const io::File& image = *target.image.file;
     TRY(check_unchanged(*tree.files, {tree.top.get()}));
     TRY(check_nothing_else_pending(world_.agreement, target, request_.image,
                                    edit::Operation::none));
@@ -196,7 +197,7 @@ class RepairRun {
     TRY(check_agreed(world_.agreement, [&] { return planned_json(repair, facts, tree); }));
     if (!transaction.is_empty()) {
       Result<std::optional<std::string>> undo_file =
-          edit::commit(transaction, *target.image, target.side_files,
+          edit::commit(transaction, target.image, target.side_files,
                        {.verb = "repair -r " + request_.tier,
                         .kept_clusters = repair.kept_clusters,
                         .corruptions_before = ops::corruption_count(repair.before),

@@ -78,7 +78,7 @@ Result<void> Reparenting::check_agreed(bool agrees) const {
 
 Result<void> Reparenting::lock(const io::FileSource& files, const edit::SideFolders& folders) {
   for (Overlay& overlay : overlays_) {
-    overlay.target = TRY(open_for_change(*overlay.image->file, overlay.path, folders));
+    overlay.target = TRY(open_for_change(files, overlay.path, folders));
     if (TRY(overlay.target->side_files.has_pending()))
       return fail(
           overlay.about({ErrorCode::refused,
@@ -92,7 +92,7 @@ Result<void> Reparenting::lock(const io::FileSource& files, const edit::SideFold
 
 Result<void> Reparenting::carry_out() {
   for (Overlay& overlay : overlays_) {
-    if (const auto done = edit::commit(*overlay.transaction, *overlay.target->image,
+    if (const auto done = edit::commit(*overlay.transaction, overlay.target->image,
                                        overlay.target->side_files, overlay.change);
         !done)
       return fail(overlay.about(with_context(
@@ -121,15 +121,16 @@ Result<void> end_reparentings(const io::FileSource& files, const CommonOptions& 
   for (const std::string& path : TRY(find_readers(files, policy_for_links(options), directories,
                                                   base.file->status().identity, world))) {
     const auto file = TRY(files.open(path));
-    const auto side_files = TRY(edit::SideFiles::of(*file, folders));
+    const io::Location location = TRY(files.locate(path));
+    const auto side_files = TRY(edit::SideFiles::of(file->status(), location, folders));
     if (!TRY(side_files.has_pending()))
       continue;
     // Nothing, where it was never finished.
     const auto pending = TRY(edit::read_pending(*file, side_files));
     if (pending && pending->facts.change.operation != edit::Operation::reparent)
       continue;
-    ChangeTarget target = TRY(open_for_change(*file, path, folders));
-    if (const auto ended = edit::resume(*target.image, target.side_files, false, examine); !ended)
+    ChangeTarget target = TRY(open_for_change(files, path, folders));
+    if (const auto ended = edit::resume(target.image, target.side_files, false, examine); !ended)
       return fail(with_context(ended.error(), to_terminal(path)));
   }
   return {};

@@ -95,8 +95,11 @@ Result<std::optional<edit::JournalHead>> pending_of(const std::string& image,
   const Result<std::unique_ptr<io::File>> opened = files->open(image);
   if (!opened)
     return std::nullopt;
-  const auto side_files = TRY(edit::SideFiles::of(**opened, options.target.folders));
-  return edit::read_pending(**opened, side_files);
+  const std::unique_ptr<io::File>& file = *opened;
+  const io::Location location = TRY(files->locate(image));
+  const auto side_files =
+      TRY(edit::SideFiles::of(file->status(), location, options.target.folders));
+  return edit::read_pending(*file, side_files);
 }
 
 Result<std::uint64_t> argument_of(const std::string& image, const ResumeOptions& options,
@@ -111,8 +114,8 @@ Result<std::vector<std::string>> readers_of_image(const ResumeOptions& options,
   io::OpenPolicy policy = options.target.policy;
   policy.allow_probe = true;  // so was this
   const auto files = TRY(world.files(policy));
-  const auto image = TRY(files->open(options.target.image));
-  return find_readers(*files, policy, {TRY(image->location()).folder}, image->status().identity,
+  const io::FileIdentity image = TRY(files->open(options.target.image))->status().identity;
+  return find_readers(*files, policy, {TRY(files->locate(options.target.image)).folder}, image,
                       world);
 }
 
@@ -170,8 +173,10 @@ Result<std::optional<PendingCommit>> commit_known_below(const ResumeOptions& opt
   for (const graph::Node* node : graph::chain_of(**top)) {
     if (!node->file)
       continue;
-    const auto side_files =
-        edit::SideFiles::of(*node->file, {.state = options.target.folders.state});
+    const auto location = locate(*files, *node);
+    const auto side_files = location ? edit::SideFiles::of(node->file->status(), *location,
+                                                           {.state = options.target.folders.state})
+                                     : fail(location.error());
     if (!side_files)
       continue;  // nobody could go on with one there
     const auto pending = edit::read_pending(*node->file, *side_files);
@@ -235,7 +240,7 @@ Result<ExitStatus> run_verb(const ResumeOptions& options, World& world) {
     return resume_commit(options, *commit, world);
   edit::ResumeOutcome outcome;
   const auto resume = [&](ChangeTarget& target) -> Result<ExitStatus> {
-    outcome = TRY(edit::resume(*target.image, target.side_files, options.abandon, examine));
+    outcome = TRY(edit::resume(target.image, target.side_files, options.abandon, examine));
     return success;
   };
   const ExitStatus status = TRY(with_target(options.target, world, resume));

@@ -37,11 +37,11 @@ Result<std::unique_ptr<io::WritableFile>> open_undo_file(const std::string& path
 Result<ExitStatus> undo(const UndoOptions& options, ChangeTarget& target, World& world) {
   TRY(target.side_files.finish_keeping());  // the file may have two names
   const std::unique_ptr<io::WritableFile> file =
-      TRY(open_undo_file(options.undo_file, target.image->status().owner));
+      TRY(open_undo_file(options.undo_file, target.image.file->status().owner));
   // It is told to people, wherever they are by then.
   std::error_code ignored;
   const std::string path = std::filesystem::absolute(options.undo_file, ignored);
-  if (const Result<void> done = edit::undo(*file, path, *target.image, target.side_files, examine);
+  if (const Result<void> done = edit::undo(*file, path, target.image, target.side_files, examine);
       !done)
     return fail(with_context(done.error(), to_terminal(options.undo_file)));
   TRY(world.out(fmt::format("{} is as it was before.\n", to_terminal(options.target.image))));

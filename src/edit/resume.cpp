@@ -126,17 +126,17 @@ Result<std::unique_ptr<io::OverlayFile>> former_view(const io::File& image,
   return result_of_roll(*pending.journal, image, false);
 }
 
-Result<Resumed> give_up(io::WritableFile& image, const SideFiles& side_files,
+Result<Resumed> give_up(io::WritableTarget& image, const SideFiles& side_files,
                         const ChangeFacts& change, const FreshData& data, const Examine& examine) {
-  Result<Pending> pending = open_begun(side_files, image, change);
+  Result<Pending> pending = open_begun(side_files, *image.file, change);
   const Result<void> same =
-      pending ? check_data(data, *pending->journal, image) : fail(pending.error());
+      pending ? check_data(data, *pending->journal, *image.file) : fail(pending.error());
   const Result<std::uint64_t> image_end =
-      same ? check_roll(*pending->journal, image, false, examine) : fail(same.error());
+      same ? check_roll(*pending->journal, *image.file, false, examine) : fail(same.error());
   if (!image_end)
     return is_final(image_end.error()) ? leave(side_files) : fail(image_end.error());
   // Not `undoing`: who finds references to the data must compare it first.
-  if (const Result<void> done = roll_back(*pending->journal, image, *image_end); !done)
+  if (const Result<void> done = roll_back(*pending->journal, *image.file, *image_end); !done)
     return fail(unfinished(done.error(), true, side_files));
   TRY(side_files.remove_pending());
   return Resumed::abandoned;
@@ -156,12 +156,12 @@ Result<bool> has_kept_clusters(const io::File& image, const SideFiles& side_file
   });
 }
 
-Result<ResumeOutcome> resume(io::WritableFile& image, const SideFiles& side_files, bool abandon,
+Result<ResumeOutcome> resume(io::WritableTarget& image, const SideFiles& side_files, bool abandon,
                              const Examine& examine) {
   TRY(side_files.finish_keeping());
   if (!TRY(side_files.has_pending()))
     return ResumeOutcome{};
-  Result<Pending> pending = open_pending(side_files, image);
+  Result<Pending> pending = open_pending(side_files, *image.file);
   if (!pending)
     return fail(stuck(pending.error(), side_files));
   if (!pending->journal) {
@@ -177,7 +177,7 @@ Result<ResumeOutcome> resume(io::WritableFile& image, const SideFiles& side_file
   bool goes_back = abandon || is_going_back;
   // What is below may show something else by now: the link that the image has stays.
   if (journal.facts().change.operation == Operation::reparent && !is_going_back)
-    goes_back = !TRY(has_begun(journal, image, Phase::conclude));
+    goes_back = !TRY(has_begun(journal, *image.file, Phase::conclude));
   // Of what is done only the name is missing, whatever was written since.
   if (journal.state() == JournalState::done && (!goes_back || has_data(journal)) &&
       !is_part(journal))
@@ -187,12 +187,13 @@ Result<ResumeOutcome> resume(io::WritableFile& image, const SideFiles& side_file
                          .argument = journal.facts().change.argument,
                          .undo_file = TRY(put_away(journal, side_files))};
   if (has_data(journal))
-    return resume_data(journal, image, side_files, goes_back, examine);
+    return resume_data(journal, *image.file, side_files, goes_back, examine);
   if (journal.state() != JournalState::undone) {
     const Result<void> unmodified =
-        check_unmodified(journal, image, journal.state() == JournalState::undoing);
+        check_unmodified(journal, *image.file, journal.state() == JournalState::undoing);
     const Result<std::uint64_t> image_end =
-        unmodified ? check_roll(journal, image, !goes_back, examine) : fail(unmodified.error());
+        unmodified ? check_roll(journal, *image.file, !goes_back, examine)
+                   : fail(unmodified.error());
     if (!image_end && journal.state() == JournalState::done)
       return fail(with_context(image_end.error(),
                                fmt::format("'{}' is done, and cannot be taken back any more; "
@@ -201,8 +202,8 @@ Result<ResumeOutcome> resume(io::WritableFile& image, const SideFiles& side_file
     if (!image_end)
       return fail(stuck(image_end.error(), side_files));
     if (!goes_back)
-      return finish_forward(journal, image, side_files);
-    if (const Result<void> done = go_back(journal, image, 0); !done)
+      return finish_forward(journal, *image.file, side_files);
+    if (const Result<void> done = go_back(journal, *image.file, 0); !done)
       return fail(unfinished(done.error(), true, side_files));
   }
   TRY(side_files.remove_pending());

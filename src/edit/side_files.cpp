@@ -16,10 +16,11 @@ constexpr const char* side_file_mark = ".coldchain-";
 
 }  // namespace
 
-Result<SideFiles> SideFiles::of(const io::File& image, const SideFolders& folders) {
-  SideFiles side_files = TRY(image.status().kind == io::FileKind::block_device
-                                 ? of_device(image.status(), folders.state)
-                                 : of_file(image));
+Result<SideFiles> SideFiles::of(const io::FileStatus& status, const io::Location& location,
+                                const SideFolders& folders) {
+  SideFiles side_files =
+      TRY(status.kind == io::FileKind::block_device ? of_device(status, folders.state)
+                                                    : of_file(status, location));
   if (folders.undo.empty())
     return side_files;
   // Found out before anything is changed.
@@ -30,12 +31,11 @@ Result<SideFiles> SideFiles::of(const io::File& image, const SideFolders& folder
   return side_files;
 }
 
-Result<SideFiles> SideFiles::of_file(const io::File& image) {
-  const io::Location location = TRY(image.location());
+Result<SideFiles> SideFiles::of_file(const io::FileStatus& status, const io::Location& location) {
   io::Folder folder = TRY(io::Folder::open(location.folder));
-  if (!folder.has_file(location.name, image.status().identity))
+  if (!folder.has_file(location.name, status.identity))
     return fail(ErrorCode::refused, "the image was moved while it was opened");
-  return SideFiles(std::move(folder), location.name, image.status().owner);
+  return SideFiles(std::move(folder), location.name, status.owner);
 }
 
 Result<SideFiles> SideFiles::of_device(const io::FileStatus& status,

@@ -51,13 +51,13 @@ Result<bool> take_marker(const Journal& journal, const io::File& image,
 }  // namespace
 
 Result<void> undo(io::WritableFile& undo_file, const std::string& undo_path,
-                  io::WritableFile& image, const SideFiles& side_files, const Examine& examine) {
+                  io::WritableTarget& image, const SideFiles& side_files, const Examine& examine) {
   Journal journal = TRY(Journal::open(undo_file));
-  TRY(check_identity(journal.facts(), image));
+  TRY(check_identity(journal.facts(), *image.file));
   if (journal.state() == JournalState::applying)
     return fail(ErrorCode::refused,
                 "is of a change that is not finished; 'coldchain resume' goes on or goes back");
-  const bool is_marked = TRY(take_marker(journal, image, side_files));
+  const bool is_marked = TRY(take_marker(journal, *image.file, side_files));
   if (journal.state() == JournalState::undone) {
     if (is_marked)
       return side_files.remove_pending();
@@ -67,14 +67,14 @@ Result<void> undo(io::WritableFile& undo_file, const std::string& undo_path,
     return fail(ErrorCode::refused,
                 "its undo was interrupted, and has been given up since: what was written then "
                 "would be damaged");
-  const Result<void> unmodified = check_unmodified(journal, image, is_marked);
+  const Result<void> unmodified = check_unmodified(journal, *image.file, is_marked);
   const Result<std::uint64_t> image_end =
-      unmodified ? check_roll(journal, image, false, examine) : fail(unmodified.error());
+      unmodified ? check_roll(journal, *image.file, false, examine) : fail(unmodified.error());
   if (!image_end)
     return fail(is_marked ? stuck(image_end.error(), side_files) : image_end.error());
   if (!is_marked)
-    TRY(mark_undo(image, side_files, journal.facts().nonce, undo_path));
-  if (const Result<void> done = go_back(journal, image, 0); !done)
+    TRY(mark_undo(*image.file, side_files, journal.facts().nonce, undo_path));
+  if (const Result<void> done = go_back(journal, *image.file, 0); !done)
     return fail(with_context(done.error(), "is not undone yet; the same command goes on"));
   return side_files.remove_pending();
 }

@@ -2,6 +2,7 @@
 #include <random>
 
 #include <coldchain/codec/codec.hpp>
+#include <coldchain/codec/digest.hpp>
 
 #include <doctest/doctest.h>
 #include <zlib.h>
@@ -131,4 +132,26 @@ TEST_CASE("deflate, zstd: what is compressed comes back, is the same each time, 
   };
   look(codec::deflate, codec::inflate);
   look(codec::zstd, codec::unzstd);
+}
+
+TEST_CASE("Sha256: is that of FIPS 180-4, however the bytes are cut") {
+  codec::Sha256 whole;
+  whole.update(text_bytes("abc"));
+  CHECK(codec::to_hex(whole.finish()) ==
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  codec::Sha256 cut;
+  cut.update(text_bytes("a"));
+  cut.update(text_bytes("bc"));
+  CHECK(codec::to_hex(cut.finish()) ==
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+}
+
+TEST_CASE("Sha256: texts one after the other are not taken for others") {
+  const auto digest = [](const std::string& one, const std::string& other) {
+    codec::Sha256 sha256;
+    sha256.update_text(one);
+    sha256.update_text(other);
+    return sha256.finish();
+  };
+  CHECK(digest("a", "bc") != digest("ab", "c"));
 }

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 #include "temp_folder.hpp"
-#include "writable.hpp"
 
 #include <filesystem>
 
@@ -17,13 +16,13 @@ namespace {
 
 struct Image {
   TempFolder folder;
-  std::unique_ptr<io::WritableFile> image;
+  io::WritableTarget target;
 
   Image() {
     testing::write_file(folder / "a", std::string(1 << 20, 'x'));
-    image = testing::open_for_writing(folder / "a");
+    target = io::system_files({}).value()->open_writable(folder / "a").value();
   }
-  io::WritableFile& file() { return *image; }
+  io::WritableFile& file() { return *target.file; }
   [[nodiscard]] std::string bytes() const { return read_file(folder / "a"); }
 };
 

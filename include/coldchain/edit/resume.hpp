@@ -55,20 +55,20 @@ using Examine = std::function<Result<Examined>(const io::File& image)>;
 
 // Of what needs a plan to be given up, since the image refers to copied data: goes back if that, as
 // the same plan says, is still what was copied; else it is left.
-[[nodiscard]] Result<Resumed> give_up(io::WritableFile& image, const SideFiles& side_files,
+[[nodiscard]] Result<Resumed> give_up(io::WritableTarget& image, const SideFiles& side_files,
                                       const ChangeFacts& change, const FreshData& data,
                                       const Examine& examine);
 // Where no such plan can be made any more.
 [[nodiscard]] Result<Resumed> leave(const SideFiles& side_files);
 
 // Finishes what is pending, or gives it up.
-[[nodiscard]] Result<ResumeOutcome> resume(io::WritableFile& image, const SideFiles& side_files,
+[[nodiscard]] Result<ResumeOutcome> resume(io::WritableTarget& image, const SideFiles& side_files,
                                            bool abandon, const Examine& examine);
 
 // Puts back what the kept side file `undo_file` says, if nobody has written to the image since. It
 // can be interrupted and called again. Refused while something is pending.
 [[nodiscard]] Result<void> undo(io::WritableFile& undo_file, const std::string& undo_path,
-                                io::WritableFile& image, const SideFiles& side_files,
+                                io::WritableTarget& image, const SideFiles& side_files,
                                 const Examine& examine);
 
 }  // namespace coldchain::edit

@@ -25,8 +25,10 @@ struct SideFolders {
 
 class SideFiles {
  public:
-  // They lie where the file that is open lies now.
-  [[nodiscard]] static Result<SideFiles> of(const io::File& image, const SideFolders& folders);
+  // `status` and `location` are of the image.
+  [[nodiscard]] static Result<SideFiles> of(const io::FileStatus& status,
+                                            const io::Location& location,
+                                            const SideFolders& folders);
 
   [[nodiscard]] std::string pending_path() const { return folder_.path_of(pending_name()); }
   [[nodiscard]] Result<bool> has_pending() const { return folder_.has(pending_name()); }
@@ -61,7 +63,7 @@ class SideFiles {
   SideFiles(io::Folder folder, std::string name, std::uint32_t owner)
       : folder_(std::move(folder)), name_(std::move(name)), owner_(owner) {}
 
-  static Result<SideFiles> of_file(const io::File& image);
+  static Result<SideFiles> of_file(const io::FileStatus& status, const io::Location& location);
   static Result<SideFiles> of_device(const io::FileStatus& status, const std::string& state_folder);
 
   [[nodiscard]] std::string pending_name() const { return name_ + pending_suffix; }
