@@ -106,7 +106,9 @@ Result<Agreement> read_agreement(std::string_view text) {
                    [](const json& word) { return word.is_string(); }))
     return fail(no_plan(
         "it has no \"command\", an array of strings, which names that are not UTF-8 do not get"));
-  Agreement agreement{command->get<std::vector<std::string>>(), std::string(text)};
+  Agreement agreement;
+  agreement.command = command->get<std::vector<std::string>>();
+  agreement.plan = text;
   if (std::find(verbs.begin(), verbs.end(), agreement.command.front()) == verbs.end())
     return fail(
         no_plan(fmt::format("there is no plan of '{}', but of {}",
@@ -132,11 +134,12 @@ Result<void> check_agreed(const std::optional<Agreement>& agreement,
                           to_terminal(shown(now, place))));
 }
 
-Result<void> check_agreed_digest(const std::optional<Agreement>& agreement, std::uint32_t digest) {
+Result<void> check_agreed_digest(const std::optional<Agreement>& agreement,
+                                 const edit::PlanDigest& digest) {
   if (!agreement)
     return {};
   const json agreed = parse(agreement->plan);
-  if (agreed.value("digest", json()) == digest)
+  if (agreed.value("digest", json()) == codec::to_hex(digest.sha256))
     return {};
   return fail(ErrorCode::refused,
               "nothing was changed: what is pending is not what was planned; 'coldchain resume' "

@@ -10,12 +10,24 @@
 #include <vector>
 
 #include <coldchain/base/result.hpp>
+#include <coldchain/edit/journal.hpp>
+#include <coldchain/edit/side_files.hpp>
 
 namespace coldchain::cli {
 
+// What `apply` was given: a plan file holds none of it (consent.hpp).
+struct Consent {
+  bool force = false;
+  bool allow_probe = false;
+  std::optional<std::string> format{};
+  edit::SideFolders folders{};
+};
+
 struct Agreement {
-  std::vector<std::string> command;  // VERB and its arguments
-  std::string plan;                  // JSON, as `plan` printed it; empty while that goes on
+  std::vector<std::string> command;   // VERB and its arguments
+  std::string plan;                   // JSON, as `plan` printed it; empty while that goes on
+  Consent consent{};                  // of `apply`
+  std::vector<std::string> images{};  // given to `apply`: nothing else may be written to
 };
 
 // Of the text of a file that anybody may have written: `corrupt` where it is no plan.
@@ -28,6 +40,6 @@ struct Agreement {
 
 // The same of a change that was begun before, by the digest of its plan.
 [[nodiscard]] Result<void> check_agreed_digest(const std::optional<Agreement>& agreement,
-                                               std::uint32_t digest);
+                                               const edit::PlanDigest& digest);
 
 }  // namespace coldchain::cli

@@ -4,6 +4,7 @@
 #include "allocate.hpp"
 
 #include "chain_change.hpp"
+#include "consent.hpp"
 #include "pull.hpp"
 #include "sizes.hpp"
 #include "verb.hpp"
@@ -69,14 +70,12 @@ class RawAllocation {
       TRY(make_plan());
       return tell();
     }
-    ChangeTarget target = TRY(open_for_change(*tree_.files, tree_.top->filename, request_.folders));
+    ChangeTarget target =
+        TRY(open_for_change(*tree_.top->file, tree_.top->filename, request_.folders));
     TRY(check_unchanged(*tree_.files, {tree_.top.get()}));
+    TRY(check_may_write(world_, {tree_.top.get()}));
     TRY(make_plan());
-    if (TRY(target.side_files.has_pending()))
-      return fail(ErrorCode::refused,
-                  fmt::format("a change is pending ({}): 'coldchain resume {}' first",
-                              to_terminal(target.side_files.pending_path()),
-                              to_shell_word(request_.image)));
+    TRY(edit::check_nothing_pending(*target.image, target.side_files));
     TRY(check_agreed(world_.agreement, [this] { return report::pull_json(facts(true)); }));
     world_.catch_interrupts();
     TRY(give_storage(target, pull_.data.places, request_.allocation->places, world_));
@@ -127,6 +126,7 @@ Result<std::optional<ExitStatus>> run_raw(const PullRequest& request, World& wor
 Result<ExitStatus> run_verb(const AllocateOptions& allocate, World& world) {
   PullRequest request = allocate.pull;
   request.allocation = TRY(parse(allocate));
+  take_consent(world, request.common, request.folders, &request.force);
   const Result<std::optional<ExitStatus>> done = run_raw(request, world);
   if (!done && done.error().code == ErrorCode::locked) {
     world.complain(done.error());
@@ -140,7 +140,7 @@ Result<ExitStatus> run_verb(const AllocateOptions& allocate, World& world) {
 }  // namespace
 
 Result<void> check_storage(const ChangeTarget& target, std::uint64_t bytes) {
-  if (bytes == 0 || target.image.file->status().kind != io::FileKind::regular)
+  if (bytes == 0 || target.image->status().kind != io::FileKind::regular)
     return {};
   const std::uint64_t available = TRY(target.side_files.available_bytes());
   if (bytes > available)
@@ -153,9 +153,9 @@ Result<void> check_storage(const ChangeTarget& target, std::uint64_t bytes) {
 
 Result<void> give_storage(ChangeTarget& target, const std::vector<HostRange>& places,
                           ops::Places how, World& world) {
-  const std::uint64_t missing = TRY(io::bytes_without_storage(*target.image.file, places));
+  const std::uint64_t missing = TRY(io::bytes_without_storage(*target.image, places));
   TRY(check_storage(target, missing));
-  Result<void> given = edit::give_storage(*target.image.file, places, how == ops::Places::zero_fill,
+  Result<void> given = edit::give_storage(*target.image, places, how == ops::Places::zero_fill,
                                           progress_of(false, world));
   if (!given && given.error().code == ErrorCode::interrupted)
     return fail(ErrorCode::interrupted,

@@ -35,7 +35,7 @@ int run(std::vector<std::string> arguments, World& world) {
   register_tree(app, world, status);
   register_undo(app, world, status);
   if (!arguments.empty() && arguments.front() == "plan")
-    world.agreement = {{arguments.begin() + 1, arguments.end()}, ""};
+    world.agreement = Agreement{.command = {arguments.begin() + 1, arguments.end()}, .plan = ""};
   if (!arguments.empty() && !arguments.front().starts_with('-')) {
     std::vector<std::string> verbs;
     for (const CLI::App* verb : app.get_subcommands({}))

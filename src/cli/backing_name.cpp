@@ -22,7 +22,7 @@ Result<void> try_out(const io::FileSource& files, const CommonOptions& options,
   TRY(ops::stage_backing_link(transaction, image.qcow2_image()->header(), link));
   std::vector<std::string> paths = {image.filename};
   if (options.policy.sysroot.empty()) {
-    const io::Location own = TRY(locate(files, image));
+    const io::Location own = TRY(locate(image));
     paths.push_back(own.folder + "/" + own.name);
   }
   for (const std::string& path : paths) {
@@ -50,7 +50,7 @@ Result<ops::BackingLink> link_to_layer(const io::FileSource& files, const Common
   if (base >= nodes.size() || !nodes[base]->is_open())
     return fail(ErrorCode::refused, "the chain is shorter than it was, or broken");
   const graph::Node& node = *nodes[base];
-  const io::Location location = TRY(locate(files, node));
+  const io::Location location = TRY(locate(node));
   const ops::BackingLink recorded{node.name, node.format};
   if (try_out(files, options, nodes, base, recorded))
     return recorded;

@@ -44,10 +44,7 @@ Result<void> with_locks_of(const NodeChain& nodes, const Lock& lock) {
 
 Result<void> check_file(const io::FileSource& files, const std::string& filename,
                         const io::File& opened) {
-  const std::unique_ptr<io::File> now = TRY(files.open(filename));
-  const io::FileStatus& then = opened.status();
-  if (now->status().identity != then.identity || now->status().modified != then.modified ||
-      now->size() != then.size)
+  if (!is_unchanged(*TRY(files.open(filename)), opened))
     return fail(ErrorCode::refused,
                 fmt::format("'{}' was changed meanwhile", to_terminal(filename)));
   return {};
@@ -62,19 +59,26 @@ io::OpenPolicy policy_for_links(const CommonOptions& options) {
   return policy;
 }
 
-Result<io::Location> locate(const io::FileSource& files, const graph::Node& node) {
-  Result<io::Location> location = files.locate(node.filename);
+Result<io::Location> locate(const graph::Node& node) {
+  Result<io::Location> location = node.file->location();
   return location ? std::move(location)
                   : fail(with_context(location.error(), to_terminal(node.filename)));
+}
+
+Result<void> check_is_file(const graph::Node& image, const std::optional<io::FileIdentity>& file) {
+  if (!file || image.file->status().identity == *file)
+    return {};
+  return fail(ErrorCode::refused, fmt::format("'{}' was replaced by another file meanwhile",
+                                              to_terminal(image.filename)));
 }
 
 Result<void> check_probed(const OpenedTree& tree, const CommonOptions& options,
                           const std::string& image) {
   if (!tree.top->format_probed || !options.policy.root.empty())
     return {};
-  const io::Location top = TRY(locate(*tree.files, *tree.top));
+  const io::Location top = TRY(locate(*tree.top));
   for (const graph::Node* node : graph::chain_of(*tree.top)) {
-    if (node->is_open() && TRY(locate(*tree.files, *node)).folder != top.folder)
+    if (node->is_open() && TRY(locate(*node)).folder != top.folder)
       return fail(ErrorCode::refused,
                   fmt::format("the format of '{}' was only probed, and its chain leads to another "
                               "folder ('{}'): give -f qcow2 if you trust it",
@@ -145,7 +149,7 @@ Result<void> check_nothing_else_pending(const std::optional<Agreement>& agreemen
                                         edit::Operation operation) {
   if (!agreement)
     return {};
-  const auto head = TRY(edit::read_pending(*target.image.file, target.side_files));
+  const auto head = TRY(edit::read_pending(*target.image, target.side_files));
   const edit::Operation pending = head ? head->facts.change.operation : operation;
   if (pending == operation && (!head || operation != edit::Operation::none))
     return {};

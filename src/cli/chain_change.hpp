@@ -19,8 +19,12 @@ using NodeChain = std::vector<const graph::Node*>;
 // To open again what was opened before: its locks, which may be ours by now, are not tested.
 [[nodiscard]] io::OpenPolicy policy_for_links(const CommonOptions& options);
 
-// However a name is spelled, and whatever links lead there.
-[[nodiscard]] Result<io::Location> locate(const io::FileSource& files, const graph::Node& node);
+// Where the file of a node that is open lies now.
+[[nodiscard]] Result<io::Location> locate(const graph::Node& node);
+
+// `refused` where the image is not the file whose journal was read, if that is given.
+[[nodiscard]] Result<void> check_is_file(const graph::Node& image,
+                                         const std::optional<io::FileIdentity>& file);
 
 // `refused` where the format of the image was only probed, and its chain leads to another folder:
 // who could write to a raw disk could write a header into it that names any file.

@@ -31,23 +31,30 @@ Error cannot_change(const std::string& path, const Error& cause) {
   return error;
 }
 
-Result<io::WritableTarget> open_locked(const io::FileSource& files, const std::string& path) {
-  io::WritableTarget target = TRY(files.open_writable(path));
-  TRY(check_names(target.file->status()));
-  TRY(io::hold_write_locks(*target.file));
-  return target;
+Result<std::unique_ptr<io::WritableFile>> open_locked(const io::File& opened) {
+  std::unique_ptr<io::WritableFile> image = TRY(opened.open_for_writing());
+  TRY(check_names(image->status()));
+  TRY(io::hold_write_locks(*image));
+  TRY(image->refresh());
+  if (!is_unchanged(*image, opened))
+    return fail(ErrorCode::refused, "it was changed after it was looked at: try again");
+  return image;
 }
 
 }  // namespace
 
-Result<ChangeTarget> open_for_change(const io::FileSource& files, const std::string& path,
+Result<ChangeTarget> open_for_change(const io::File& opened, const std::string& path,
                                      const edit::SideFolders& folders) {
-  Result<io::WritableTarget> target = open_locked(files, path);
-  if (!target)
-    return fail(cannot_change(path, target.error()));
-  edit::SideFiles side_files =
-      TRY(edit::SideFiles::of(target->file->status(), target->location, folders));
-  return ChangeTarget{std::move(*target), std::move(side_files)};
+  Result<std::unique_ptr<io::WritableFile>> image = open_locked(opened);
+  if (!image)
+    return fail(cannot_change(path, image.error()));
+  edit::SideFiles side_files = TRY(edit::SideFiles::of(**image, folders));
+  return ChangeTarget{std::move(*image), std::move(side_files)};
+}
+
+bool is_unchanged(const io::File& now, const io::File& then) {
+  return now.status().identity == then.status().identity && now.size() == then.size() &&
+         now.status().modified == then.status().modified;
 }
 
 Result<void> check_may_change(const graph::Node& image, bool force_share) {
@@ -67,7 +74,10 @@ Result<ExitStatus> with_target(
     const TargetOptions& options, World& world,
     const std::function<Result<ExitStatus>(ChangeTarget& target)>& work) {
   const auto files = TRY(world.files(options.policy));
-  Result<ChangeTarget> target = open_for_change(*files, options.image, options.folders);
+  const Result<std::unique_ptr<io::File>> opened = files->open(options.image);
+  if (!opened)
+    return fail(cannot_change(options.image, opened.error()));
+  Result<ChangeTarget> target = open_for_change(**opened, options.image, options.folders);
   if (target)
     return work(*target);
   if (target.error().code != ErrorCode::locked)

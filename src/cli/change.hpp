@@ -6,6 +6,7 @@
 #include "app.hpp"
 
 #include <functional>
+#include <memory>
 #include <string>
 
 #include <coldchain/edit/resume.hpp>
@@ -15,14 +16,18 @@
 namespace coldchain::cli {
 
 struct ChangeTarget {
-  io::WritableTarget image;
+  std::unique_ptr<io::WritableFile> image;
   edit::SideFiles side_files;
 };
 
-// Errors name the image; `locked` where another process uses it.
-[[nodiscard]] Result<ChangeTarget> open_for_change(const io::FileSource& files,
-                                                   const std::string& path,
+// The file `opened`, which was looked at as `path`: no name is asked again, so that no other file
+// can be written in its place. Errors name the image; `locked` where another process uses it,
+// `refused` where it has changed since it was opened.
+[[nodiscard]] Result<ChangeTarget> open_for_change(const io::File& opened, const std::string& path,
                                                    const edit::SideFolders& folders);
+
+// Whether two open files are one, as it was.
+[[nodiscard]] bool is_unchanged(const io::File& now, const io::File& then);
 
 // For a plan, which opens nothing for writing: what names and locks would be in the way of that.
 // `force_share`: but for locks.

@@ -18,9 +18,10 @@ namespace coldchain::cli {
 struct CommitRequest {
   CommonOptions common = options_of_change();
   std::string image;
-  std::optional<std::string> base;          // as it was given
-  std::optional<std::uint64_t> argument{};  // instead: as a side file knows it
-  bool keeps = false;                       // the top is not emptied
+  std::optional<io::FileIdentity> image_file{};  // which the image must be, where that is known
+  std::optional<std::string> base;               // as it was given
+  std::optional<std::uint64_t> argument{};       // instead: as a side file knows it
+  bool keeps = false;                            // the top is not emptied
   bool force = false;
   bool detects_zeroes = false;
   ops::BitmapRule bitmaps = ops::BitmapRule::qemu;

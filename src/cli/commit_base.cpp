@@ -13,7 +13,7 @@ Result<std::size_t> find_commit_base(const io::FileSource& files, const CommitRe
                                      const NodeChain& nodes) {
   if (!request.base && !request.argument)
     return std::size_t{1};
-  const io::Location top = TRY(locate(files, *nodes.front()));
+  const io::Location top = TRY(locate(*nodes.front()));
   std::optional<io::FileIdentity> from_image;
   std::optional<io::FileIdentity> from_here;
   if (request.base && !request.base->empty()) {

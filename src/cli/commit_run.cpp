@@ -7,6 +7,7 @@
 #include "commit_base.hpp"
 #include "commit_dependents.hpp"
 #include "commit_step.hpp"
+#include "consent.hpp"
 #include "former_files.hpp"
 #include "rate.hpp"
 #include "reparent.hpp"
@@ -70,6 +71,7 @@ class CommitRun {
     overlays_ = {};
     tree_ = {};  // with its locks
     tree_ = TRY(open_tree(request_.common, request_.image, true, world_));
+    TRY(check_is_file(*tree_.top, request_.image_file));
     nodes_ = graph::chain_of(*tree_.top);
     if (nodes_.size() == 1 && !request_.base)
       return fail(ErrorCode::invalid_argument, "Image does not have a backing file");
@@ -119,7 +121,7 @@ class CommitRun {
 
   [[nodiscard]] ops::CommitOptions commit_options() const {
     return {.base = base_,
-            .force = request_.force,
+            .force = request_.force || rolls_back_,
             .reparents = request_.reparents,
             .bitmaps = request_.bitmaps,
             .detects_zeroes = request_.detects_zeroes,
@@ -142,8 +144,8 @@ class CommitRun {
   // Where others may be.
   [[nodiscard]] Result<std::vector<std::string>> directories() const {
     std::vector<std::string> directories = request_.scan;
-    directories.push_back(TRY(locate(*tree_.files, *nodes_.front())).folder);
-    directories.push_back(TRY(locate(*tree_.files, base())).folder);
+    directories.push_back(TRY(locate(*nodes_.front())).folder);
+    directories.push_back(TRY(locate(base())).folder);
     return directories;
   }
 
@@ -152,6 +154,7 @@ class CommitRun {
     TRY(look_for_overlays());
     TRY(overlays_.check_agreed(request_.agrees ||
                                (world_.agreement && !world_.agreement->plan.empty())));
+    TRY(check_may_write(world_, overlays_.images()));
     return overlays_.lock(*tree_.files, request_.folders);
   }
 
@@ -181,7 +184,7 @@ class CommitRun {
     return {ErrorCode::refused,
             fmt::format("since the commit was interrupted, others read through what changes, and "
                         "would read something else: {}; 'coldchain resume --abandon {}' gives it "
-                        "up, and the same 'coldchain commit' with --force goes on all the same",
+                        "up, and --force continues it all the same",
                         dependents_text(), to_shell_word(request_.image)),
             0};
   }
@@ -213,8 +216,8 @@ class CommitRun {
   }
 
   Result<void> lock() {
-    top_ = TRY(open_for_change(*tree_.files, tree_.top->filename, request_.folders));
-    base_target_ = TRY(open_for_change(*tree_.files, base().filename, request_.folders));
+    top_ = TRY(open_for_change(*tree_.top->file, tree_.top->filename, request_.folders));
+    base_target_ = TRY(open_for_change(*base().file, base().filename, request_.folders));
     TRY(lock_for_reading(layers_read()));
     return check_unchanged(*tree_.files, nodes_);
   }
@@ -222,6 +225,7 @@ class CommitRun {
   // Nothing where all must be opened again.
   Result<std::optional<ExitStatus>> commit() {
     TRY(lock());
+    TRY(check_may_write(world_, {nodes_.front(), &base()}));
     if (TRY(end_other_change(*top_, nodes_.front()->filename)) ||
         TRY(end_other_change(*base_target_, base().filename)))
       return std::nullopt;
@@ -280,7 +284,7 @@ class CommitRun {
   }
 
   static Result<std::optional<edit::JournalHead>> pending_in(const ChangeTarget& target) {
-    return edit::read_pending(*target.image.file, target.side_files);
+    return edit::read_pending(*target.image, target.side_files);
   }
 
   // Ends what is pending there of another verb. Says whether the image has changed by that.
@@ -291,7 +295,7 @@ class CommitRun {
       return false;
     TRY(check_nothing_else_pending(world_.agreement, target, name, edit::Operation::none));
     const Result<edit::ResumeOutcome> ended =
-        edit::resume(target.image, target.side_files, false, examine);
+        edit::resume(*target.image, target.side_files, false, examine);
     if (!ended)
       return fail(with_context(ended.error(), to_terminal(name)));
     if (ended->resumed == edit::Resumed::needs_plan)
@@ -331,7 +335,7 @@ class CommitRun {
   Result<void> open_former(bool base_is_done) {
     former_ = std::make_unique<FormerFiles>(*tree_.files);
     const auto add = [&](ChangeTarget& target, const graph::Node& node) -> Result<void> {
-      Result<std::unique_ptr<io::OverlayFile>> view =
+      Result<std::unique_ptr<io::File>> view =
           edit::former_view(*node.file, target.side_files, examiner_of(node));
       if (!view)
         return fail(with_context(view.error(), to_terminal(node.filename)));
@@ -370,7 +374,7 @@ class CommitRun {
       return fail(refused_for_dependents());
     TRY(prepare_overlays());
     TRY(check_agreed(world_.agreement, [this] { return report::commit_json(facts(true)); }));
-    TRY(edit::check_room(commit_.data, *base_change_, *base_target_->image.file,
+    TRY(edit::check_room(commit_.data, *base_change_, *base_target_->image,
                          base_target_->side_files));
     return carry_out();
   }
@@ -392,7 +396,7 @@ class CommitRun {
     world_.catch_interrupts();
     edit::FreshData data;
     data.write = [this](edit::FreshWriter& /*writer*/) -> Result<void> {
-      TRY(edit::commit_part(*base_change_, base_target_->image, base_target_->side_files,
+      TRY(edit::commit_part(*base_change_, *base_target_->image, base_target_->side_files,
                             commit_.change, commit_.data));
       return overlays_.carry_out();
     };
@@ -414,11 +418,11 @@ class CommitRun {
 
   Result<ExitStatus> finish(const edit::FreshData& data) {
     const Result<void> done =
-        edit::commit_part(*top_change_, top_->image, top_->side_files, emptying_.change, data);
+        edit::commit_part(*top_change_, *top_->image, top_->side_files, emptying_.change, data);
     if (!done) {
       // Where the base was not begun, nothing is pending.
       if (!base_target_->side_files.has_pending().value_or(true))
-        (void)edit::resume(top_->image, top_->side_files, true, examine);
+        (void)edit::resume(*top_->image, top_->side_files, true, examine);
       return fail(done.error());
     }
     if (request_.shows_progress)
@@ -430,12 +434,12 @@ class CommitRun {
   Result<ExitStatus> end_done() {
     if (TRY(base_target_->side_files.has_pending()))
       TRY(base_target_->side_files.remove_pending());
-    TRY(edit::resume(top_->image, top_->side_files, false, examine));
+    TRY(edit::resume(*top_->image, top_->side_files, false, examine));
     if (empties())
-      give_back_unused(*top_->image.file);
+      give_back_unused(*top_->image);
     // Not before: who goes on reads the base as it was. Nothing is lost where that fails or was
     // stopped, but room.
-    (void)edit::give_back(*base_target_->image.file, commit_.freed, std::nullopt);
+    (void)edit::give_back(*base_target_->image, commit_.freed, std::nullopt);
     TRY(tell());
     return success;
   }
@@ -452,16 +456,17 @@ class CommitRun {
       world_.err("the commit was done, so that there is nothing to give up\n");
       return end_done();
     }
+    rolls_back_ = true;
     const bool has_data = base_pending && base_pending->state != edit::JournalState::applying;
     // Where an image was changed since, the plan is of another commit.
     const bool is_known =
-        has_data && plan_former() && commit_.change.digest == base_pending->facts.change.digest;
+        has_data && plan_former() && edit::is_same_plan(base_pending->facts, commit_.change.digest);
     nodes_ = graph::chain_of(*tree_.top);  // as they are
     // The top says whether it can go back at all.
     const edit::ResumeOutcome ended =
-        TRY(edit::resume(top_->image, top_->side_files, true, examine));
-    const edit::ResumeOutcome base_ended =
-        TRY(edit::resume(base_target_->image, base_target_->side_files, true, examiner_of(base())));
+        TRY(edit::resume(*top_->image, top_->side_files, true, examine));
+    const edit::ResumeOutcome base_ended = TRY(
+        edit::resume(*base_target_->image, base_target_->side_files, true, examiner_of(base())));
     std::string text =
         report::given_up_text(request_.image, base().filename, ended.resumed == edit::Resumed::left,
                               base_ended.resumed == edit::Resumed::left);
@@ -535,12 +540,15 @@ class CommitRun {
   ops::Commit commit_;
   ops::Emptying emptying_;
   std::vector<std::string> dependents_;
+  bool rolls_back_ = false;  // a plan only tells what has changed
   Reparenting overlays_;
 };
 
 }  // namespace
 
-Result<ExitStatus> run_commit(const CommitRequest& request, World& world) {
+Result<ExitStatus> run_commit(const CommitRequest& wanted, World& world) {
+  CommitRequest request = wanted;
+  take_consent(world, request.common, request.folders, &request.force);
   TRY(check_cache(request.cache));
   const std::uint64_t rate = TRY(parse_rate(request.rate));
   return CommitRun(request, rate, world).run();

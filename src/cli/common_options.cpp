@@ -3,7 +3,7 @@
 
 #include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
-#include <coldchain/edit/side_files.hpp>
+#include <coldchain/edit/pending.hpp>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
@@ -88,19 +88,22 @@ Result<OpenedTree> open_tree(const CommonOptions& options, const std::string& im
 }
 
 void warn_of_pending(const CommonOptions& options, const std::string& image, World& world) {
-  const auto has_pending = [&]() -> Result<bool> {
+  const auto look = [&]() -> Result<edit::PendingFile> {
     const auto files = TRY(world.files(policy_of(options)));
     const auto file = TRY(files->open(image));
-    const io::Location location = TRY(files->locate(image));
-    const auto side_files = TRY(edit::SideFiles::of(file->status(), location, {}));
-    return side_files.has_pending();
+    return edit::look_at_pending(*file, TRY(edit::SideFiles::of(*file, {})));
   };
-  // Who only looks is not stopped by what cannot be looked at.
-  if (has_pending().value_or(false))
-    world.complain({ErrorCode::refused,
-                    fmt::format("a change of {} was interrupted; 'coldchain resume {}' finishes it",
-                                to_terminal(image), to_shell_word(image)),
-                    0});
+  const Result<edit::PendingFile> found = look();
+  // What cannot be looked at stops nobody who only looks.
+  if (!found || found->kind == edit::PendingKind::none)
+    return;
+  if (found->error)
+    return world.complain(*found->error);
+  world.complain({ErrorCode::refused,
+                  fmt::format("a change of {0} was interrupted; continue with 'coldchain resume "
+                              "{1}', or roll back with 'coldchain resume --abandon {1}'",
+                              to_terminal(image), to_shell_word(image)),
+                  0});
 }
 
 }  // namespace coldchain::cli

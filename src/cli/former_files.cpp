@@ -9,7 +9,7 @@ Result<std::unique_ptr<io::File>> FormerFiles::open(const std::string& path) con
   std::unique_ptr<io::File> file = TRY(files_.open(path));
   for (const auto& former : former_) {
     if (former->status().identity == file->status().identity)
-      return std::make_unique<io::OverlayFile>(static_cast<const io::File&>(*former));
+      return std::make_unique<io::OverlayFile>(*former);
   }
   return file;
 }

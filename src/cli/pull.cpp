@@ -6,6 +6,7 @@
 #include "backing_name.hpp"
 #include "chain_change.hpp"
 #include "change.hpp"
+#include "consent.hpp"
 #include "verb.hpp"
 
 #include <algorithm>
@@ -87,9 +88,11 @@ class PullRun {
 
   // A pull whose data the image refers to goes back if it can be planned again.
   Result<edit::Resumed> give_up() {
+    rolls_back_ = true;
     const Result<void> opened = open();  // before we hold locks ourselves
-    const auto files = TRY(world_.files(policy_of(request_.common)));
-    ChangeTarget target = TRY(open_for_change(*files, request_.image, request_.folders));
+    if (!is_allowed_)
+      return fail(opened.error());
+    ChangeTarget target = TRY(open_for_change(*tree_.top->file, request_.image, request_.folders));
     Result<edit::Resumed> done = opened ? take_back(target) : fail(opened.error());
     const auto says = [&](ErrorCode code) { return !done && done.error().code == code; };
     const bool may_be_planned_later = says(ErrorCode::io_error) || says(ErrorCode::locked) ||
@@ -111,14 +114,31 @@ class PullRun {
     tree_ = {};  // with its locks
     tree_ = TRY(open_tree(request_.common, request_.image, true, world_));
     locked_.reset();
+    TRY(check_is_file(*tree_.top, request_.image_file));
     if (tree_.top->qcow2_image() == nullptr)
       return fail(ErrorCode::refused,
                   fmt::format("'{}' is {}: only a qcow2 image has a backing file",
                               to_terminal(request_.image), to_terminal(tree_.top->format)));
     nodes_ = graph::chain_of(*tree_.top);
     TRY(check_probed(tree_, request_.common, request_.image));
+    TRY(check_links_allowed());
+    is_allowed_ = true;
     TRY(check_recorded(tree_, request_.common, request_.image));
     return look_at_chain();
+  }
+
+  // What an option of this run can allow is no reason to give anything up.
+  [[nodiscard]] Result<void> check_links_allowed() const {
+    for (const graph::Node* node : nodes_) {
+      const bool is_denied =
+          std::any_of(node->findings.begin(), node->findings.end(), [](const auto& finding) {
+            return finding.code == finding::Code::link_probed_has_links ||
+                   finding.code == finding::Code::link_outside_root;
+          });
+      if (is_denied && node->gap)
+        return fail(*node->gap);
+    }
+    return {};
   }
 
   Result<void> look_at_chain() {
@@ -126,7 +146,7 @@ class PullRun {
     if (!nodes_.back()->is_open())
       return fail(*nodes_.back()->gap);
     options_ = {};
-    options_.force = request_.force;
+    options_.force = request_.force || rolls_back_;
     options_.fills_snapshots = request_.fills_snapshots;
     options_.detects_zeroes = request_.detects_zeroes;
     options_.compressed = request_.compressed;
@@ -257,8 +277,10 @@ class PullRun {
 
   // Nothing where all must be opened again.
   Result<std::optional<ExitStatus>> pull() {
-    ChangeTarget target = TRY(open_for_change(*tree_.files, tree_.top->filename, request_.folders));
+    ChangeTarget target =
+        TRY(open_for_change(*tree_.top->file, tree_.top->filename, request_.folders));
     TRY(lock_layers());
+    TRY(check_may_write(world_, {tree_.top.get()}));
     const edit::ResumeOutcome pending = TRY(end_pending(target));
     const bool is_this =
         pending.operation == operation() && pending.argument == ops::pull_argument(base_node()) &&
@@ -315,12 +337,12 @@ class PullRun {
   // What the image was before a pull that is pending. Its tree is opened anew on that; the former
   // one keeps its locks.
   Result<void> plan_pending(const ChangeTarget& target) {
-    Result<std::unique_ptr<io::OverlayFile>> former =
-        edit::former_view(*target.image.file, target.side_files, examine);
+    Result<std::unique_ptr<io::File>> former =
+        edit::former_view(*target.image, target.side_files, examine);
     if (!former)
       return fail(about_image(former.error()));
     if (*former == nullptr)
-      return make_plan(*target.image.file);
+      return make_plan(*target.image);
     locked_ = std::exchange(
         tree_.top, TRY(graph::open_chain_of(*tree_.files, policy_for_links(request_.common),
                                             std::move(*former), tree_.top->filename)));
@@ -338,7 +360,7 @@ class PullRun {
       TRY(check_agreed_digest(world_.agreement, pull_.change.digest));
     world_.catch_interrupts();
     if (!transaction_->is_empty()) {
-      if (const auto done = edit::commit(*transaction_, target.image, target.side_files,
+      if (const auto done = edit::commit(*transaction_, *target.image, target.side_files,
                                          pull_.change, &pull_.data);
           !done)
         return fail(about_image(done.error()));
@@ -364,7 +386,7 @@ class PullRun {
       return {};
     const GuestRange range =
         TRY(ops::whole_clusters(*request_.allocation, 1, nodes_.front()->guest_size()));
-    const std::uint64_t allocated = target.image.file->status().allocated;
+    const std::uint64_t allocated = target.image->status().allocated;
     const Result<void> fits =
         check_storage(target, range.size() > allocated ? range.size() - allocated : 0);
     return fits ? fits : fail(about_image(fits.error()));
@@ -373,7 +395,7 @@ class PullRun {
   Result<edit::Resumed> take_back(ChangeTarget& target) {
     TRY(lock_layers());
     TRY(plan_pending(target));
-    return edit::give_up(target.image, target.side_files, pull_.change, pull_.data, examine);
+    return edit::give_up(*target.image, target.side_files, pull_.change, pull_.data, examine);
   }
 
   [[nodiscard]] edit::Operation operation() const {
@@ -396,7 +418,7 @@ class PullRun {
   Result<edit::ResumeOutcome> end_pending(ChangeTarget& target) {
     TRY(check_nothing_else_pending(world_.agreement, target, request_.image, operation()));
     Result<edit::ResumeOutcome> outcome =
-        edit::resume(target.image, target.side_files, false, examine);
+        edit::resume(*target.image, target.side_files, false, examine);
     if (!outcome)
       return fail(about_image(outcome.error()));
     outcome->verb = to_terminal(outcome->verb);
@@ -432,6 +454,8 @@ class PullRun {
 
   const PullRequest& request_;
   World& world_;
+  bool rolls_back_ = false;
+  bool is_allowed_ = false;  // to follow the links of the image
   OpenedTree tree_;
   std::unique_ptr<graph::Node> locked_;  // the tree whose files are locked, where that is another
   NodeChain nodes_;
@@ -455,7 +479,9 @@ void add_pull_options(CLI::App& app, PullRequest& pull) {
   app.add_option("IMAGE", pull.image, "Path or block device")->required()->type_name("");
 }
 
-Result<ExitStatus> run_pull(const PullRequest& request, World& world) {
+Result<ExitStatus> run_pull(const PullRequest& wanted, World& world) {
+  PullRequest request = wanted;
+  take_consent(world, request.common, request.folders, &request.force);
   return PullRun(request, world).run();
 }
 

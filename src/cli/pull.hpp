@@ -18,6 +18,7 @@ namespace coldchain::cli {
 struct PullRequest {
   CommonOptions common = options_of_change();
   std::string image;
+  std::optional<io::FileIdentity> image_file{};  // which the image must be, where that is known
   bool is_rebase = false;
   std::optional<std::string> base;          // as it was given; of a rebase by the image's header
   std::string base_format{};                // of a rebase with a base

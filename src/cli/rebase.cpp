@@ -65,19 +65,19 @@ Result<void> check_usage(const RebaseOptions& rebase, bool is_planned) {
 
 Result<ExitStatus> rebase_unsafely(const RebaseOptions& rebase, ChangeTarget& target) {
   const edit::ResumeOutcome pending =
-      TRY(edit::resume(target.image, target.side_files, false, examine));
+      TRY(edit::resume(*target.image, target.side_files, false, examine));
   if (pending.resumed == edit::Resumed::needs_plan)
     return fail(ErrorCode::refused,
                 fmt::format("'{}' is pending: 'coldchain resume {}' goes on or, with --abandon, "
                             "goes back",
                             pending.verb, to_shell_word(rebase.pull.image)));
-  edit::Transaction transaction(*target.image.file);
+  edit::Transaction transaction(*target.image);
   std::optional<ops::BackingLink> link;
   if (rebase.pull.base && !rebase.pull.base->empty())
     link = {*rebase.pull.base, *rebase.base_format};
   TRY(ops::plan_relink(transaction, link));
-  const std::uint64_t corruptions = TRY(examine(*target.image.file)).corruptions;
-  TRY(edit::commit(transaction, target.image, target.side_files,
+  const std::uint64_t corruptions = TRY(examine(*target.image)).corruptions;
+  TRY(edit::commit(transaction, *target.image, target.side_files,
                    {.verb = "rebase -u",
                     .corruptions_before = corruptions,
                     .corruptions_after = corruptions,

@@ -5,6 +5,7 @@
 
 #include "chain_change.hpp"
 #include "change.hpp"
+#include "consent.hpp"
 #include "verb.hpp"
 
 #include <sstream>
@@ -99,7 +100,7 @@ class RepairRun {
   // The same command again goes on where the last one was stopped.
   Result<void> finish_pending(ChangeTarget& target) {
     const edit::ResumeOutcome outcome =
-        TRY(edit::resume(target.image, target.side_files, false, examine));
+        TRY(edit::resume(*target.image, target.side_files, false, examine));
     if (outcome.resumed == edit::Resumed::needs_plan)
       return fail(ErrorCode::refused,
                   fmt::format("'{}' is pending: 'coldchain resume {}' goes on or, with --abandon, "
@@ -137,14 +138,8 @@ class RepairRun {
 
   Result<ExitStatus> plan(const OpenedTree& tree) {
     const io::File& image = *tree.top->file;
-    const io::Location location = TRY(tree.files->locate(tree.top->filename));
-    const edit::SideFiles side_files =
-        TRY(edit::SideFiles::of(image.status(), location, request_.folders));
-    if (TRY(side_files.has_pending()))
-      return fail(
-          ErrorCode::refused,
-          fmt::format("a change is pending ({}): 'coldchain resume {}' first",
-                      to_terminal(side_files.pending_path()), to_shell_word(request_.image)));
+    const edit::SideFiles side_files = TRY(edit::SideFiles::of(image, request_.folders));
+    TRY(edit::check_nothing_pending(image, side_files));
     edit::Transaction transaction(image);
     const ops::Repair repair = TRY(make_plan(transaction, tree, side_files, image));
     report::RepairFacts facts = facts_of(repair, transaction);
@@ -176,9 +171,11 @@ class RepairRun {
   }
 
   Result<ExitStatus> repair(const OpenedTree& tree) {
-    ChangeTarget target = TRY(open_for_change(*tree.files, tree.top->filename, request_.folders));
-    const io::File& image = *target.image.file;
+    ChangeTarget target =
+        TRY(open_for_change(*tree.top->file, tree.top->filename, request_.folders));
+    const io::File& image = *target.image;
     TRY(check_unchanged(*tree.files, {tree.top.get()}));
+    TRY(check_may_write(world_, {tree.top.get()}));
     TRY(check_nothing_else_pending(world_.agreement, target, request_.image,
                                    edit::Operation::none));
     TRY(finish_pending(target));
@@ -197,7 +194,7 @@ class RepairRun {
     TRY(check_agreed(world_.agreement, [&] { return planned_json(repair, facts, tree); }));
     if (!transaction.is_empty()) {
       Result<std::optional<std::string>> undo_file =
-          edit::commit(transaction, target.image, target.side_files,
+          edit::commit(transaction, *target.image, target.side_files,
                        {.verb = "repair -r " + request_.tier,
                         .kept_clusters = repair.kept_clusters,
                         .corruptions_before = ops::corruption_count(repair.before),
@@ -261,8 +258,11 @@ void add_repair_options(CLI::App& app, RepairRequest& request) {
   add_state_option(app, request.folders);
 }
 
-Result<ExitStatus> run_repair(const CommonOptions& common, const RepairRequest& request,
+Result<ExitStatus> run_repair(const CommonOptions& wanted, const RepairRequest& wanted_repair,
                               World& world) {
+  CommonOptions common = wanted;
+  RepairRequest request = wanted_repair;
+  take_consent(world, common, request.folders, nullptr);
   TRY(check_no_secrets(common));
   ops::RepairOptions options = TRY(parse(request, world.workers()));
   if (common.output != "human" && common.output != "json")

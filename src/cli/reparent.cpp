@@ -78,13 +78,11 @@ Result<void> Reparenting::check_agreed(bool agrees) const {
 
 Result<void> Reparenting::lock(const io::FileSource& files, const edit::SideFolders& folders) {
   for (Overlay& overlay : overlays_) {
-    overlay.target = TRY(open_for_change(files, overlay.path, folders));
-    if (TRY(overlay.target->side_files.has_pending()))
-      return fail(
-          overlay.about({ErrorCode::refused,
-                         fmt::format("another change is pending: 'coldchain resume {}' first",
-                                     to_shell_word(overlay.path)),
-                         0}));
+    overlay.target = TRY(open_for_change(*overlay.image->file, overlay.path, folders));
+    if (const auto free =
+            edit::check_nothing_pending(*overlay.target->image, overlay.target->side_files);
+        !free)
+      return fail(overlay.about(free.error()));
     TRY(check_unchanged(files, {overlay.image.get()}));
   }
   return {};
@@ -92,7 +90,7 @@ Result<void> Reparenting::lock(const io::FileSource& files, const edit::SideFold
 
 Result<void> Reparenting::carry_out() {
   for (Overlay& overlay : overlays_) {
-    if (const auto done = edit::commit(*overlay.transaction, overlay.target->image,
+    if (const auto done = edit::commit(*overlay.transaction, *overlay.target->image,
                                        overlay.target->side_files, overlay.change);
         !done)
       return fail(overlay.about(with_context(
@@ -117,20 +115,22 @@ std::vector<report::Reparented> Reparenting::told() const {
 
 Result<void> end_reparentings(const io::FileSource& files, const CommonOptions& options,
                               const std::vector<std::string>& directories, const graph::Node& base,
-                              const edit::SideFolders& folders, const World& world) {
+                              const edit::SideFolders& folders, World& world) {
   for (const std::string& path : TRY(find_readers(files, policy_for_links(options), directories,
                                                   base.file->status().identity, world))) {
     const auto file = TRY(files.open(path));
-    const io::Location location = TRY(files.locate(path));
-    const auto side_files = TRY(edit::SideFiles::of(file->status(), location, folders));
-    if (!TRY(side_files.has_pending()))
+    const auto side_files = TRY(edit::SideFiles::of(*file, folders));
+    const edit::PendingFile pending = TRY(edit::look_at_pending(*file, side_files));
+    // What is not believed is none of ours, and stays.
+    if (pending.error)
+      world.complain(with_context(*pending.error, "not ended"));
+    const bool is_ours = pending.kind == edit::PendingKind::unfinished ||
+                         (pending.kind == edit::PendingKind::believed &&
+                          pending.head->facts.change.operation == edit::Operation::reparent);
+    if (!is_ours)
       continue;
-    // Nothing, where it was never finished.
-    const auto pending = TRY(edit::read_pending(*file, side_files));
-    if (pending && pending->facts.change.operation != edit::Operation::reparent)
-      continue;
-    ChangeTarget target = TRY(open_for_change(files, path, folders));
-    if (const auto ended = edit::resume(target.image, target.side_files, false, examine); !ended)
+    ChangeTarget target = TRY(open_for_change(*file, path, folders));
+    if (const auto ended = edit::resume(*target.image, target.side_files, false, examine); !ended)
       return fail(with_context(ended.error(), to_terminal(path)));
   }
   return {};

@@ -58,6 +58,6 @@ class Reparenting {
                                             const CommonOptions& options,
                                             const std::vector<std::string>& directories,
                                             const graph::Node& base,
-                                            const edit::SideFolders& folders, const World& world);
+                                            const edit::SideFolders& folders, World& world);
 
 }  // namespace coldchain::cli

@@ -7,6 +7,7 @@
 
 #include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
+#include <coldchain/edit/trust.hpp>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
@@ -26,22 +27,31 @@ void options(CLI::App& app, UndoOptions& undo) {
   app.footer("Example: coldchain undo disk.qcow2.coldchain-undo disk.qcow2");
 }
 
+// It only holds records, and is believed as a journal that does.
 Result<std::unique_ptr<io::WritableFile>> open_undo_file(const std::string& path,
-                                                         std::uint32_t owner) {
+                                                         std::uint32_t image_owner) {
   const std::size_t slash = path.rfind('/');
   const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
   const std::string name = slash == std::string::npos ? path : path.substr(slash + 1);
-  return TRY(io::Folder::open(folder)).open_trusted(name, owner);
+  const io::Folder opened = TRY(io::Folder::open(folder));
+  std::unique_ptr<io::WritableFile> file = TRY(opened.open_file(name));
+  const edit::Authorship authorship = edit::authorship_of(file->status(), image_owner);
+  const edit::Belief belief = edit::belief_in(authorship, false);
+  if (belief != edit::Belief::believed)
+    return fail(ErrorCode::permission_denied,
+                fmt::format("{} is not believed: {}. Nothing was written", to_terminal(path),
+                            edit::reason_for(belief, authorship, false)));
+  return file;
 }
 
 Result<ExitStatus> undo(const UndoOptions& options, ChangeTarget& target, World& world) {
   TRY(target.side_files.finish_keeping());  // the file may have two names
   const std::unique_ptr<io::WritableFile> file =
-      TRY(open_undo_file(options.undo_file, target.image.file->status().owner));
+      TRY(open_undo_file(options.undo_file, target.image->status().owner));
   // It is told to people, wherever they are by then.
   std::error_code ignored;
   const std::string path = std::filesystem::absolute(options.undo_file, ignored);
-  if (const Result<void> done = edit::undo(*file, path, target.image, target.side_files, examine);
+  if (const Result<void> done = edit::undo(*file, path, *target.image, target.side_files, examine);
       !done)
     return fail(with_context(done.error(), to_terminal(options.undo_file)));
   TRY(world.out(fmt::format("{} is as it was before.\n", to_terminal(options.target.image))));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "pending.hpp"
+#include "open_pending.hpp"
 
 #include <coldchain/base/try.hpp>
 #include <coldchain/edit/recovery.hpp>
@@ -54,40 +54,39 @@ Result<void> write_data(const FreshData& data, Journal& journal, io::WritableFil
 }
 
 // Up to the state `done`.
-Result<Pending> carry_out(const Transaction& transaction, io::WritableTarget& image,
+Result<Pending> carry_out(const Transaction& transaction, io::WritableFile& image,
                           const SideFiles& side_files, const ChangeFacts& change,
                           const FreshData* data) {
   Result<Pending> pending = data != nullptr && TRY(side_files.has_pending())
-                                ? open_begun(side_files, *image.file, change)
-                                : begin(transaction, *image.file, side_files, change, data);
+                                ? open_begun(side_files, image, change)
+                                : begin(transaction, image, side_files, change, data);
   if (!pending)
     return fail(pending.error());
   Journal& journal = *pending->journal;
   // What others may have written to since, too.
   if (journal.state() == JournalState::done) {
-    if (const Result<void> sound = check_data(*data, journal, *image.file); !sound)
+    if (const Result<void> sound = check_data(*data, journal, image); !sound)
       return fail(is_final(sound.error()) ? only_given_up(sound.error(), side_files)
                                           : unfinished(sound.error(), false, side_files));
     return pending;
   }
   if (data != nullptr && journal.state() == JournalState::linking) {
-    if (const Result<void> sound = check_data(*data, journal, *image.file); !sound)
+    if (const Result<void> sound = check_data(*data, journal, image); !sound)
       return fail(is_final(sound.error()) ? only_given_up(sound.error(), side_files)
                                           : unfinished(sound.error(), false, side_files));
   } else if (data != nullptr) {
     // What became of the base, its own message tells.
-    if (const Result<void> done = write_data(*data, journal, *image.file); !done)
+    if (const Result<void> done = write_data(*data, journal, image); !done)
       return fail(is_commit_top(change.operation) ? done.error()
                                                   : unfinished(done.error(), false, side_files));
   }
-  if (const Result<void> done = roll_forward(journal, *image.file); !done) {
+  if (const Result<void> done = roll_forward(journal, image); !done) {
     // What was copied is not thrown away.
-    if (data == nullptr && roll_back(journal, *image.file) && side_files.remove_pending())
+    if (data == nullptr && roll_back(journal, image) && side_files.remove_pending())
       return fail(with_context(done.error(), "the image was put back as it was"));
     return fail(unfinished(done.error(), false, side_files));
   }
-  if (const Result<void> done =
-          journal.set_state(JournalState::done, image.file->status().modified);
+  if (const Result<void> done = journal.set_state(JournalState::done, image.status().modified);
       !done)
     return fail(not_put_away(done.error(), side_files));
   return pending;
@@ -95,7 +94,7 @@ Result<Pending> carry_out(const Transaction& transaction, io::WritableTarget& im
 
 }  // namespace
 
-Result<std::optional<std::string>> commit(const Transaction& transaction, io::WritableTarget& image,
+Result<std::optional<std::string>> commit(const Transaction& transaction, io::WritableFile& image,
                                           const SideFiles& side_files, const ChangeFacts& change,
                                           const FreshData* data) {
   const Pending pending = TRY(carry_out(transaction, image, side_files, change, data));
@@ -105,7 +104,7 @@ Result<std::optional<std::string>> commit(const Transaction& transaction, io::Wr
   return kept;
 }
 
-Result<void> commit_part(const Transaction& transaction, io::WritableTarget& image,
+Result<void> commit_part(const Transaction& transaction, io::WritableFile& image,
                          const SideFiles& side_files, const ChangeFacts& change,
                          const FreshData& data) {
   TRY(carry_out(transaction, image, side_files, change, &data));

@@ -19,7 +19,8 @@ namespace coldchain::edit {
 namespace {
 
 constexpr std::string_view magic = "CLDCHAIN";
-constexpr std::uint32_t version = 1;
+constexpr std::uint32_t former_version = 1;
+constexpr std::uint32_t version = 2;
 // The state lies in a sector of its own, whatever the sectors' size, so that it is written at once.
 constexpr HostOffset header_at{0};
 constexpr HostOffset state_at{4096};
@@ -37,14 +38,20 @@ std::uint32_t checksum_of(Wire wire) {
   return codec::crc32(bytes_of(wire));
 }
 
+std::uint32_t checksum_of(wire::SideHeader2 header) {
+  header.common.checksum = 0;
+  return codec::crc32(bytes_of(header));
+}
+
 std::uint32_t checksum_of(const wire::RecordHeader& header, ByteView before, ByteView after) {
   return codec::crc32(after, codec::crc32(before, checksum_of(header)));
 }
 
-wire::SideHeader encode(const JournalFacts& facts, std::uint64_t count, std::uint64_t end) {
-  wire::SideHeader header{};
+wire::SideHeader2 encode(const JournalFacts& facts, std::uint64_t count, std::uint64_t end) {
+  wire::SideHeader2 whole{};
+  wire::SideHeader& header = whole.common;
   std::memcpy(header.magic, magic.data(), magic.size());
-  header.version = version;
+  header.version = facts.version;
   header.image_device = facts.image.device;
   header.image_inode = facts.image.inode;
   header.image_size_before = facts.size_before;
@@ -59,33 +66,42 @@ wire::SideHeader encode(const JournalFacts& facts, std::uint64_t count, std::uin
   header.nonce = facts.nonce;
   header.operation = static_cast<std::uint32_t>(facts.change.operation);
   header.argument = facts.change.argument;
-  header.digest = facts.change.digest;
   header.phase_count = static_cast<std::uint32_t>(phase_count);
   static_assert(sizeof header.verb == ChangeFacts::most_verb_bytes);
   const std::size_t size = std::min(facts.change.verb.size(), sizeof header.verb);
   header.verb_size = static_cast<std::uint32_t>(size);
   std::memcpy(header.verb, facts.change.verb.data(), size);
-  header.checksum = checksum_of(header);
-  return header;
+  std::copy_n(facts.change.digest.sha256.begin(), sizeof whole.digest, whole.digest);
+  header.checksum = checksum_of(whole);
+  return whole;
 }
 
-Result<wire::SideHeader> read_header(const io::File& file) {
-  Bytes bytes(sizeof(wire::SideHeader));
+// The checksum of the header, as its format has it.
+std::uint32_t header_checksum(const wire::SideHeader2& whole) {
+  return whole.common.version.get() == former_version ? checksum_of(whole.common)
+                                                      : checksum_of(whole);
+}
+
+Result<wire::SideHeader2> read_header(const io::File& file) {
+  Bytes bytes(sizeof(wire::SideHeader2));
   TRY(io::read_zero_extended(file, header_at, bytes));
-  const auto header = *load<wire::SideHeader>(bytes, 0);
+  const auto whole = *load<wire::SideHeader2>(bytes, 0);
+  const wire::SideHeader& header = whole.common;
   if (std::memcmp(header.magic, magic.data(), magic.size()) != 0)
     return fail(ErrorCode::not_this_format, "is no side file of coldchain");
-  if (header.version.get() != version)
+  if (header.version.get() < former_version || header.version.get() > version)
     return fail(ErrorCode::unsupported,
                 fmt::format("is a side file of version {}", header.version.get()));
-  if (header.checksum.get() == checksum_of(header) &&
-      header.operation.get() > static_cast<std::uint32_t>(Operation::reparent))
+  const bool is_whole = header.checksum.get() == header_checksum(whole);
+  const bool is_newer = header.operation.get() > static_cast<std::uint32_t>(Operation::reparent) ||
+                        (header.version.get() == version && whole.request_size.get() != 0);
+  if (is_whole && is_newer)
     return fail(ErrorCode::unsupported, "is a side file of a newer coldchain");
-  if (header.checksum.get() != checksum_of(header) || header.verb_size.get() > sizeof header.verb ||
+  if (!is_whole || header.verb_size.get() > sizeof header.verb ||
       header.phase_count.get() != phase_count || header.records_end.get() < records_at ||
       header.image_size_after.get() < header.image_size_before.get())
     return fail(ErrorCode::corrupt, "is a damaged side file: its header contradicts itself");
-  return header;
+  return whole;
 }
 
 Result<wire::SideState> read_state(const io::File& file) {
@@ -102,8 +118,8 @@ bool is_valid(const wire::SideState& state) {
 
 // Hostile ones are not much larger than what they take on the storage.
 Result<void> check_is_written(const io::File& file) {
-  constexpr std::uint64_t always = 1ULL << 30;
-  constexpr std::uint64_t most_compression = 4096;
+  constexpr std::uint64_t always = 256ULL << 20;
+  constexpr std::uint64_t most_compression = 256;
   const io::FileStatus& status = file.status();
   // Some file systems do not say yet what they have taken.
   if (status.kind == io::FileKind::regular && status.allocated != 0 && status.size > always &&
@@ -114,11 +130,16 @@ Result<void> check_is_written(const io::File& file) {
 
 }  // namespace
 
+bool is_same_plan(const JournalFacts& journal, const PlanDigest& planned) {
+  return journal.version == former_version ? journal.change.digest.crc32 == planned.crc32
+                                           : journal.change.digest.sha256 == planned.sha256;
+}
+
 Result<Journal> Journal::create(io::WritableFile& file, const Transaction& transaction,
                                 const io::FileIdentity& image, const ChangeFacts& change) {
   Journal journal(file);
-  journal.head_.facts = {image, transaction.size_before(), transaction.size_after(), draw_nonce(),
-                         change};
+  journal.head_.facts = {version,      image, transaction.size_before(), transaction.size_after(),
+                         draw_nonce(), change};
   TRY(journal.write_records(transaction));
   TRY(journal.set_state(JournalState::applying, {}));
   return journal;
@@ -189,13 +210,15 @@ Result<bool> Journal::is_incomplete(const io::File& file) {
 }
 
 Result<JournalHead> Journal::read_head(const io::File& file) {
-  const wire::SideHeader header = TRY(read_header(file));
+  const wire::SideHeader2 whole = TRY(read_header(file));
+  const wire::SideHeader& header = whole.common;
   const wire::SideState state = TRY(read_state(file));
   if (!is_valid(state))
     return fail(ErrorCode::corrupt, "is a damaged side file: its state cannot be read");
   if (header.records_end.get() != file.size())
     return fail(ErrorCode::corrupt, "is a damaged side file: it does not end with its records");
   JournalHead head;
+  head.facts.version = header.version.get();
   head.facts.image = {header.image_device.get(), header.image_inode.get()};
   head.facts.size_before = header.image_size_before.get();
   head.facts.size_after = header.image_size_after.get();
@@ -209,7 +232,8 @@ Result<JournalHead> Journal::read_head(const io::File& file) {
   head.facts.nonce = header.nonce.get();
   change.operation = static_cast<Operation>(header.operation.get());
   change.argument = header.argument.get();
-  change.digest = header.digest.get();
+  change.digest.crc32 = header.digest.get();
+  std::copy_n(whole.digest, sizeof whole.digest, change.digest.sha256.begin());
   head.cursor = state.cursor.get();
   head.state = static_cast<JournalState>(state.state.get());
   head.image_modified = {static_cast<std::int64_t>(state.modified_seconds.get()),
@@ -221,8 +245,8 @@ Result<Journal> Journal::open(io::WritableFile& file) {
   TRY(check_is_written(file));
   Journal journal(file);
   journal.head_ = TRY(read_head(file));
-  const wire::SideHeader header = TRY(read_header(file));
-  TRY(journal.index_records(header.record_count.get()));
+  const wire::SideHeader2 header = TRY(read_header(file));
+  TRY(journal.index_records(header.common.record_count.get()));
   return journal;
 }
 
@@ -274,6 +298,14 @@ Result<Change> Journal::read_change(std::size_t index) const {
     return fail(ErrorCode::corrupt,
                 fmt::format("is a damaged side file: the checksum of record {} is wrong", index));
   return change;
+}
+
+Result<void> Journal::read_part(std::size_t index, bool is_after, HostRange part,
+                                ByteSpan buffer) const {
+  const Record& record = records_[index];
+  const std::uint64_t from = part.begin - record.offset + (is_after ? record.length : 0);
+  return io::read_exactly(*file_, {record.at + sizeof(wire::RecordHeader) + from}, buffer,
+                          "record of the side file");
 }
 
 }  // namespace coldchain::edit

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
-#include "pending.hpp"
+#include "open_pending.hpp"
 
 #include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
+#include <coldchain/edit/pending.hpp>
 #include <coldchain/edit/recovery.hpp>
+#include <coldchain/edit/trust.hpp>
 
 #include <fmt/format.h>
 
@@ -11,18 +13,111 @@ namespace coldchain::edit {
 
 namespace {
 
-// What a person can do about a side file that leads nowhere.
+std::string command_to_set_aside(const SideFiles& side_files) {
+  return fmt::format("'mv {} {}' sets the file aside", to_shell_word(side_files.pending_path()),
+                     to_shell_word(side_files.set_aside_path()));
+}
+
+// What a person can do about a journal that leads nowhere.
 std::string way_out(const SideFiles& side_files) {
-  return fmt::format(
-      "'coldchain check' says how the image is; if it is as it should be, rename {} to {}",
-      to_shell_word(side_files.pending_path()), to_shell_word(side_files.given_up_path()));
+  return fmt::format("'coldchain check {}' says how the image is; if it is as it should be, {}",
+                     to_shell_word(side_files.image_path()), command_to_set_aside(side_files));
+}
+
+Error not_believed(const Authorship& authorship, Belief belief,
+                   const std::optional<JournalHead>& head, const SideFiles& side_files) {
+  const bool is_planned = head && is_planned_again(head->facts.change.operation);
+  std::string message = fmt::format("{} is not believed: {}. Nothing was written. ",
+                                    to_terminal(side_files.pending_path()),
+                                    reason_for(belief, authorship, is_planned));
+  if (head && belief == Belief::foreign)
+    message += fmt::format("'{}coldchain resume {}' continues its change, '{}'; ",
+                           as_user(authorship.owner), to_shell_word(side_files.image_path()),
+                           to_terminal(head->facts.change.verb));
+  return {ErrorCode::permission_denied, message + command_to_set_aside(side_files), 0};
+}
+
+// It exists, but the caller may not read it.
+Error not_readable(const SideFiles& side_files) {
+  const Result<std::uint32_t> owner = side_files.owner_of_pending();
+  if (!owner)
+    return owner.error();
+  return {ErrorCode::permission_denied,
+          fmt::format("{} exists and belongs to {}; you may not read it, so that it is not known "
+                      "which change is pending. Nothing was written. '{}coldchain resume {}' "
+                      "continues it; {}",
+                      to_terminal(side_files.pending_path()), name_of_user(*owner), as_user(*owner),
+                      to_shell_word(side_files.image_path()), command_to_set_aside(side_files)),
+          0};
+}
+
+PendingFile no_journal(const Error& error, const SideFiles& side_files,
+                       std::optional<JournalHead> head = std::nullopt) {
+  return {PendingKind::no_journal, std::move(head), stuck(error, side_files)};
+}
+
+Result<PendingFile> look_at(const io::File& file, const io::File& image,
+                            const SideFiles& side_files) {
+  PendingFile found;
+  const bool is_unfinished = TRY(Journal::is_incomplete(file));
+  if (!is_unfinished) {
+    Result<JournalHead> head = Journal::read_head(file);
+    if (!head)
+      return no_journal(head.error(), side_files);
+    found.head = std::move(*head);
+  }
+  const Authorship authorship = authorship_of(file.status(), side_files.image_owner());
+  const Belief belief =
+      belief_in(authorship, found.head && is_planned_again(found.head->facts.change.operation));
+  if (belief != Belief::believed) {
+    found.kind = PendingKind::not_believed;
+    found.error = not_believed(authorship, belief, found.head, side_files);
+    return found;
+  }
+  found.kind = is_unfinished ? PendingKind::unfinished : PendingKind::believed;
+  if (found.head) {
+    if (const Result<void> same = check_identity(found.head->facts, image); !same)
+      return no_journal(same.error(), side_files, std::move(found.head));
+  }
+  return found;
 }
 
 }  // namespace
 
+Result<PendingFile> look_at_pending(const io::File& image, const SideFiles& side_files) {
+  if (!TRY(side_files.has_pending()))
+    return PendingFile{};
+  const Result<std::unique_ptr<io::File>> file = side_files.read_pending();
+  if (!file && file.error().code == ErrorCode::permission_denied)
+    return PendingFile{PendingKind::not_believed, std::nullopt, not_readable(side_files)};
+  return file ? look_at(**file, image, side_files) : no_journal(file.error(), side_files);
+}
+
+Result<std::optional<JournalHead>> read_pending(const io::File& image,
+                                                const SideFiles& side_files) {
+  PendingFile found = TRY(look_at_pending(image, side_files));
+  if (found.error)
+    return fail(*found.error);
+  return std::move(found.head);
+}
+
+Result<void> check_nothing_pending(const io::File& image, const SideFiles& side_files) {
+  const PendingFile found = TRY(look_at_pending(image, side_files));
+  if (found.error)
+    return fail(*found.error);
+  if (found.kind == PendingKind::none)
+    return {};
+  return fail(
+      ErrorCode::refused,
+      fmt::format("a change is pending ({0}): 'coldchain resume {1}' continues it, "
+                  "'coldchain resume --abandon {1}' rolls it back",
+                  to_terminal(side_files.pending_path()), to_shell_word(side_files.image_path())));
+}
+
 Error stuck(Error error, const SideFiles& side_files) {
-  error.message = fmt::format("{}: {}. Nothing was written. {}", side_files.pending_path(),
-                              error.message, way_out(side_files));
+  error.message =
+      fmt::format("{}: {}. Nothing was written. {}", to_terminal(side_files.pending_path()),
+                  error.message, way_out(side_files));
   return error;
 }
 
@@ -104,11 +199,22 @@ Error only_given_up(Error error, const SideFiles& side_files) {
 
 Result<Pending> open_pending(const SideFiles& side_files, const io::File& image) {
   Pending pending;
-  pending.file = TRY(side_files.open_pending());
-  if (TRY(Journal::is_incomplete(*pending.file)))
+  Result<std::unique_ptr<io::WritableFile>> file = side_files.open_pending();
+  if (!file)
+    return fail(file.error().code == ErrorCode::permission_denied
+                    ? not_readable(side_files)
+                    : stuck(file.error(), side_files));
+  pending.file = std::move(*file);
+  // The very file that is carried out is looked at.
+  const PendingFile found = TRY(look_at(*pending.file, image, side_files));
+  if (found.error)
+    return fail(*found.error);
+  if (found.kind == PendingKind::unfinished)
     return pending;
-  pending.journal = TRY(Journal::open(*pending.file));
-  TRY(check_identity(pending.journal->facts(), image));
+  Result<Journal> journal = Journal::open(*pending.file);
+  if (!journal)
+    return fail(stuck(journal.error(), side_files));
+  pending.journal = std::move(*journal);
   return pending;
 }
 
@@ -124,7 +230,10 @@ Result<void> check_unmodified(const Journal& journal, const io::File& image, boo
 
 Result<std::uint64_t> check_roll(const Journal& journal, const io::File& image, bool is_forward,
                                  const Examine& examine) {
-  const auto result = TRY(result_of_roll(journal, image, is_forward));
+  // The caller keeps the journal longer.
+  const auto result =
+      TRY(result_of_roll(std::shared_ptr<const Journal>(std::shared_ptr<const Journal>(), &journal),
+                         image, is_forward));
   const ChangeFacts& change = journal.facts().change;
   const std::uint64_t expected = is_forward ? change.corruptions_after : change.corruptions_before;
   const Examined found = TRY(examine(*result));
@@ -140,7 +249,7 @@ Result<Pending> open_begun(const SideFiles& side_files, const io::File& image,
                            const ChangeFacts& change) {
   Result<Pending> pending = open_pending(side_files, image);
   if (!pending)
-    return fail(stuck(pending.error(), side_files));
+    return pending;
   const bool is_same = pending->journal && is_under_way(*pending->journal) &&
                        pending->journal->facts().change.operation == change.operation &&
                        pending->journal->facts().change.argument == change.argument;
@@ -149,7 +258,7 @@ Result<Pending> open_begun(const SideFiles& side_files, const io::File& image,
                 fmt::format("another change is pending ({}): 'coldchain resume' goes on or goes "
                             "back",
                             side_files.pending_path()));
-  if (pending->journal->facts().change.digest != change.digest)
+  if (!is_same_plan(pending->journal->facts(), change.digest))
     return fail(
         ErrorCode::refused,
         fmt::format("the image, or one below it, was changed since '{}' was interrupted "

@@ -17,12 +17,13 @@ constexpr std::string_view undo_verb = "undo ";
 
 constexpr Phase end_of_phases{phase_count};
 
-// The pending side file as it was opened, with its journal.
+// The pending journal as it was opened. It is believed, and of this image.
 struct Pending {
   std::unique_ptr<io::WritableFile> file;
   std::optional<Journal> journal;  // nothing where it was never finished
 };
 
+// Errors say what to do, as those of look_at_pending().
 [[nodiscard]] Result<Pending> open_pending(const SideFiles& side_files, const io::File& image);
 
 // A change whose data was being written: it must be the same.

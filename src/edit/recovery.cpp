@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
+#include "rolled_file.hpp"
+
 #include <algorithm>
-#include <unordered_map>
+#include <vector>
 
 #include <coldchain/base/try.hpp>
 #include <coldchain/edit/recovery.hpp>
@@ -13,12 +15,64 @@ namespace {
 
 constexpr std::uint64_t sector_size = io::OverlayFile::sector_size;
 
+// Where the journal has records, by sector of the image: one byte each, in the order of the image.
+class SectorStates {
+ public:
+  explicit SectorStates(const Journal& journal) {
+    std::vector<HostRange> ranges;
+    for (std::size_t i = 0; i < journal.change_count(); ++i)
+      ranges.push_back(journal.range_of(i));
+    std::sort(ranges.begin(), ranges.end(),
+              [](const HostRange& a, const HostRange& b) { return a.begin < b.begin; });
+    std::uint64_t sectors = 0;
+    for (const HostRange& range : ranges) {
+      if (ranges_.empty() || ranges_.back().range.end < range.begin) {
+        ranges_.push_back({range, sectors});
+        sectors += range.size() / sector_size;
+      } else if (ranges_.back().range.end < range.end) {
+        sectors += (range.end - ranges_.back().range.end) / sector_size;
+        ranges_.back().range.end = range.end;
+      }
+    }
+    states_.resize(sectors);
+  }
+
+  // Of the sectors from `offset` on, which a record has.
+  [[nodiscard]] std::uint8_t* at(HostOffset offset) {
+    const auto behind = std::upper_bound(
+        ranges_.begin(), ranges_.end(), offset,
+        [](HostOffset wanted, const Range& range) { return wanted < range.range.begin; });
+    const Range& range = *std::prev(behind);
+    return states_.data() + range.first + (offset - range.range.begin) / sector_size;
+  }
+
+  [[nodiscard]] const std::vector<std::uint8_t>& all() const { return states_; }
+
+  // Where a sector lies, by its number.
+  [[nodiscard]] HostOffset offset_of(std::uint64_t number) const {
+    const auto behind = std::upper_bound(
+        ranges_.begin(), ranges_.end(), number,
+        [](std::uint64_t wanted, const Range& range) { return wanted < range.first; });
+    const Range& range = *std::prev(behind);
+    return range.range.begin + (number - range.first) * sector_size;
+  }
+
+ private:
+  struct Range {
+    HostRange range;
+    std::uint64_t first = 0;  // sector of all
+  };
+  std::vector<Range> ranges_;
+  std::vector<std::uint8_t> states_;
+};
+
 // How far each sector has come: 0 where it is as before, n + 1 where it is as phase n leaves it.
 // Sectors that are no longer before the last change are rewritten with what they hold, too: after a
 // failed flush, what reads back may not be on the storage.
 class Progress {
  public:
-  Progress(const Journal& journal, const io::File& image) : journal_(journal), image_(image) {}
+  Progress(const Journal& journal, const io::File& image)
+      : journal_(journal), image_(image), sectors_(journal) {}
 
   Result<void> find() {
     const JournalFacts& facts = journal_.facts();
@@ -33,45 +87,46 @@ class Progress {
     for (std::size_t i = 0; i < journal_.change_count(); ++i) {
       const Change change = TRY(journal_.read_change(i));
       const Bytes now = TRY(read(change));
+      std::uint8_t* states = sectors_.at(change.offset);
       for (std::uint64_t at = 0; at < now.size(); at += sector_size)
-        note(change, now, at);
+        note(change, now, at, *states++);
     }
-    for (const auto& [sector, state] : sectors_) {
-      if (!state.is_known)
-        return fail(ErrorCode::refused,
-                    fmt::format("at {:#x} the image holds neither what it held before nor what it "
-                                "should hold: somebody has written to it meanwhile",
-                                sector * sector_size));
-    }
+    const std::vector<std::uint8_t>& all = sectors_.all();
+    const auto unknown = std::find_if(all.begin(), all.end(),
+                                      [](std::uint8_t state) { return (state & is_known) == 0; });
+    if (unknown != all.end())
+      return fail(
+          ErrorCode::refused,
+          fmt::format("at {:#x} the image holds neither what it held before nor what it should "
+                      "hold: somebody has written to it meanwhile",
+                      sectors_.offset_of(static_cast<std::uint64_t>(unknown - all.begin())).value));
     return {};
   }
 
   // Whether a change is carried out.
   [[nodiscard]] bool has_reached(const Change& change) {
-    for (std::uint64_t at = 0; at < change.after.size(); at += sector_size) {
-      if (sectors_[(change.offset.value + at) / sector_size].reached <=
-          static_cast<unsigned>(change.phase))
-        return false;
-    }
-    return true;
+    const std::uint8_t* const states = sectors_.at(change.offset);
+    return std::all_of(states, states + change.after.size() / sector_size,
+                       [&](std::uint8_t state) { return reached(state) > rank(change.phase); });
   }
 
   [[nodiscard]] bool has_begun(Phase phase) const {
-    return std::any_of(sectors_.begin(), sectors_.end(), [&](const auto& sector) {
-      return sector.second.reached > static_cast<unsigned>(phase);
-    });
+    const std::vector<std::uint8_t>& all = sectors_.all();
+    return std::any_of(all.begin(), all.end(),
+                       [&](std::uint8_t state) { return reached(state) > rank(phase); });
   }
 
   // The bytes that `change` leaves, forward or back.
   Result<Bytes> after(const Change& change, bool is_forward) {
-    const unsigned step = static_cast<unsigned>(change.phase) + 1;
+    const unsigned step = rank(change.phase) + 1;
     Bytes bytes = TRY(read(change));
     const Bytes& wanted = is_forward ? change.after : change.before;
+    std::uint8_t* states = sectors_.at(change.offset);
     for (std::uint64_t at = 0; at < bytes.size(); at += sector_size) {
-      unsigned& reached = sectors_[change.offset.value / sector_size + at / sector_size].reached;
-      if (is_forward ? reached >= step : reached < step)
+      std::uint8_t& state = *states++;
+      if (is_forward ? reached(state) >= step : reached(state) < step)
         continue;
-      reached = is_forward ? step : step - 1;
+      state = static_cast<std::uint8_t>(is_known | (is_forward ? step : step - 1));
       std::copy_n(wanted.begin() + static_cast<std::ptrdiff_t>(at), sector_size,
                   bytes.begin() + static_cast<std::ptrdiff_t>(at));
     }
@@ -79,10 +134,12 @@ class Progress {
   }
 
  private:
-  struct State {
-    unsigned reached = 0;
-    bool is_known = false;
-  };
+  // Of a state, beside how far it has come.
+  static constexpr std::uint8_t is_known = 0x80;
+  static_assert(phase_count < is_known);
+
+  static unsigned reached(std::uint8_t state) { return state & ~unsigned{is_known}; }
+  static unsigned rank(Phase phase) { return static_cast<unsigned>(phase); }
 
   [[nodiscard]] Result<Bytes> read(const Change& change) const {
     Bytes bytes(change.after.size());
@@ -90,24 +147,21 @@ class Progress {
     return bytes;
   }
 
-  void note(const Change& change, const Bytes& now, std::uint64_t at) {
-    State& state = sectors_[(change.offset.value + at) / sector_size];
+  static void note(const Change& change, const Bytes& now, std::uint64_t at, std::uint8_t& state) {
     const auto equals = [&](const Bytes& other) {
       return std::equal(now.begin() + static_cast<std::ptrdiff_t>(at),
                         now.begin() + static_cast<std::ptrdiff_t>(at + sector_size),
                         other.begin() + static_cast<std::ptrdiff_t>(at));
     };
-    if (equals(change.after)) {
-      state.reached = static_cast<unsigned>(change.phase) + 1;  // phases come in order
-      state.is_known = true;
-    } else if (equals(change.before)) {
-      state.is_known = true;
-    }
+    if (equals(change.after))
+      state = static_cast<std::uint8_t>(is_known | (rank(change.phase) + 1));  // phases in order
+    else if (equals(change.before))
+      state |= is_known;
   }
 
   const Journal& journal_;
   const io::File& image_;
-  std::unordered_map<std::uint64_t, State> sectors_;
+  SectorStates sectors_;
 };
 
 Result<void> write_below(io::WritableFile& image, HostOffset offset, ByteView bytes,
@@ -120,23 +174,10 @@ Result<void> write_below(io::WritableFile& image, HostOffset offset, ByteView by
 
 }  // namespace
 
-Result<std::unique_ptr<io::OverlayFile>> result_of_roll(const Journal& journal,
-                                                        const io::File& image, bool is_forward) {
-  Progress progress(journal, image);
-  TRY(progress.find());
-  auto result = std::make_unique<io::OverlayFile>(image);
-  const std::size_t count = journal.change_count();
-  for (std::size_t i = 0; i < count; ++i) {
-    const Change change = TRY(journal.read_change(is_forward ? i : count - 1 - i));
-    const Bytes& bytes = is_forward ? change.after : change.before;
-    for (std::uint64_t at = 0; at < bytes.size(); at += sector_size) {
-      io::OverlayFile::Sector sector;
-      std::copy_n(bytes.begin() + static_cast<std::ptrdiff_t>(at), sector_size, sector.begin());
-      result->put((change.offset.value + at) / sector_size, sector);
-    }
-  }
-  result->resize(is_forward ? journal.facts().size_after : journal.facts().size_before);
-  return result;
+Result<std::unique_ptr<io::File>> result_of_roll(std::shared_ptr<const Journal> journal,
+                                                 const io::File& image, bool is_forward) {
+  TRY(Progress(*journal, image).find());
+  return std::make_unique<RolledFile>(std::move(journal), image, is_forward);
 }
 
 Result<bool> has_reached(const Journal& journal, const io::File& image, Phase end) {

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
-#include "pending.hpp"
+#include "open_pending.hpp"
 
 #include <algorithm>
 
 #include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
 #include <coldchain/edit/recovery.hpp>
+#include <coldchain/edit/trust.hpp>
 
 #include <fmt/format.h>
 
@@ -94,6 +95,11 @@ bool may_tell_of_kept(const SideFiles::Found& found, const SideFiles& side_files
                       const io::File& image) {
   const Result<std::unique_ptr<io::File>> file = side_files.read(found.name);
   const Result<JournalHead> head = file ? Journal::read_head(**file) : fail(file.error());
+  // What is no journal, and none of those wrote who change this image, says nothing of it.
+  if (!head && file && head.error().code == ErrorCode::not_this_format &&
+      belief_in(authorship_of((*file)->status(), side_files.image_owner()), false) !=
+          Belief::believed)
+    return false;
   if (!head)
     return found.is_by_name || head.error().code == ErrorCode::permission_denied ||
            head.error().code == ErrorCode::io_error;
@@ -103,40 +109,30 @@ bool may_tell_of_kept(const SideFiles::Found& found, const SideFiles& side_files
 
 }  // namespace
 
-Result<std::optional<JournalHead>> read_pending(const io::File& image,
-                                                const SideFiles& side_files) {
-  if (!TRY(side_files.has_pending()))
-    return std::nullopt;
-  const Result<Pending> pending = open_pending(side_files, image);
-  if (!pending)
-    return fail(stuck(pending.error(), side_files));
-  return pending->journal ? std::optional(pending->journal->head()) : std::nullopt;
-}
-
-Result<std::unique_ptr<io::OverlayFile>> former_view(const io::File& image,
-                                                     const SideFiles& side_files,
-                                                     const Examine& examine) {
+Result<std::unique_ptr<io::File>> former_view(const io::File& image, const SideFiles& side_files,
+                                              const Examine& examine) {
   if (!TRY(side_files.has_pending()))
     return nullptr;
-  const Pending pending = TRY(open_pending(side_files, image));
-  if (!pending.journal)
+  const auto pending = std::make_shared<const Pending>(TRY(open_pending(side_files, image)));
+  if (!pending->journal)
     return nullptr;
-  if (const Result<std::uint64_t> sound = check_goes_back(*pending.journal, image, examine); !sound)
+  const Journal& journal = *pending->journal;
+  if (const Result<std::uint64_t> sound = check_goes_back(journal, image, examine); !sound)
     return fail(only_given_up(sound.error(), side_files));
-  return result_of_roll(*pending.journal, image, false);
+  return result_of_roll(std::shared_ptr<const Journal>(pending, &journal), image, false);
 }
 
-Result<Resumed> give_up(io::WritableTarget& image, const SideFiles& side_files,
+Result<Resumed> give_up(io::WritableFile& image, const SideFiles& side_files,
                         const ChangeFacts& change, const FreshData& data, const Examine& examine) {
-  Result<Pending> pending = open_begun(side_files, *image.file, change);
+  Result<Pending> pending = open_begun(side_files, image, change);
   const Result<void> same =
-      pending ? check_data(data, *pending->journal, *image.file) : fail(pending.error());
+      pending ? check_data(data, *pending->journal, image) : fail(pending.error());
   const Result<std::uint64_t> image_end =
-      same ? check_roll(*pending->journal, *image.file, false, examine) : fail(same.error());
+      same ? check_roll(*pending->journal, image, false, examine) : fail(same.error());
   if (!image_end)
     return is_final(image_end.error()) ? leave(side_files) : fail(image_end.error());
   // Not `undoing`: who finds references to the data must compare it first.
-  if (const Result<void> done = roll_back(*pending->journal, *image.file, *image_end); !done)
+  if (const Result<void> done = roll_back(*pending->journal, image, *image_end); !done)
     return fail(unfinished(done.error(), true, side_files));
   TRY(side_files.remove_pending());
   return Resumed::abandoned;
@@ -156,19 +152,17 @@ Result<bool> has_kept_clusters(const io::File& image, const SideFiles& side_file
   });
 }
 
-Result<ResumeOutcome> resume(io::WritableTarget& image, const SideFiles& side_files, bool abandon,
+Result<ResumeOutcome> resume(io::WritableFile& image, const SideFiles& side_files, bool abandon,
                              const Examine& examine) {
   TRY(side_files.finish_keeping());
   if (!TRY(side_files.has_pending()))
     return ResumeOutcome{};
-  Result<Pending> pending = open_pending(side_files, *image.file);
-  if (!pending)
-    return fail(stuck(pending.error(), side_files));
-  if (!pending->journal) {
+  Pending pending = TRY(open_pending(side_files, image));
+  if (!pending.journal) {
     TRY(side_files.remove_pending());
     return ResumeOutcome{.resumed = Resumed::nothing_changed};
   }
-  Journal& journal = *pending->journal;
+  Journal& journal = *pending.journal;
   const std::string verb = to_terminal(journal.facts().change.verb);
   if (journal.facts().change.undoes != 0)
     return fail(undo_pending(journal.facts(), side_files));
@@ -177,7 +171,7 @@ Result<ResumeOutcome> resume(io::WritableTarget& image, const SideFiles& side_fi
   bool goes_back = abandon || is_going_back;
   // What is below may show something else by now: the link that the image has stays.
   if (journal.facts().change.operation == Operation::reparent && !is_going_back)
-    goes_back = !TRY(has_begun(journal, *image.file, Phase::conclude));
+    goes_back = !TRY(has_begun(journal, image, Phase::conclude));
   // Of what is done only the name is missing, whatever was written since.
   if (journal.state() == JournalState::done && (!goes_back || has_data(journal)) &&
       !is_part(journal))
@@ -187,13 +181,12 @@ Result<ResumeOutcome> resume(io::WritableTarget& image, const SideFiles& side_fi
                          .argument = journal.facts().change.argument,
                          .undo_file = TRY(put_away(journal, side_files))};
   if (has_data(journal))
-    return resume_data(journal, *image.file, side_files, goes_back, examine);
+    return resume_data(journal, image, side_files, goes_back, examine);
   if (journal.state() != JournalState::undone) {
     const Result<void> unmodified =
-        check_unmodified(journal, *image.file, journal.state() == JournalState::undoing);
+        check_unmodified(journal, image, journal.state() == JournalState::undoing);
     const Result<std::uint64_t> image_end =
-        unmodified ? check_roll(journal, *image.file, !goes_back, examine)
-                   : fail(unmodified.error());
+        unmodified ? check_roll(journal, image, !goes_back, examine) : fail(unmodified.error());
     if (!image_end && journal.state() == JournalState::done)
       return fail(with_context(image_end.error(),
                                fmt::format("'{}' is done, and cannot be taken back any more; "
@@ -202,8 +195,8 @@ Result<ResumeOutcome> resume(io::WritableTarget& image, const SideFiles& side_fi
     if (!image_end)
       return fail(stuck(image_end.error(), side_files));
     if (!goes_back)
-      return finish_forward(journal, *image.file, side_files);
-    if (const Result<void> done = go_back(journal, *image.file, 0); !done)
+      return finish_forward(journal, image, side_files);
+    if (const Result<void> done = go_back(journal, image, 0); !done)
       return fail(unfinished(done.error(), true, side_files));
   }
   TRY(side_files.remove_pending());

@@ -16,11 +16,10 @@ constexpr const char* side_file_mark = ".coldchain-";
 
 }  // namespace
 
-Result<SideFiles> SideFiles::of(const io::FileStatus& status, const io::Location& location,
-                                const SideFolders& folders) {
+Result<SideFiles> SideFiles::of(const io::File& image, const SideFolders& folders) {
   SideFiles side_files =
-      TRY(status.kind == io::FileKind::block_device ? of_device(status, folders.state)
-                                                    : of_file(status, location));
+      TRY(image.status().kind == io::FileKind::block_device ? of_device(image, folders.state)
+                                                            : of_file(image));
   if (folders.undo.empty())
     return side_files;
   // Found out before anything is changed.
@@ -31,15 +30,18 @@ Result<SideFiles> SideFiles::of(const io::FileStatus& status, const io::Location
   return side_files;
 }
 
-Result<SideFiles> SideFiles::of_file(const io::FileStatus& status, const io::Location& location) {
+Result<SideFiles> SideFiles::of_file(const io::File& image) {
+  const io::Location location = TRY(image.location());
   io::Folder folder = TRY(io::Folder::open(location.folder));
-  if (!folder.has_file(location.name, status.identity))
+  if (!folder.has_file(location.name, image.status().identity))
     return fail(ErrorCode::refused, "the image was moved while it was opened");
-  return SideFiles(std::move(folder), location.name, status.owner);
+  std::string path = folder.path_of(location.name);
+  return SideFiles(std::move(folder), location.name, std::move(path), image.status().owner);
 }
 
-Result<SideFiles> SideFiles::of_device(const io::FileStatus& status,
-                                       const std::string& state_folder) {
+Result<SideFiles> SideFiles::of_device(const io::File& device, const std::string& state_folder) {
+  const io::FileStatus& status = device.status();
+  const io::Location location = TRY(device.location());
   Result<io::Folder> folder = io::Folder::open(state_folder);
   if (!folder)
     return fail(with_context(folder.error(),
@@ -51,11 +53,7 @@ Result<SideFiles> SideFiles::of_device(const io::FileStatus& status,
                             "give another --state-dir",
                             state_folder));
   return SideFiles(std::move(*folder), fmt::format("device-{:x}", status.lasting_identity.inode),
-                   status.owner);
-}
-
-Result<std::unique_ptr<io::WritableFile>> SideFiles::open_pending() const {
-  return folder_.open_trusted(pending_name(), owner_);
+                   location.folder + "/" + location.name, status.owner);
 }
 
 std::string SideFiles::kept_name(unsigned number) const {
@@ -110,7 +108,7 @@ Result<void> SideFiles::finish_keeping() const {
   return {};
 }
 
-std::string SideFiles::given_up_path() const {
+std::string SideFiles::set_aside_path() const {
   for (unsigned number = 1;; ++number) {
     const std::string name =
         name_ + side_file_mark + "given-up" + (number == 1 ? "" : fmt::format("-{}", number));

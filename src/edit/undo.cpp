@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "pending.hpp"
+#include "open_pending.hpp"
 
 #include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
@@ -30,17 +30,15 @@ Result<bool> take_marker(const Journal& journal, const io::File& image,
                          const SideFiles& side_files) {
   if (!TRY(side_files.has_pending()))
     return false;
-  const Result<Pending> pending = open_pending(side_files, image);
-  if (!pending)
-    return fail(stuck(pending.error(), side_files));
-  const bool is_begun = pending->journal.has_value();
-  if (is_begun && pending->journal->facts().change.undoes == 0)
+  const Pending pending = TRY(open_pending(side_files, image));
+  const bool is_begun = pending.journal.has_value();
+  if (is_begun && pending.journal->facts().change.undoes == 0)
     return fail(
         ErrorCode::refused,
         fmt::format("another change is pending: '{}'; 'coldchain resume' goes on or goes back",
-                    to_terminal(pending->journal->facts().change.verb)));
-  if (is_begun && pending->journal->facts().change.undoes != journal.facts().nonce)
-    return fail(undo_pending(pending->journal->facts(), side_files));
+                    to_terminal(pending.journal->facts().change.verb)));
+  if (is_begun && pending.journal->facts().change.undoes != journal.facts().nonce)
+    return fail(undo_pending(pending.journal->facts(), side_files));
   // A copy of the undo file may say that it is done: the image is what tells how far it came.
   if (is_begun)
     return true;
@@ -51,13 +49,13 @@ Result<bool> take_marker(const Journal& journal, const io::File& image,
 }  // namespace
 
 Result<void> undo(io::WritableFile& undo_file, const std::string& undo_path,
-                  io::WritableTarget& image, const SideFiles& side_files, const Examine& examine) {
+                  io::WritableFile& image, const SideFiles& side_files, const Examine& examine) {
   Journal journal = TRY(Journal::open(undo_file));
-  TRY(check_identity(journal.facts(), *image.file));
+  TRY(check_identity(journal.facts(), image));
   if (journal.state() == JournalState::applying)
     return fail(ErrorCode::refused,
                 "is of a change that is not finished; 'coldchain resume' goes on or goes back");
-  const bool is_marked = TRY(take_marker(journal, *image.file, side_files));
+  const bool is_marked = TRY(take_marker(journal, image, side_files));
   if (journal.state() == JournalState::undone) {
     if (is_marked)
       return side_files.remove_pending();
@@ -67,14 +65,14 @@ Result<void> undo(io::WritableFile& undo_file, const std::string& undo_path,
     return fail(ErrorCode::refused,
                 "its undo was interrupted, and has been given up since: what was written then "
                 "would be damaged");
-  const Result<void> unmodified = check_unmodified(journal, *image.file, is_marked);
+  const Result<void> unmodified = check_unmodified(journal, image, is_marked);
   const Result<std::uint64_t> image_end =
-      unmodified ? check_roll(journal, *image.file, false, examine) : fail(unmodified.error());
+      unmodified ? check_roll(journal, image, false, examine) : fail(unmodified.error());
   if (!image_end)
     return fail(is_marked ? stuck(image_end.error(), side_files) : image_end.error());
   if (!is_marked)
-    TRY(mark_undo(*image.file, side_files, journal.facts().nonce, undo_path));
-  if (const Result<void> done = go_back(journal, *image.file, 0); !done)
+    TRY(mark_undo(image, side_files, journal.facts().nonce, undo_path));
+  if (const Result<void> done = go_back(journal, image, 0); !done)
     return fail(with_context(done.error(), "is not undone yet; the same command goes on"));
   return side_files.remove_pending();
 }

@@ -8,10 +8,11 @@
 
 namespace coldchain::edit::wire {
 
+// Of both formats.
 struct SideHeader {
   std::byte magic[8];
   be32 version;
-  be32 checksum;  // of the header, with this field 0
+  be32 checksum;  // of the whole header, with this field 0
   be64 image_device;
   be64 image_inode;
   be64 image_size_before;
@@ -26,7 +27,7 @@ struct SideHeader {
   be32 keeps_undo;  // 0 or 1
   be32 operation;
   be64 argument;
-  be32 digest;
+  be32 digest;  // in format 1; then 0
   be32 reserved;
   be64 undoes;
   be64 nonce;
@@ -34,6 +35,17 @@ struct SideHeader {
 };
 static_assert(sizeof(SideHeader) == 392);
 static_assert(offsetof(SideHeader, image_device) == 16 && offsetof(SideHeader, verb) == 136);
+
+// What format 2 has behind that, up to the state.
+struct SideHeader2 {
+  SideHeader common;
+  std::byte digest[32];  // SHA-256
+  be32 request_size;     // bytes of what follows; 0 as long as no request is written
+  be32 reserved;
+  std::byte request[3664];
+};
+static_assert(sizeof(SideHeader2) == 4096);
+static_assert(offsetof(SideHeader2, digest) == 392 && offsetof(SideHeader2, request) == 432);
 
 struct SideState {
   be32 state;

@@ -8,6 +8,14 @@
 
 namespace coldchain::io {
 
+Result<Location> File::location() const {
+  return fail(ErrorCode::not_found, "the file lies in no folder");
+}
+
+Result<std::unique_ptr<WritableFile>> File::open_for_writing() const {
+  return fail(ErrorCode::permission_denied, "the file is for reading only");
+}
+
 Result<void> WritableFile::write_zeroes(HostOffset offset, std::uint64_t size) {
   constexpr std::uint64_t most = 1 << 20;
   const Bytes zeros(std::min(size, most));

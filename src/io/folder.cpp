@@ -11,6 +11,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <linux/magic.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -28,22 +29,21 @@ Error named_error(int error, const std::string& path) {
   return result;
 }
 
-struct Opened {
-  Descriptor descriptor;
-  struct stat facts;
-};
-
-Result<Opened> open_regular(int folder, const std::string& name, const std::string& path,
-                            int access) {
-  const int fd = ::openat(folder, name.c_str(), access | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-  if (fd < 0)
-    return fail(errno == ELOOP ? Error{ErrorCode::refused, path + " is a symbolic link", 0}
-                               : named_error(errno, path));
-  Opened opened{Descriptor(fd), {}};
-  if (::fstat(fd, &opened.facts) != 0)
-    return fail(system_error(errno, path));
-  if (!S_ISREG(opened.facts.st_mode))
+// What it is, is found out before it is opened: to open a device may do something.
+Result<Descriptor> open_regular(int folder, const std::string& name, const std::string& path,
+                                int access) {
+  const Descriptor found(::openat(folder, name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+  struct stat facts = {};
+  if (!found.is_open() || ::fstat(found.get(), &facts) != 0)
+    return fail(named_error(errno, path));
+  if (S_ISLNK(facts.st_mode))
+    return fail(ErrorCode::refused, path + " is a symbolic link");
+  if (!S_ISREG(facts.st_mode))
     return fail(ErrorCode::refused, path + " is not a regular file");
+  Descriptor opened(::open(fmt::format("/proc/self/fd/{}", found.get()).c_str(),
+                           access | O_NONBLOCK | O_CLOEXEC));
+  if (!opened.is_open())
+    return fail(named_error(errno, path));
   return opened;
 }
 
@@ -145,23 +145,19 @@ Result<std::unique_ptr<WritableFile>> Folder::create(const std::string& name) co
   return adopt_for_writing(Descriptor(fd));
 }
 
-Result<std::unique_ptr<WritableFile>> Folder::open_trusted(const std::string& name,
-                                                           std::uint32_t owner) const {
-  const std::string path = path_of(name);
-  Opened opened = TRY(open_regular(fd_, name, path, O_RDWR));
-  const struct stat& facts = opened.facts;
-  const bool is_ours = facts.st_uid == 0 || facts.st_uid == ::geteuid() || facts.st_uid == owner;
-  if (facts.st_nlink != 1 || !is_ours || (facts.st_mode & (S_IWGRP | S_IWOTH)) != 0)
-    return fail(ErrorCode::refused,
-                path +
-                    " cannot be trusted: it must be a regular file with one name, owned by "
-                    "root, by you or by the image's owner, that nobody else may write to");
-  return adopt_for_writing(std::move(opened.descriptor));
+Result<std::unique_ptr<File>> Folder::read(const std::string& name) const {
+  return adopt(TRY(open_regular(fd_, name, path_of(name), O_RDONLY)));
 }
 
-Result<std::unique_ptr<File>> Folder::read(const std::string& name) const {
-  Opened opened = TRY(open_regular(fd_, name, path_of(name), O_RDONLY));
-  return adopt(std::move(opened.descriptor));
+Result<std::unique_ptr<WritableFile>> Folder::open_file(const std::string& name) const {
+  return adopt_for_writing(TRY(open_regular(fd_, name, path_of(name), O_RDWR)));
+}
+
+Result<std::uint32_t> Folder::owner_of(const std::string& name) const {
+  struct stat facts = {};
+  if (::fstatat(fd_, name.c_str(), &facts, AT_SYMLINK_NOFOLLOW) != 0)
+    return fail(named_error(errno, path_of(name)));
+  return facts.st_uid;
 }
 
 Result<void> Folder::move(const std::string& from, const Folder& to_folder,

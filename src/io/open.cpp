@@ -14,7 +14,6 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/openat2.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -84,37 +83,7 @@ class SystemFiles final : public FileSource {
     return open_descriptor(TRY(open_path(path)), steady_holes_);
   }
 
-  [[nodiscard]] Result<Location> locate(const std::string& path) const override {
-    return location_of(TRY(open_path(path)));
-  }
-
-  [[nodiscard]] Result<WritableTarget> open_writable(const std::string& path) const override {
-    const Descriptor descriptor = TRY(open_path(path));
-    WritableTarget target;
-    target.file = TRY(open_descriptor_for_writing(descriptor));
-    target.location = TRY(location_of(descriptor));
-    return target;
-  }
-
  private:
-  // A file that was deleted, or lies outside of what this process sees, has no path.
-  static Result<Location> location_of(const Descriptor& descriptor) {
-    std::array<char, PATH_MAX> buffer{};
-    const std::string self = fmt::format("/proc/self/fd/{}", descriptor.get());
-    const ssize_t size = ::readlink(self.c_str(), buffer.data(), buffer.size());
-    if (size < 0)
-      return fail(system_error(errno, "finding the file's folder"));
-    const std::string path(buffer.data(), static_cast<std::size_t>(size));
-    struct stat by_path = {};
-    struct stat by_descriptor = {};
-    if (!path.starts_with('/') || ::stat(path.c_str(), &by_path) != 0 ||
-        ::fstat(descriptor.get(), &by_descriptor) != 0 || by_path.st_ino != by_descriptor.st_ino ||
-        by_path.st_dev != by_descriptor.st_dev)
-      return fail(ErrorCode::not_found, "the file's folder cannot be found");
-    const std::size_t slash = path.rfind('/');
-    return Location{slash == 0 ? "/" : path.substr(0, slash), path.substr(slash + 1)};
-  }
-
   [[nodiscard]] Result<Descriptor> open_path(const std::string& path) const {
     if (path.empty())
       return fail(system_error(ENOENT, ""));

@@ -2,7 +2,9 @@
 #include "posix_file.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
+#include <climits>
 #include <filesystem>
 #include <fstream>
 #include <limits>
@@ -103,6 +105,28 @@ bool for_each_extent(int fd, HostRange range, std::uint32_t flags, const Take& t
   return true;
 }
 
+// A file that was deleted, or lies outside of what this process sees, has no path.
+Result<Location> location_of(int fd) {
+  std::array<char, PATH_MAX> buffer{};
+  const ssize_t size =
+      ::readlink(fmt::format("/proc/self/fd/{}", fd).c_str(), buffer.data(), buffer.size());
+  if (size < 0)
+    return fail(system_error(errno, "finding the file's folder"));
+  const std::string path(buffer.data(), static_cast<std::size_t>(size));
+  struct stat by_path = {};
+  struct stat by_descriptor = {};
+  if (!path.starts_with('/') || ::lstat(path.c_str(), &by_path) != 0 ||
+      ::fstat(fd, &by_descriptor) != 0 || by_path.st_ino != by_descriptor.st_ino ||
+      by_path.st_dev != by_descriptor.st_dev)
+    return fail(ErrorCode::not_found, "the file's folder cannot be found");
+  const std::size_t slash = path.rfind('/');
+  return Location{slash == 0 ? "/" : path.substr(0, slash), path.substr(slash + 1)};
+}
+
+// The file behind `fd`, for reading and writing; a block device only if nobody has mounted or holds
+// it.
+Result<std::unique_ptr<WritableFile>> reopen_for_writing(int fd);
+
 // `Base` is File or WritableFile: what both do alike.
 template <class Base>
 class PosixFileBase : public Base {
@@ -131,6 +155,12 @@ class PosixFileBase : public Base {
     std::uint64_t bytes = range.size();
     const auto take = [&](HostRange extent, std::uint32_t /*flags*/) { bytes -= extent.size(); };
     return for_each_extent(fd(), range, 0, take) ? bytes : Base::bytes_without_storage(range);
+  }
+
+  [[nodiscard]] Result<Location> location() const override { return location_of(fd()); }
+
+  [[nodiscard]] Result<std::unique_ptr<WritableFile>> open_for_writing() const override {
+    return reopen_for_writing(fd());
   }
 
   [[nodiscard]] Result<bool> lock_is_held(std::uint64_t byte) const override {
@@ -436,6 +466,19 @@ Result<FileStatus> status_of(int fd) {
   return status;
 }
 
+Result<std::unique_ptr<WritableFile>> reopen_for_writing(int fd) {
+  const std::string self = fmt::format("/proc/self/fd/{}", fd);
+  // Without O_CREAT, O_EXCL asks for a block device that nobody has mounted or holds.
+  const int exclusive = TRY(check_kind(fd)) ? O_EXCL : 0;
+  Descriptor descriptor(::open(self.c_str(), O_RDWR | O_NONBLOCK | O_CLOEXEC | exclusive));
+  if (!descriptor.is_open() && errno == EBUSY)
+    return fail(
+        Error{ErrorCode::locked, "is mounted, or held by another user of the device", EBUSY});
+  if (!descriptor.is_open())
+    return fail(system_error(errno, ""));
+  return adopt_for_writing(std::move(descriptor));
+}
+
 }  // namespace
 
 Descriptor::Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
@@ -466,20 +509,6 @@ Result<std::unique_ptr<File>> open_descriptor(const Descriptor& path_descriptor,
     return adopt(std::move(descriptor));
   const FileStatus status = TRY(status_of(fd));
   return std::make_unique<SteadyPosixFile>(std::move(descriptor), status);
-}
-
-Result<std::unique_ptr<WritableFile>> open_descriptor_for_writing(
-    const Descriptor& path_descriptor) {
-  const bool is_device = TRY(check_kind(path_descriptor.get()));
-  const std::string self = fmt::format("/proc/self/fd/{}", path_descriptor.get());
-  // Without O_CREAT, O_EXCL asks for a block device that nobody has mounted or holds.
-  const int fd = ::open(self.c_str(), O_RDWR | O_NONBLOCK | O_CLOEXEC | (is_device ? O_EXCL : 0));
-  if (fd < 0 && errno == EBUSY)
-    return fail(
-        Error{ErrorCode::locked, "is mounted, or held by another user of the device", EBUSY});
-  if (fd < 0)
-    return fail(system_error(errno, ""));
-  return adopt_for_writing(Descriptor(fd));
 }
 
 Result<std::unique_ptr<File>> adopt(Descriptor descriptor) {

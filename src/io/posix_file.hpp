@@ -31,10 +31,6 @@ class Descriptor {
 [[nodiscard]] Result<std::unique_ptr<File>> open_descriptor(const Descriptor& path_descriptor,
                                                             bool steady_holes);
 
-// The same for reading and writing; a block device only if nobody has mounted or holds it.
-[[nodiscard]] Result<std::unique_ptr<WritableFile>> open_descriptor_for_writing(
-    const Descriptor& path_descriptor);
-
 // A regular file that was opened for reading; or opened, or made, for reading and writing.
 [[nodiscard]] Result<std::unique_ptr<File>> adopt(Descriptor descriptor);
 [[nodiscard]] Result<std::unique_ptr<WritableFile>> adopt_for_writing(Descriptor descriptor);

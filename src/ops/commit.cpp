@@ -11,6 +11,7 @@
 #include "dirty_bits.hpp"
 #include "extents.hpp"
 #include "image_editor.hpp"
+#include "plan_digest.hpp"
 #include "soundness.hpp"
 #include "zeroes.hpp"
 
@@ -34,11 +35,15 @@ using graph::Layer;
 // Of what is written to a raw image, what is zeros together.
 constexpr std::uint64_t raw_grain = 4096;
 
-std::string verb_of(std::string verb, const CommitOptions& options) {
+// What must be the same when a commit is continued.
+std::string request_of(std::string verb, const CommitOptions& options) {
   verb = with_option(std::move(verb), detect_zeroes_option, options.detects_zeroes);
-  verb = with_option(std::move(verb), merge_bitmaps_option, options.bitmaps == BitmapRule::merge);
-  verb = with_option(std::move(verb), reparent_option, options.reparents);
-  return with_option(std::move(verb), force_option, options.force);
+  return with_option(std::move(verb), merge_bitmaps_option, options.bitmaps == BitmapRule::merge);
+}
+
+// What its journal says. Nothing that allows anything: that is for each run to be given anew.
+std::string verb_of(std::string verb, const CommitOptions& options) {
+  return with_option(request_of(std::move(verb), options), reparent_option, options.reparents);
 }
 
 // The clusters below `end` whose bits `word_at` has, which gives those of 64.
@@ -64,7 +69,8 @@ class CommitPlanner {
       : transaction_(transaction),
         options_(options),
         view_{&chain, options.base, &base_chain, options.workers},
-        base_(base_chain.layers().front()) {}
+        base_(base_chain.layers().front()),
+        digester_(options.base) {}
 
   Result<Commit> plan() {
     commit_.disk_size_before = base_.guest_size;
@@ -85,8 +91,9 @@ class CommitPlanner {
     commit_.change = {.verb = verb_of("commit", options_),
                       .keeps_undo = false,
                       .operation = edit::Operation::commit_base,
-                      .argument = commit_argument(*view_.chain->layers().front().node),
-                      .digest = TRY(digest_of(transaction_, other_nodes()))};
+                      .argument = commit_argument(*view_.chain->layers().front().node)};
+    commit_.change.digest = TRY(digester_.finish(
+        request_of("commit", options_), commit_.change.argument, transaction_, other_nodes()));
     commit_.data.write = writer();
     return std::move(commit_);
   }
@@ -208,6 +215,7 @@ class CommitPlanner {
   }
 
   void count(const Piece& piece) {
+    digester_.add(piece);
     Cost& cost = commit_.cost;
     if (piece.kind == PieceKind::zero) {
       cost.zeroed_bytes += piece.guest.size();
@@ -313,6 +321,7 @@ class CommitPlanner {
   CommitView view_;
   std::vector<MergedBitmap> merged_;
   const Layer& base_;
+  PlanDigester digester_;
   Commit commit_;
 };
 
@@ -332,8 +341,14 @@ Result<Emptying> plan_emptying(edit::Transaction& transaction, const Chain& chai
       .keeps_undo = false,
       .operation = empties ? edit::Operation::commit_top : edit::Operation::commit_top_kept,
       .argument = commit_argument(*chain.layers()[options.base].node)};
-  if (!empties)
+  const auto digest = [&] {
+    return PlanDigester(0).finish(request_of(empties ? "commit" : "commit -d", options),
+                                  emptying.change.argument, transaction, {});
+  };
+  if (!empties) {
+    emptying.change.digest = TRY(digest());
     return emptying;
+  }
   const check::CheckResult before = TRY(check_metadata(transaction.view(), options.workers));
   TRY(check_sound(header, before));
   const qcow2::Image image = TRY(qcow2::Image::open(transaction.view()));
@@ -344,7 +359,7 @@ Result<Emptying> plan_emptying(edit::Transaction& transaction, const Chain& chai
   emptying.metadata_bytes = transaction.changed_bytes();
   emptying.image_end_before = before.counts.image_end_offset;
   emptying.image_end_after = after.counts.image_end_offset;
-  emptying.change.digest = TRY(digest_of(transaction, {}));
+  emptying.change.digest = TRY(digest());
   return emptying;
 }
 

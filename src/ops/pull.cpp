@@ -9,6 +9,7 @@
 #include "extents.hpp"
 #include "image_editor.hpp"
 #include "pieces.hpp"
+#include "plan_digest.hpp"
 #include "recompression.hpp"
 #include "soundness.hpp"
 #include "zeroes.hpp"
@@ -267,6 +268,7 @@ class Planner {
 
   Result<void> take(ImageEditor& editor, const Chain& chain, graph::Reader& reader,
                     const Piece& piece) {
+    digester_.add(piece);
     if (piece.sources.empty()) {
       pull_.cost.zeroed_bytes += piece.guest.size();
       return piece.kind == PieceKind::zero ? editor.set_zero(piece.guest)
@@ -328,8 +330,9 @@ class Planner {
     pull_.change = {.verb = allocation ? to_command(*allocation) : verb(),
                     .keeps_undo = false,
                     .operation = allocation ? edit::Operation::allocate : edit::Operation::pull,
-                    .argument = pull_argument(base_node()),
-                    .digest = TRY(digest_of(transaction_, nodes_below()))};
+                    .argument = pull_argument(base_node())};
+    pull_.change.digest = TRY(
+        digester_.finish(pull_.change.verb, pull_.change.argument, transaction_, nodes_below()));
     return {};
   }
 
@@ -375,6 +378,7 @@ class Planner {
   GuestRange range_;         // that is looked at
   std::vector<View> views_;  // that get what the layers below provide
   std::uint64_t l1_bytes_ = 0;
+  PlanDigester digester_{0};
   Pull pull_;
 };
 

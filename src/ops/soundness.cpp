@@ -7,7 +7,6 @@
 #include <coldchain/base/endian.hpp>
 #include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
-#include <coldchain/codec/checksum.hpp>
 #include <coldchain/edit/journal.hpp>
 #include <coldchain/qcow2/bitmaps.hpp>
 
@@ -102,28 +101,6 @@ Result<std::vector<qcow2::Snapshot>> snapshots_of(const qcow2::Image& image) {
                               to_terminal(snapshot.id), to_terminal(snapshot.name)));
   }
   return snapshots;
-}
-
-Result<std::uint32_t> digest_of(const edit::Transaction& transaction,
-                                const std::vector<const graph::Node*>& nodes) {
-  std::uint32_t digest = 0;
-  TRY(transaction.for_each_change([&](const edit::Change& change) -> Result<void> {
-    digest = codec::crc32(bytes_of(be64(change.offset.value)), digest);
-    digest = codec::crc32(change.after, digest);
-    return {};
-  }));
-  for (const graph::Node* node : nodes) {
-    for (const io::File* file : {node->file.get(), node->data_file.get()}) {
-      if (file == nullptr)
-        continue;
-      const io::FileStatus& status = file->status();
-      for (const std::uint64_t fact : {status.lasting_identity.inode, status.size,
-                                       static_cast<std::uint64_t>(status.modified.seconds),
-                                       std::uint64_t{status.modified.nanoseconds}})
-        digest = codec::crc32(bytes_of(be64(fact)), digest);
-    }
-  }
-  return digest;
 }
 
 Result<std::vector<std::string>> bitmaps_of(const graph::Chain& chain, std::size_t begin,

@@ -42,10 +42,6 @@ namespace coldchain::ops {
 // Internal snapshots, which are found by their IDs from here on: `refused` where two have the same.
 [[nodiscard]] Result<std::vector<qcow2::Snapshot>> snapshots_of(const qcow2::Image& image);
 
-// Of the changes, and of the files that are read from as they are now.
-[[nodiscard]] Result<std::uint32_t> digest_of(const edit::Transaction& transaction,
-                                              const std::vector<const graph::Node*>& nodes);
-
 // "NAME in FILE" for each bitmap of the layers from `begin` up to `end` but for some names.
 [[nodiscard]] Result<std::vector<std::string>> bitmaps_of(
     const graph::Chain& chain, std::size_t begin, std::size_t end,

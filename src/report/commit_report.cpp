@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include <coldchain/base/text.hpp>
+#include <coldchain/codec/digest.hpp>
 #include <coldchain/report/commit_report.hpp>
 
 #include <fmt/format.h>
@@ -125,7 +126,7 @@ std::string commit_json(const CommitFacts& facts) {
   write_planned(json, facts.planned);
   json.name_member("filename", facts.image).name_member("base-filename", facts.base);
   write_cost(json, commit.cost);
-  json.member("digest", commit.change.digest);
+  json.member("digest", codec::to_hex(commit.change.digest.sha256));
   json.member("overwritten-bytes", commit.overwritten_bytes)
       .member("discarded-bytes", total_size(commit.freed))
       .member("disk-size-before", commit.disk_size_before)
@@ -136,7 +137,7 @@ std::string commit_json(const CommitFacts& facts) {
         .member("metadata-bytes", facts.emptying->metadata_bytes)
         .member("image-end-before", facts.emptying->image_end_before)
         .member("image-end-after", facts.emptying->image_end_after)
-        .member("digest", facts.emptying->change.digest)
+        .member("digest", codec::to_hex(facts.emptying->change.digest.sha256))
         .end_object();
   write_not_needed(json, commit.not_needed);
   write_names(json, "stale", commit.stale_layers);

@@ -2,6 +2,7 @@
 #include "cost_report.hpp"
 
 #include <coldchain/base/text.hpp>
+#include <coldchain/codec/digest.hpp>
 #include <coldchain/report/pull_report.hpp>
 
 #include <fmt/format.h>
@@ -68,7 +69,7 @@ std::string pull_json(const PullFacts& facts) {
     json.member("places", ops::to_string(facts.allocation->places));
   if (makes_places(facts))
     json.member("storage-bytes", facts.pull->storage_bytes);
-  json.member("digest", facts.pull->change.digest);
+  json.member("digest", codec::to_hex(facts.pull->change.digest.sha256));
   write_not_needed(json, facts.pull->not_needed);
   write_names(json, "snapshots-changed", facts.pull->snapshots);
   write_names(json, "snapshots-filled", facts.pull->filled_snapshots);

@@ -3,6 +3,7 @@
 #include "image_builder.hpp"
 #include "oracle.hpp"
 #include "temp_folder.hpp"
+#include "writable.hpp"
 
 #include <filesystem>
 #include <fstream>
@@ -44,8 +45,8 @@ TEST_CASE("plan: says beforehand what the change would refuse of the images that
     const std::vector<std::string> command =
         image == "over" ? std::vector<std::string>{"plan", "pull", "over"} : commit;
     {
-      const auto held = files->open_writable(folder / image).value();
-      REQUIRE(io::hold_write_locks(*held.file).has_value());
+      const auto held = testing::open_for_writing(folder / image);
+      REQUIRE(io::hold_write_locks(*held).has_value());
       for (const auto& planned : {commit, command}) {
         const Ran used = run_coldchain_in(folder.path(), planned);
         CHECK(used.status == 4);
@@ -89,8 +90,8 @@ TEST_CASE("plan: ends with 4 where a running machine keeps an image from the cha
     const std::vector<int> expected = {4, 0, 4};
     CHECK(statuses_of(true) == expected);
   }
-  const auto held = files->open_writable(folder / "raw").value();
-  REQUIRE(io::hold_write_locks(*held.file).has_value());
+  const auto held = testing::open_for_writing(folder / "raw");
+  REQUIRE(io::hold_write_locks(*held).has_value());
   const std::vector<int> planned = {4, 4, 4};
   const std::vector<int> done = {1, 4, 4};  // commit's status is qemu-img's
   CHECK(statuses_of(true) == planned);

@@ -4,6 +4,7 @@
 #include "oracle.hpp"
 #include "patient.hpp"
 #include "temp_folder.hpp"
+#include "writable.hpp"
 
 #include <algorithm>
 #include <filesystem>
@@ -355,8 +356,8 @@ TEST_CASE("pull: a layer or image that another process writes to ends with statu
   const Scene scene;
   for (const std::string name : {"base", "mid", "top"}) {
     const auto files = io::system_files({}).value();
-    const io::WritableTarget held = files->open_writable(scene.path(name)).value();
-    REQUIRE(io::hold_write_locks(*held.file).has_value());
+    const auto held = testing::open_for_writing(scene.path(name));
+    REQUIRE(io::hold_write_locks(*held).has_value());
     CHECK(scene.run({"pull", "top"}).status == 4);
     CHECK(scene.run({"pull", "-b", "base", "top"}).status == 4);
     CHECK(scene.is_as_before());

@@ -3,6 +3,7 @@
 #include "image_builder.hpp"
 #include "oracle.hpp"
 #include "temp_folder.hpp"
+#include "writable.hpp"
 
 #include <filesystem>
 
@@ -106,15 +107,15 @@ TEST_CASE("rebase: an image or base that another process writes to ends with sta
   const Scene scene;
   for (const std::string name : {"other", "top"}) {
     const auto files = io::system_files({}).value();
-    const io::WritableTarget held = files->open_writable(scene.path(name)).value();
-    REQUIRE(io::hold_write_locks(*held.file).has_value());
+    const auto held = testing::open_for_writing(scene.path(name));
+    REQUIRE(io::hold_write_locks(*held).has_value());
     CHECK(scene.run({"rebase", "-b", "other", "-F", "qcow2", "top"}).status == 4);
     CHECK(scene.run({"plan", "rebase", "-b", "other", "-F", "qcow2", "top"}).status == 4);
     CHECK(scene.is_as_before());
   }
   const auto files = io::system_files({}).value();
-  const io::WritableTarget held = files->open_writable(scene.path("top")).value();
-  REQUIRE(io::hold_write_locks(*held.file).has_value());
+  const auto held = testing::open_for_writing(scene.path("top"));
+  REQUIRE(io::hold_write_locks(*held).has_value());
   CHECK(scene.run({"rebase", "-u", "-b", "other", "-F", "qcow2", "top"}).status == 4);
 }
 

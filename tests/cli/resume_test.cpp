@@ -80,15 +80,6 @@ TEST_CASE(
   CHECK_MESSAGE(ended.status == 0, ended.err);
 }
 
-TEST_CASE("commit: whom the beginning of one with --force knew of is in nobody's way") {
-  const Scene scene;
-  ImageBuilder(over("mid")).data(9, 'o').build().write_to(scene.path("other"));
-  REQUIRE(scene.interrupt({"commit", "--force", "top"}).status == 1);
-  const Ran ended = scene.run({"resume", "top"});
-  CHECK_MESSAGE(ended.status == 0, ended.err);
-  CHECK_FALSE(scene.is_pending());
-}
-
 TEST_CASE("commit: one that only the base knows of is given up, which is no part of the output") {
   const Scene scene;
   REQUIRE(scene.interrupt({"commit", "top"}).status == 1);

@@ -18,8 +18,8 @@ using testing::Scene;
 TEST_CASE(
     "commit: changes the image, keeps an undo file that only its owner reads, and undo undoes") {
   const Scene change;
-  io::WritableTarget target = change.open();
-  const auto kept = change.commit(target, {.verb = "test"});
+  auto image = change.open();
+  const auto kept = change.commit(image, {.verb = "test"});
   REQUIRE(kept.has_value());
   CHECK(*kept == change.undo_file());
   CHECK((read_file(change.path()) == new_content));
@@ -37,8 +37,8 @@ TEST_CASE(
 
 TEST_CASE("commit: without an undo file nothing is left beside the image") {
   const Scene change;
-  io::WritableTarget target = change.open();
-  const auto kept = change.commit(target, {.verb = "test", .keeps_undo = false});
+  auto image = change.open();
+  const auto kept = change.commit(image, {.verb = "test", .keeps_undo = false});
   REQUIRE(kept.has_value());
   CHECK_FALSE(kept->has_value());
   CHECK_FALSE(exists(change.pending()));
@@ -48,8 +48,8 @@ TEST_CASE("commit: without an undo file nothing is left beside the image") {
 TEST_CASE("commit: undo files of one image do not replace each other") {
   const Scene change;
   testing::write_file(change.undo_file(), std::string("of another change"));
-  io::WritableTarget target = change.open();
-  const auto kept = change.commit(target, {.verb = "test"});
+  auto image = change.open();
+  const auto kept = change.commit(image, {.verb = "test"});
   REQUIRE(kept.has_value());
   CHECK(*kept == change.undo_file() + "-2");
 }
@@ -58,11 +58,11 @@ TEST_CASE("commit: whichever call fails once, the image is as it was or can be f
   for (int call = 1;; ++call) {
     CAPTURE(call);
     const Scene change;
-    io::WritableTarget target = change.open();
-    auto faulty = std::make_unique<FaultyFile>(std::move(target.file), call, call);
+    auto image = change.open();
+    auto faulty = std::make_unique<FaultyFile>(std::move(image), call, call);
     const FaultyFile& file = *faulty;
-    target.file = std::move(faulty);
-    const auto done = change.commit(target, {.verb = "test"});
+    image = std::move(faulty);
+    const auto done = change.commit(image, {.verb = "test"});
     if (!file.has_failed()) {
       CHECK(done.has_value());
       CHECK(call > 4);
@@ -80,9 +80,9 @@ TEST_CASE("commit: where writing fails for good, resume goes on or goes back") {
       CAPTURE(call);
       const Scene change;
       {
-        io::WritableTarget target = change.open();
-        target.file = std::make_unique<FaultyFile>(std::move(target.file), call, never);
-        const auto done = change.commit(target, {.verb = "test"});
+        auto image = change.open();
+        image = std::make_unique<FaultyFile>(std::move(image), call, never);
+        const auto done = change.commit(image, {.verb = "test"});
         REQUIRE_FALSE(done.has_value());
         CHECK(done.error().message.find("resume") != std::string::npos);
       }
@@ -100,8 +100,8 @@ TEST_CASE("commit: where writing fails for good, resume goes on or goes back") {
 TEST_CASE("commit: refuses while something is pending") {
   const Scene change;
   testing::write_file(change.pending(), std::string("x"));
-  io::WritableTarget target = change.open();
-  const auto done = change.commit(target, {.verb = "test"});
+  auto image = change.open();
+  const auto done = change.commit(image, {.verb = "test"});
   REQUIRE_FALSE(done.has_value());
   CHECK((read_file(change.path()) == old_content));
 }
@@ -111,14 +111,13 @@ TEST_CASE("commit: where clusters were kept, the file that says so stays beside 
   const std::string folder = change.folder() / "kept";
   REQUIRE(::mkdir(folder.c_str(), 0700) == 0);
   change.keep_in(folder);
-  io::WritableTarget target = change.open();
-  const auto side_files = change.side_files(target).value();
-  CHECK_FALSE(has_kept_clusters(*target.file, side_files).value());
-  const auto kept =
-      change.commit(target, {.verb = "test", .kept_clusters = 1, .keeps_undo = false});
+  auto image = change.open();
+  const auto side_files = change.side_files(image).value();
+  CHECK_FALSE(has_kept_clusters(*image, side_files).value());
+  const auto kept = change.commit(image, {.verb = "test", .kept_clusters = 1, .keeps_undo = false});
   REQUIRE(kept.has_value());
   CHECK(*kept == change.undo_file());
-  CHECK(has_kept_clusters(*target.file, side_files).value());
+  CHECK(has_kept_clusters(*image, side_files).value());
 }
 
 TEST_CASE("commit: a folder for kept files on another file system is refused at the beginning") {
@@ -131,18 +130,18 @@ TEST_CASE("commit: a folder for kept files on another file system is refused at 
     return;
   }
   change.keep_in("/dev/shm");
-  const io::WritableTarget target = change.open();
-  CHECK(change.side_files(target).error().code == ErrorCode::refused);
+  auto image = change.open();
+  CHECK(change.side_files(image).error().code == ErrorCode::refused);
 }
 
 TEST_CASE("commit: clusters that were kept are remembered, whatever becomes of names and owners") {
   const auto with_kept = [](Scene& change) {
-    io::WritableTarget target = change.open();
-    REQUIRE(change.commit(target, {.verb = "test", .kept_clusters = 1}).has_value());
+    auto image = change.open();
+    REQUIRE(change.commit(image, {.verb = "test", .kept_clusters = 1}).has_value());
   };
   const auto remembers = [](const Scene& change) {
-    const io::WritableTarget target = change.open();
-    return has_kept_clusters(*target.file, change.side_files(target).value()).value();
+    auto image = change.open();
+    return has_kept_clusters(*image, change.side_files(image).value()).value();
   };
   {
     Scene gap;  // the first of two is removed

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "crash_log.hpp"
 #include "temp_folder.hpp"
+#include "writable.hpp"
 
 #include <algorithm>
 #include <chrono>
@@ -159,9 +160,9 @@ TEST_CASE("FreshWriter: pieces are read while those before them are written") {
   const testing::TempFolder folder;
   testing::write_file(folder / "image", "");
   const auto files = io::system_files({}).value();
-  const auto target = files->open_writable(folder / "image").value();
+  const auto target = testing::open_for_writing(folder / "image");
   const auto seen = files->open(folder / "image").value();
-  FreshWriter writer(*target.file, scene.journal, scene.ranges, FreshWriter::Mode::write);
+  FreshWriter writer(*target, scene.journal, scene.ranges, FreshWriter::Mode::write);
   bool was_there = false;
   bool is_elsewhere = false;
   const std::thread::id here = std::this_thread::get_id();

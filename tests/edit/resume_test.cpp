@@ -29,8 +29,8 @@ TEST_CASE("resume: what had not begun is removed; nothing pending is no error") 
 TEST_CASE("resume: a change that is done only gets its name, whatever was written since") {
   const Scene change;
   {
-    io::WritableTarget target = change.open();
-    REQUIRE(change.commit(target, {.verb = "test"}).has_value());
+    auto image = change.open();
+    REQUIRE(change.commit(image, {.verb = "test"}).has_value());
   }
   REQUIRE(::rename(change.undo_file().c_str(), change.pending().c_str()) == 0);
   const std::string later(8192, 'l');
@@ -62,10 +62,10 @@ TEST_CASE("resume: that fails half way says that it has written, and goes on whe
   const Scene change;
   change.interrupt({.verb = "test"});
   {
-    io::WritableTarget target = change.open();
-    target.file = std::make_unique<FaultyFile>(std::move(target.file), 3, never);
+    auto image = change.open();
+    image = std::make_unique<FaultyFile>(std::move(image), 3, never);
     const auto outcome =
-        edit::resume(target, change.side_files(target).value(), false, find_nothing);
+        edit::resume(*image, change.side_files(image).value(), false, find_nothing);
     REQUIRE_FALSE(outcome.has_value());
     CHECK(outcome.error().message.find("keeps what is left to do") != std::string::npos);
     CHECK(outcome.error().message.find("Nothing was written") == std::string::npos);
@@ -78,11 +78,11 @@ TEST_CASE("resume: a side file that others could have written is not believed") 
   const Scene change;
   change.interrupt({.verb = "test"});
   REQUIRE(::chmod(change.pending().c_str(), 0666) == 0);
-  CHECK(change.resume(false).error().code == ErrorCode::refused);
+  CHECK(change.resume(false).error().code == ErrorCode::permission_denied);
   REQUIRE(::chmod(change.pending().c_str(), 0600) == 0);
   const std::string second_name = change.folder() / "second";
   REQUIRE(::link(change.pending().c_str(), second_name.c_str()) == 0);
-  CHECK(change.resume(false).error().code == ErrorCode::refused);
+  CHECK(change.resume(false).error().code == ErrorCode::permission_denied);
   REQUIRE(::unlink(second_name.c_str()) == 0);
   const std::string elsewhere = change.folder() / "elsewhere";
   REQUIRE(::rename(change.pending().c_str(), elsewhere.c_str()) == 0);
@@ -93,24 +93,24 @@ TEST_CASE("resume: a side file that others could have written is not believed") 
 TEST_CASE("undo: refuses where the image was modified since, and where another change is pending") {
   const Scene change;
   {
-    io::WritableTarget target = change.open();
-    REQUIRE(change.commit(target, {.verb = "test"}).has_value());
+    auto image = change.open();
+    REQUIRE(change.commit(image, {.verb = "test"}).has_value());
   }
   // A second change, which is not finished.
   {
-    io::WritableTarget target = change.open();
-    Transaction transaction(*target.file);
+    auto image = change.open();
+    Transaction transaction(*image);
     REQUIRE(transaction.stage(Phase::link, {0}, Bytes(512, std::byte{'x'})).has_value());
-    const SideFiles side_files = change.side_files(target).value();
-    target.file = std::make_unique<FaultyFile>(std::move(target.file), 1, never);
-    REQUIRE_FALSE(edit::commit(transaction, target, side_files, {.verb = "test"}).has_value());
+    const SideFiles side_files = change.side_files(image).value();
+    image = std::make_unique<FaultyFile>(std::move(image), 1, never);
+    REQUIRE_FALSE(edit::commit(transaction, *image, side_files, {.verb = "test"}).has_value());
   }
   CHECK(change.undo().error().code == ErrorCode::refused);
   CHECK((read_file(change.path()) == new_content));
   const Scene other;
   {
-    io::WritableTarget target = other.open();
-    REQUIRE(other.commit(target, {.verb = "test"}).has_value());
+    auto image = other.open();
+    REQUIRE(other.commit(image, {.verb = "test"}).has_value());
   }
   const timespec times[2] = {{1, 0}, {1, 0}};
   REQUIRE(::utimensat(AT_FDCWD, other.path().c_str(), times, 0) == 0);
@@ -124,8 +124,8 @@ TEST_CASE("undo: an undo file of another image is refused") {
   const Scene change;
   const Scene other;
   {
-    io::WritableTarget target = change.open();
-    REQUIRE(change.commit(target, {.verb = "test"}).has_value());
+    auto image = change.open();
+    REQUIRE(change.commit(image, {.verb = "test"}).has_value());
   }
   REQUIRE(::rename(change.undo_file().c_str(), other.undo_file().c_str()) == 0);
   const Result<void> done = other.undo();
@@ -139,16 +139,16 @@ TEST_CASE("resume: what has begun to go back is never taken for done or to be fi
     CAPTURE(call);
     const Scene change;
     {
-      io::WritableTarget target = change.open();
-      REQUIRE(change.commit(target, {.verb = "test"}).has_value());
+      auto image = change.open();
+      REQUIRE(change.commit(image, {.verb = "test"}).has_value());
     }
     REQUIRE(::rename(change.undo_file().c_str(), change.pending().c_str()) == 0);
     {
-      io::WritableTarget target = change.open();
-      auto faulty = std::make_unique<FaultyFile>(std::move(target.file), call, never);
+      auto image = change.open();
+      auto faulty = std::make_unique<FaultyFile>(std::move(image), call, never);
       const FaultyFile& file = *faulty;
-      target.file = std::move(faulty);
-      const auto done = edit::resume(target, change.side_files(target).value(), true, find_nothing);
+      image = std::move(faulty);
+      const auto done = edit::resume(*image, change.side_files(image).value(), true, find_nothing);
       if (!file.has_failed()) {
         CHECK(done->resumed == Resumed::abandoned);
         CHECK(call > 2);
@@ -169,8 +169,8 @@ TEST_CASE("resume: what has begun to go back is never taken for done or to be fi
 TEST_CASE("resume: a rename that was stopped between two names is finished") {
   const Scene change;
   {
-    io::WritableTarget target = change.open();
-    REQUIRE(change.commit(target, {.verb = "test"}).has_value());
+    auto image = change.open();
+    REQUIRE(change.commit(image, {.verb = "test"}).has_value());
   }
   // The second of them, and the first has gone.
   const std::string second_name = change.undo_file() + "-2";
@@ -186,12 +186,12 @@ namespace {
 
 // Stops an undo on the way, after the marker and the state.
 void interrupt_undo(const Scene& change, int fails_from) {
-  io::WritableTarget target = change.open();
-  target.file = std::make_unique<FaultyFile>(std::move(target.file), fails_from, never);
+  auto image = change.open();
+  image = std::make_unique<FaultyFile>(std::move(image), fails_from, never);
   const io::Folder folder = io::Folder::open(change.folder().path()).value();
-  const auto file = folder.open_trusted("image.coldchain-undo", ::geteuid()).value();
+  const auto file = folder.open_file("image.coldchain-undo").value();
   REQUIRE_FALSE(
-      edit::undo(*file, change.undo_file(), target, change.side_files(target).value(), find_nothing)
+      edit::undo(*file, change.undo_file(), *image, change.side_files(image).value(), find_nothing)
           .has_value());
   REQUIRE(exists(change.pending()));
 }
@@ -201,18 +201,17 @@ void interrupt_undo(const Scene& change, int fails_from) {
 TEST_CASE("undo: one that was interrupted goes on wherever its file is moved to") {
   const Scene change;
   {
-    io::WritableTarget target = change.open();
-    REQUIRE(change.commit(target, {.verb = "test"}).has_value());
+    auto image = change.open();
+    REQUIRE(change.commit(image, {.verb = "test"}).has_value());
   }
   interrupt_undo(change, 1);
   CHECK(change.resume(false).error().message.find("run it again, of the file that was") !=
         std::string::npos);
   const std::string elsewhere = change.folder() / "elsewhere";
   REQUIRE(::rename(change.undo_file().c_str(), elsewhere.c_str()) == 0);
-  io::WritableTarget target = change.open();
-  const auto file =
-      io::Folder::open(change.folder().path())->open_trusted("elsewhere", ::geteuid()).value();
-  CHECK(edit::undo(*file, elsewhere, target, change.side_files(target).value(), find_nothing)
+  auto image = change.open();
+  const auto file = io::Folder::open(change.folder().path())->open_file("elsewhere").value();
+  CHECK(edit::undo(*file, elsewhere, *image, change.side_files(image).value(), find_nothing)
             .has_value());
   CHECK((read_file(change.path()) == old_content));
   CHECK_FALSE(exists(change.pending()));
@@ -222,16 +221,16 @@ TEST_CASE(
     "undo: one that was interrupted goes on with a copy of its file, and else says the way out") {
   const Scene change;
   {
-    io::WritableTarget target = change.open();
-    REQUIRE(change.commit(target, {.verb = "test"}).has_value());
+    auto image = change.open();
+    REQUIRE(change.commit(image, {.verb = "test"}).has_value());
   }
   interrupt_undo(change, 1);
   const std::string bytes = read_file(change.undo_file());
   REQUIRE(::unlink(change.undo_file().c_str()) == 0);
   for (const bool abandon : {false, true}) {
     const std::string told = change.resume(abandon).error().message;
-    CHECK(told.find("rename " + change.pending() + " to " + change.path() +
-                    ".coldchain-given-up") != std::string::npos);
+    CHECK(told.find("'mv " + change.pending() + " " + change.path() + ".coldchain-given-up") !=
+          std::string::npos);
   }
   testing::write_file(change.undo_file(), bytes);
   REQUIRE(::chmod(change.undo_file().c_str(), 0600) == 0);
@@ -242,8 +241,8 @@ TEST_CASE(
 TEST_CASE("undo: one that was interrupted goes on with a copy from before it began") {
   const Scene change;
   {
-    io::WritableTarget target = change.open();
-    REQUIRE(change.commit(target, {.verb = "test"}).has_value());
+    auto image = change.open();
+    REQUIRE(change.commit(image, {.verb = "test"}).has_value());
   }
   const std::string bytes = read_file(change.undo_file());
   interrupt_undo(change, 2);
@@ -256,14 +255,14 @@ TEST_CASE("undo: one that was interrupted goes on with a copy from before it beg
 TEST_CASE("undo: of which nothing but the marker is there refuses what was written since") {
   const Scene change;
   {
-    io::WritableTarget target = change.open();
-    REQUIRE(change.commit(target, {.verb = "test"}).has_value());
+    auto image = change.open();
+    REQUIRE(change.commit(image, {.verb = "test"}).has_value());
   }
   interrupt_undo(change, 1);  // nothing of the image is written
   {
     // What no record covers.
-    io::WritableTarget target = change.open();
-    REQUIRE(target.file->write_at({1024}, Bytes(512, std::byte{'w'})).has_value());
+    auto image = change.open();
+    REQUIRE(image->write_at({1024}, Bytes(512, std::byte{'w'})).has_value());
   }
   CHECK(change.undo().error().message.find("modified since") != std::string::npos);
   CHECK((read_file(change.path()).substr(0, 512) == new_content.substr(0, 512)));
@@ -272,8 +271,8 @@ TEST_CASE("undo: of which nothing but the marker is there refuses what was writt
 TEST_CASE("undo: one that was interrupted and given up is not taken up again") {
   const Scene change;
   {
-    io::WritableTarget target = change.open();
-    REQUIRE(change.commit(target, {.verb = "test"}).has_value());
+    auto image = change.open();
+    REQUIRE(change.commit(image, {.verb = "test"}).has_value());
   }
   interrupt_undo(change, 2);
   REQUIRE(::unlink(change.pending().c_str()) == 0);
@@ -283,8 +282,8 @@ TEST_CASE("undo: one that was interrupted and given up is not taken up again") {
 TEST_CASE("resume: what is done and was written to since cannot be taken back, but ended") {
   const Scene change;
   {
-    io::WritableTarget target = change.open();
-    REQUIRE(change.commit(target, {.verb = "test"}).has_value());
+    auto image = change.open();
+    REQUIRE(change.commit(image, {.verb = "test"}).has_value());
   }
   REQUIRE(::rename(change.undo_file().c_str(), change.pending().c_str()) == 0);
   testing::write_file(change.path(), std::string(8192, 'l'));
@@ -295,21 +294,20 @@ TEST_CASE("resume: what is done and was written to since cannot be taken back, b
 TEST_CASE("undo: of an older change does not take the marker of one under way") {
   const Scene change;
   {
-    io::WritableTarget target = change.open();
-    REQUIRE(change.commit(target, {.verb = "test"}).has_value());
+    auto image = change.open();
+    REQUIRE(change.commit(image, {.verb = "test"}).has_value());
   }
   REQUIRE(change.undo().has_value());
   const std::string older = change.folder() / "older";
   REQUIRE(::rename(change.undo_file().c_str(), older.c_str()) == 0);
   {
-    io::WritableTarget target = change.open();
-    REQUIRE(change.commit(target, {.verb = "test"}).has_value());
+    auto image = change.open();
+    REQUIRE(change.commit(image, {.verb = "test"}).has_value());
   }
   interrupt_undo(change, 1);
-  io::WritableTarget target = change.open();
-  const auto file =
-      io::Folder::open(change.folder().path())->open_trusted("older", ::geteuid()).value();
-  CHECK_FALSE(edit::undo(*file, older, target, change.side_files(target).value(), find_nothing)
-                  .has_value());
+  auto image = change.open();
+  const auto file = io::Folder::open(change.folder().path())->open_file("older").value();
+  CHECK_FALSE(
+      edit::undo(*file, older, *image, change.side_files(image).value(), find_nothing).has_value());
   CHECK(exists(change.pending()));
 }

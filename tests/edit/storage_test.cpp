@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "temp_folder.hpp"
+#include "writable.hpp"
 
 #include <filesystem>
 
@@ -16,13 +17,13 @@ namespace {
 
 struct Image {
   TempFolder folder;
-  io::WritableTarget target;
+  std::unique_ptr<io::WritableFile> image;
 
   Image() {
     testing::write_file(folder / "a", std::string(1 << 20, 'x'));
-    target = io::system_files({}).value()->open_writable(folder / "a").value();
+    image = testing::open_for_writing(folder / "a");
   }
-  io::WritableFile& file() { return *target.file; }
+  io::WritableFile& file() { return *image; }
   [[nodiscard]] std::string bytes() const { return read_file(folder / "a"); }
 };
 

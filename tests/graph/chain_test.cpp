@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "image_builder.hpp"
 #include "temp_folder.hpp"
+#include "writable.hpp"
 
 #include <coldchain/graph/chain.hpp>
 #include <coldchain/graph/open.hpp>
@@ -159,8 +160,8 @@ TEST_CASE("reader: a compressed cluster that several reads get something of is u
   qcow2::Mapping::Cursor cursor;
   const HostOffset stream =
       chain.layers().front().mapping->locate({0}, cursor).value().compressed.begin;
-  const auto target = opened.files->open_writable(folder / "top").value();
-  REQUIRE(target.file->write_at(stream, Bytes(8, std::byte{0xff})).has_value());
+  const auto target = testing::open_for_writing(folder / "top");
+  REQUIRE(target->write_at(stream, Bytes(8, std::byte{0xff})).has_value());
   CHECK(reader.read({512}, bytes).has_value());
   CHECK(bytes == Bytes(512, std::byte{'c'}));
   CHECK_FALSE(chain.read({512}, bytes).has_value());

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "temp_folder.hpp"
+#include "writable.hpp"
 
 #include <algorithm>
 #include <array>
@@ -127,8 +128,8 @@ TEST_CASE("posix file: what is reserved has storage, and holds what it held") {
   const TempFolder folder;
   write_sparse(folder / "a");
   const std::string before = testing::read_file(folder / "a");
-  const auto target = io::system_files({}).value()->open_writable(folder / "a").value();
-  io::WritableFile& file = *target.file;
+  const auto target = testing::open_for_writing(folder / "a");
+  io::WritableFile& file = *target;
   CHECK(file.bytes_without_storage({{0}, {8 << 20}}).value() == 7 << 20);
   CHECK(file.bytes_without_storage({{2 << 20}, {3 << 20}}).value() == 0);
   CHECK(file.bytes_without_storage({{8 << 20}, {9 << 20}}).value() == 1 << 20);
@@ -144,10 +145,10 @@ TEST_CASE("posix file: filling holes writes zeros there, and nothing else") {
   const TempFolder folder;
   write_sparse(folder / "a");
   const std::string before = testing::read_file(folder / "a");
-  const auto target = io::system_files({}).value()->open_writable(folder / "a").value();
-  REQUIRE(io::fill_holes(*target.file, {{1 << 20}, {100 << 20}}).has_value());
+  const auto target = testing::open_for_writing(folder / "a");
+  REQUIRE(io::fill_holes(*target, {{1 << 20}, {100 << 20}}).has_value());
   CHECK((testing::read_file(folder / "a") == before));
-  const std::vector<HostRange> data = io::data_ranges(*target.file, {{0}, {8 << 20}}).value();
+  const std::vector<HostRange> data = io::data_ranges(*target, {{0}, {8 << 20}}).value();
   REQUIRE(data.size() == 1);
   CHECK(data.front().begin.value == 1 << 20);
   CHECK(data.front().end.value == 8 << 20);
@@ -184,16 +185,16 @@ TEST_CASE("posix file: with steady holes reserved extents are holes, whatever th
 TEST_CASE("posix file: large data goes past the page cache, where the system can do that") {
   const TempFolder folder;
   testing::write_file(folder / "a", "");
-  const auto target = io::system_files({}).value()->open_writable(folder / "a").value();
-  REQUIRE(target.file->write_at({0}, large).has_value());
+  const auto target = testing::open_for_writing(folder / "a");
+  REQUIRE(target->write_at({0}, large).has_value());
   CHECK(is_out_of_cache(folder / "a") == can_be_direct(folder / "b"));
 }
 
 TEST_CASE("posix file: what is written past the page cache is read all the same, and lies there") {
   const TempFolder folder;
   testing::write_file(folder / "a", std::string(100, 'x'));
-  const auto target = io::system_files({}).value()->open_writable(folder / "a").value();
-  io::WritableFile* const file = target.file.get();
+  const auto target = testing::open_for_writing(folder / "a");
+  io::WritableFile* const file = target.get();
   Bytes expected(3 << 20);
   std::copy_n(text_bytes(std::string(100, 'x')).begin(), 100, expected.begin());
   REQUIRE(file->resize(expected.size()).has_value());

@@ -3,6 +3,7 @@
 #include "damage.hpp"
 #include "repaired.hpp"
 #include "temp_folder.hpp"
+#include "writable.hpp"
 
 #include <filesystem>
 
@@ -146,29 +147,29 @@ TEST_CASE("repair: findings that are too many to be kept free nothing") {
   builder.build().write_to(folder / "a");
   const auto files = io::system_files({}).value();
   {
-    const auto target = files->open_writable(folder / "a").value();
-    const qcow2::Image image = qcow2::Image::open(*target.file).value();
+    const auto target = testing::open_for_writing(folder / "a");
+    const qcow2::Image image = qcow2::Image::open(*target).value();
     const std::vector<be64> l1 = image.active_mapping()->l1();
     const auto entry_of = [&](std::uint64_t cluster) {
       return qcow2::L1Entry(l1[cluster / 8192].get()).l2_table() + cluster % 8192 * 8;
     };
     const auto set = [&](std::uint64_t cluster, std::uint64_t raw) {
-      REQUIRE(target.file->write_at(entry_of(cluster), bytes_of(be64(raw))).has_value());
+      REQUIRE(target->write_at(entry_of(cluster), bytes_of(be64(raw))).has_value());
     };
     for (std::uint64_t cluster = 1; cluster < clusters; cluster += 2)
       set(cluster, 0);
     const auto number_at = [&](HostOffset offset) {
       be64 raw;
-      REQUIRE(io::read_exactly(*target.file, offset, std::as_writable_bytes(std::span(&raw, 1)),
-                               "number")
-                  .has_value());
+      REQUIRE(
+          io::read_exactly(*target, offset, std::as_writable_bytes(std::span(&raw, 1)), "number")
+              .has_value());
       return raw.get();
     };
     const std::uint64_t shared = number_at(entry_of(0)) & qcow2::offset_mask;
     set(0, shared);
     set(1, shared);
     const HostOffset block{number_at({image.header().refcount_table_offset})};
-    REQUIRE(target.file->write_at(block + (shared >> 16) * 2, bytes_of(be16(2))).has_value());
+    REQUIRE(target->write_at(block + (shared >> 16) * 2, bytes_of(be16(2))).has_value());
   }
   const auto file = files->open(folder / "a").value();
   edit::Transaction transaction(*file);

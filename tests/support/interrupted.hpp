@@ -3,6 +3,7 @@
 #pragma once
 
 #include "temp_folder.hpp"
+#include "writable.hpp"
 
 #include <limits>
 
@@ -37,6 +38,7 @@ class FaultyFile final : public io::WritableFile {
   [[nodiscard]] Result<HostOffset> next_hole(HostOffset from) const override {
     return file_->next_hole(from);
   }
+  [[nodiscard]] Result<io::Location> location() const override { return file_->location(); }
   [[nodiscard]] Result<bool> lock_is_held(std::uint64_t byte) const override {
     return file_->lock_is_held(byte);
   }
@@ -87,6 +89,8 @@ inline Result<edit::Examined> find_nothing(const io::File& /*image*/) {
 // An image of o's, which a transaction makes the new content.
 class Scene {
  public:
+  using Image = std::unique_ptr<io::WritableFile>;
+
   Scene() { testing::write_file(path(), old_content); }
 
   [[nodiscard]] std::string path() const { return folder_ / "image"; }
@@ -97,42 +101,39 @@ class Scene {
   // Kept files go there from now on.
   void keep_in(const std::string& folder) { folders_.undo = folder; }
 
-  [[nodiscard]] Result<edit::SideFiles> side_files(const io::WritableTarget& target) const {
-    return edit::SideFiles::of(target.file->status(), target.location, folders_);
+  [[nodiscard]] Result<edit::SideFiles> side_files(const Image& image) const {
+    return edit::SideFiles::of(*image, folders_);
   }
 
   // A change that was interrupted.
   void interrupt(const edit::ChangeFacts& change) const {
-    io::WritableTarget target = open();
-    target.file = std::make_unique<FaultyFile>(std::move(target.file), 3, never);
-    REQUIRE_FALSE(commit(target, change).has_value());
+    Image image = open();
+    image = std::make_unique<FaultyFile>(std::move(image), 3, never);
+    REQUIRE_FALSE(commit(image, change).has_value());
     REQUIRE(::access(pending().c_str(), F_OK) == 0);
   }
 
-  [[nodiscard]] io::WritableTarget open() const {
-    const auto files = io::system_files({}).value();
-    return std::move(*files->open_writable(path()));
-  }
+  [[nodiscard]] Image open() const { return open_for_writing(path()); }
 
-  Result<std::optional<std::string>> commit(io::WritableTarget& target,
+  Result<std::optional<std::string>> commit(const Image& image,
                                             const edit::ChangeFacts& change) const {
-    edit::Transaction transaction(*target.file);
+    edit::Transaction transaction(*image);
     transaction.grow(8192);
     TRY(transaction.stage(edit::Phase::fresh, {4096}, Bytes(512, std::byte{'f'})));
     TRY(transaction.stage(edit::Phase::link, {0}, Bytes(512, std::byte{'n'})));
-    return edit::commit(transaction, target, TRY(side_files(target)), change);
+    return edit::commit(transaction, *image, TRY(side_files(image)), change);
   }
 
   Result<edit::ResumeOutcome> resume(bool abandon) const {
-    io::WritableTarget target = open();
-    return edit::resume(target, TRY(side_files(target)), abandon, find_nothing);
+    const Image image = open();
+    return edit::resume(*image, TRY(side_files(image)), abandon, find_nothing);
   }
 
   Result<void> undo() const {
-    io::WritableTarget target = open();
+    const Image image = open();
     const io::Folder folder = TRY(io::Folder::open(folder_.path()));
-    const auto file = TRY(folder.open_trusted("image.coldchain-undo", ::geteuid()));
-    return edit::undo(*file, undo_file(), target, TRY(side_files(target)), find_nothing);
+    const auto file = TRY(folder.open_file("image.coldchain-undo"));
+    return edit::undo(*file, undo_file(), *image, TRY(side_files(image)), find_nothing);
   }
 
  private:

@@ -23,14 +23,6 @@ class MemoryFiles final : public io::FileSource {
     return std::make_unique<io::MemoryFile>(found->second, number);
   }
 
-  [[nodiscard]] Result<io::Location> locate(const std::string& /*path*/) const override {
-    return fail(ErrorCode::not_found, "files in memory lie in no folder");
-  }
-  [[nodiscard]] Result<io::WritableTarget> open_writable(
-      const std::string& /*path*/) const override {
-    return fail(ErrorCode::permission_denied, "files in memory are for reading");
-  }
-
  private:
   std::map<std::string, Bytes> files_;
 };

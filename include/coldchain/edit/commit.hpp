@@ -22,7 +22,7 @@ namespace coldchain::edit {
 // It goes on where a former attempt at the same change was stopped, and where it is stopped itself,
 // what is done stays for the next one.
 [[nodiscard]] Result<std::optional<std::string>> commit(const Transaction& transaction,
-                                                        io::WritableTarget& image,
+                                                        io::WritableFile& image,
                                                         const SideFiles& side_files,
                                                         const ChangeFacts& change,
                                                         const FreshData* data = nullptr);
@@ -30,7 +30,7 @@ namespace coldchain::edit {
 // The same for one image of a change of several: its side file stays, and says that it is done,
 // until resume() puts it away or it is removed. Of Operation::commit_base, nothing is done where it
 // says so already.
-[[nodiscard]] Result<void> commit_part(const Transaction& transaction, io::WritableTarget& image,
+[[nodiscard]] Result<void> commit_part(const Transaction& transaction, io::WritableFile& image,
                                        const SideFiles& side_files, const ChangeFacts& change,
                                        const FreshData& data);
 

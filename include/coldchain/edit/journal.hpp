@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include <coldchain/codec/digest.hpp>
 #include <coldchain/edit/transaction.hpp>
 
 namespace coldchain::edit {
@@ -40,9 +41,21 @@ enum class Operation : std::uint32_t {
 [[nodiscard]] constexpr bool has_data(Operation operation) {
   return operation != Operation::none && operation != Operation::reparent;
 }
+// Such a change follows names in image headers, and reads or writes other files than its own image.
+[[nodiscard]] constexpr bool is_planned_again(Operation operation) {
+  return operation != Operation::none;
+}
 [[nodiscard]] constexpr bool is_commit_top(Operation operation) {
   return operation == Operation::commit_top || operation == Operation::commit_top_kept;
 }
+
+// By what a plan is known again: of the request, of the metadata that was read and will be written,
+// and of the identity, size and time of each image, not of guest data. What a user could change
+// without anybody seeing it would not be that plan.
+struct PlanDigest {
+  codec::Digest sha256{};
+  std::uint32_t crc32 = 0;  // what journals of format 1 have instead
+};
 
 // What a change is, in the words of whoever makes it.
 struct ChangeFacts {
@@ -61,16 +74,20 @@ struct ChangeFacts {
   std::uint64_t undoes = 0;
   Operation operation{};
   std::uint64_t argument = 0;  // what the operation needs to know to be planned again
-  std::uint32_t digest = 0;    // of the plan: whoever goes on must come to the same
+  PlanDigest digest{};         // of the plan: a run that continues it must come to the same
 };
 
 struct JournalFacts {
+  std::uint32_t version = 0;  // of the format
   io::FileIdentity image;
   std::uint64_t size_before = 0;  // of the image, in bytes
   std::uint64_t size_after = 0;
   std::uint64_t nonce = 0;  // drawn when it was made: it and its copies alone have it; never 0
   ChangeFacts change;
 };
+
+// Whether a plan that is made now is the one that was written down.
+[[nodiscard]] bool is_same_plan(const JournalFacts& journal, const PlanDigest& planned);
 
 // What the beginning of a side file says.
 struct JournalHead {
@@ -112,7 +129,16 @@ class Journal {
 
   [[nodiscard]] std::size_t change_count() const { return records_.size(); }
   [[nodiscard]] Phase phase_of(std::size_t index) const { return records_[index].phase; }
+  // In the image.
+  [[nodiscard]] HostRange range_of(std::size_t index) const {
+    const Record& record = records_[index];
+    return {record.offset, record.offset + record.length};
+  }
   [[nodiscard]] Result<Change> read_change(std::size_t index) const;
+  // The bytes after a change, or before it, of a part of its range. Their checksum is not looked
+  // at: read_change() does that.
+  [[nodiscard]] Result<void> read_part(std::size_t index, bool is_after, HostRange part,
+                                       ByteSpan buffer) const;
 
  private:
   struct Record {

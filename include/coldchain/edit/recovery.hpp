@@ -11,10 +11,9 @@
 
 namespace coldchain::edit {
 
-// Both ways as they would leave the image, without writing to it.
-[[nodiscard]] Result<std::unique_ptr<io::OverlayFile>> result_of_roll(const Journal& journal,
-                                                                      const io::File& image,
-                                                                      bool is_forward);
+// Both ways as they would leave the image, without writing to it. `image` outlives the result.
+[[nodiscard]] Result<std::unique_ptr<io::File>> result_of_roll(
+    std::shared_ptr<const Journal> journal, const io::File& image, bool is_forward);
 
 // Whether the phases before `end` are carried out, all of them.
 [[nodiscard]] Result<bool> has_reached(const Journal& journal, const io::File& image, Phase end);

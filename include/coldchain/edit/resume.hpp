@@ -9,14 +9,9 @@
 #include <string>
 
 #include <coldchain/edit/commit.hpp>
-#include <coldchain/io/overlay_file.hpp>
+#include <coldchain/edit/pending.hpp>
 
 namespace coldchain::edit {
-
-// What is pending; nothing where that is nothing, or had not begun. Refused where it is another
-// image's.
-[[nodiscard]] Result<std::optional<JournalHead>> read_pending(const io::File& image,
-                                                              const SideFiles& side_files);
 
 // Whether a kept side file beside the image says that its change left clusters counted which may be
 // lost data. One that may not be read might say so.
@@ -49,26 +44,26 @@ using Examine = std::function<Result<Examined>(const io::File& image)>;
 
 // What the image was before the change that is pending began, without writing to it; nothing where
 // there is none. `image` outlives it. Refused where somebody has written to it since.
-[[nodiscard]] Result<std::unique_ptr<io::OverlayFile>> former_view(const io::File& image,
-                                                                   const SideFiles& side_files,
-                                                                   const Examine& examine);
+[[nodiscard]] Result<std::unique_ptr<io::File>> former_view(const io::File& image,
+                                                            const SideFiles& side_files,
+                                                            const Examine& examine);
 
 // Of what needs a plan to be given up, since the image refers to copied data: goes back if that, as
 // the same plan says, is still what was copied; else it is left.
-[[nodiscard]] Result<Resumed> give_up(io::WritableTarget& image, const SideFiles& side_files,
+[[nodiscard]] Result<Resumed> give_up(io::WritableFile& image, const SideFiles& side_files,
                                       const ChangeFacts& change, const FreshData& data,
                                       const Examine& examine);
 // Where no such plan can be made any more.
 [[nodiscard]] Result<Resumed> leave(const SideFiles& side_files);
 
 // Finishes what is pending, or gives it up.
-[[nodiscard]] Result<ResumeOutcome> resume(io::WritableTarget& image, const SideFiles& side_files,
+[[nodiscard]] Result<ResumeOutcome> resume(io::WritableFile& image, const SideFiles& side_files,
                                            bool abandon, const Examine& examine);
 
 // Puts back what the kept side file `undo_file` says, if nobody has written to the image since. It
 // can be interrupted and called again. Refused while something is pending.
 [[nodiscard]] Result<void> undo(io::WritableFile& undo_file, const std::string& undo_path,
-                                io::WritableTarget& image, const SideFiles& side_files,
+                                io::WritableFile& image, const SideFiles& side_files,
                                 const Examine& examine);
 
 }  // namespace coldchain::edit

@@ -25,14 +25,23 @@ struct SideFolders {
 
 class SideFiles {
  public:
-  // `status` and `location` are of the image.
-  [[nodiscard]] static Result<SideFiles> of(const io::FileStatus& status,
-                                            const io::Location& location,
-                                            const SideFolders& folders);
+  // They lie where the file that is open lies now.
+  [[nodiscard]] static Result<SideFiles> of(const io::File& image, const SideFolders& folders);
 
+  [[nodiscard]] const std::string& image_path() const { return image_path_; }
+  [[nodiscard]] std::uint32_t image_owner() const { return owner_; }
   [[nodiscard]] std::string pending_path() const { return folder_.path_of(pending_name()); }
   [[nodiscard]] Result<bool> has_pending() const { return folder_.has(pending_name()); }
-  [[nodiscard]] Result<std::unique_ptr<io::WritableFile>> open_pending() const;
+  // Anybody may have put it there (trust.hpp).
+  [[nodiscard]] Result<std::unique_ptr<io::WritableFile>> open_pending() const {
+    return folder_.open_file(pending_name());
+  }
+  [[nodiscard]] Result<std::unique_ptr<io::File>> read_pending() const {
+    return folder_.read(pending_name());
+  }
+  [[nodiscard]] Result<std::uint32_t> owner_of_pending() const {
+    return folder_.owner_of(pending_name());
+  }
   [[nodiscard]] Result<std::unique_ptr<io::WritableFile>> create_pending() const;
   [[nodiscard]] Result<void> remove_pending() const;
 
@@ -55,16 +64,18 @@ class SideFiles {
     return folder_.read(name);
   }
 
-  // Where a person may move a pending file that leads nowhere, and it is not forgotten: nothing is
-  // there yet.
-  [[nodiscard]] std::string given_up_path() const;
+  // A name to which a person can move a pending file that leads nowhere: no file has it yet.
+  [[nodiscard]] std::string set_aside_path() const;
 
  private:
-  SideFiles(io::Folder folder, std::string name, std::uint32_t owner)
-      : folder_(std::move(folder)), name_(std::move(name)), owner_(owner) {}
+  SideFiles(io::Folder folder, std::string name, std::string image_path, std::uint32_t owner)
+      : folder_(std::move(folder)),
+        name_(std::move(name)),
+        image_path_(std::move(image_path)),
+        owner_(owner) {}
 
-  static Result<SideFiles> of_file(const io::FileStatus& status, const io::Location& location);
-  static Result<SideFiles> of_device(const io::FileStatus& status, const std::string& state_folder);
+  static Result<SideFiles> of_file(const io::File& image);
+  static Result<SideFiles> of_device(const io::File& device, const std::string& state_folder);
 
   [[nodiscard]] std::string pending_name() const { return name_ + pending_suffix; }
   [[nodiscard]] std::string kept_name(unsigned number) const;
@@ -72,6 +83,7 @@ class SideFiles {
   io::Folder folder_;
   std::optional<io::Folder> undo_folder_;
   std::string name_;
+  std::string image_path_;
   std::uint32_t owner_;  // of the image
 };
 

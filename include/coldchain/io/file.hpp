@@ -6,7 +6,9 @@
 
 #include <compare>
 #include <cstdint>
+#include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include <coldchain/base/bytes.hpp>
@@ -47,6 +49,14 @@ struct FileStatus {
   std::optional<Timestamp> born;
 };
 
+// Where a file lies once symbolic links are followed.
+struct Location {
+  std::string folder;  // absolute
+  std::string name;    // in that folder
+};
+
+class WritableFile;
+
 class File {
  public:
   File() = default;
@@ -74,6 +84,12 @@ class File {
 
   // Holds that byte, shared, until the file is closed.
   [[nodiscard]] virtual Result<void> hold_lock(std::uint64_t byte) const = 0;
+
+  // Both ask for the file that is open, whatever its names lead to by now, so that nobody can put
+  // another file in its place. The folder where it lies: `not_found` where it was deleted.
+  [[nodiscard]] virtual Result<Location> location() const;
+  // The same file, open for writing, too. `locked` where a block device is mounted or held.
+  [[nodiscard]] virtual Result<std::unique_ptr<WritableFile>> open_for_writing() const;
 
   [[nodiscard]] std::uint64_t size() const { return status().size; }
 };

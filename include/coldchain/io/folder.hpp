@@ -37,12 +37,12 @@ class Folder {
   // A new file that only its owner may read. Fails with `refused` if there is one of that name.
   [[nodiscard]] Result<std::unique_ptr<WritableFile>> create(const std::string& name) const;
 
-  // A file that nobody else can have put here or changed: a regular one with one name, no symbolic
-  // link, of `owner`, root or the caller, which others may not write to; else `refused`.
-  [[nodiscard]] Result<std::unique_ptr<WritableFile>> open_trusted(const std::string& name,
-                                                                   std::uint32_t owner) const;
-  // A regular file that anybody may have put here, for those who only look.
+  // A regular file, which anybody may have put here; `refused` for a symbolic link and for what is
+  // no regular file. Its status says who owns it.
   [[nodiscard]] Result<std::unique_ptr<File>> read(const std::string& name) const;
+  [[nodiscard]] Result<std::unique_ptr<WritableFile>> open_file(const std::string& name) const;
+  // Of whatever has that name, without opening it.
+  [[nodiscard]] Result<std::uint32_t> owner_of(const std::string& name) const;
 
   // What its file system has left for this process, in bytes.
   [[nodiscard]] Result<std::uint64_t> available_bytes() const;

@@ -30,18 +30,6 @@ struct OpenPolicy {
   bool steady_holes = false;
 };
 
-// Where a file lies once symbolic links are followed.
-struct Location {
-  std::string folder;  // absolute
-  std::string name;    // in that folder
-};
-
-// A file that is going to be changed.
-struct WritableTarget {
-  std::unique_ptr<WritableFile> file;
-  Location location;
-};
-
 class FileSource {
  public:
   FileSource() = default;
@@ -52,11 +40,6 @@ class FileSource {
   // Errors: not_found, permission_denied, refused (outside the root), invalid_argument (a
   // directory, FIFO, socket or character device), io_error. The message does not repeat the name.
   [[nodiscard]] virtual Result<std::unique_ptr<File>> open(const std::string& path) const = 0;
-
-  [[nodiscard]] virtual Result<Location> locate(const std::string& path) const = 0;
-
-  // For the one image that a verb changes. Also: locked, where a block device is mounted or held.
-  [[nodiscard]] virtual Result<WritableTarget> open_writable(const std::string& path) const = 0;
 };
 
 // The files of this machine. Fails if the root or sysroot is not a directory.

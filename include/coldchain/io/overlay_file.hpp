@@ -35,6 +35,7 @@ class OverlayFile final : public File {
   [[nodiscard]] Result<std::size_t> read_at(HostOffset offset, ByteSpan buffer) const override;
   [[nodiscard]] Result<HostOffset> next_data(HostOffset from) const override;
   [[nodiscard]] Result<HostOffset> next_hole(HostOffset from) const override;
+  [[nodiscard]] Result<Location> location() const override { return base_->location(); }
   [[nodiscard]] Result<bool> lock_is_held(std::uint64_t byte) const override {
     return base_->lock_is_held(byte);
   }

@@ -56,7 +56,6 @@ enum class Compressed {
 // Options that whoever goes on with a change must know; its side file has them behind the verb.
 inline constexpr std::string_view detect_zeroes_option = "--detect-zeroes";
 inline constexpr std::string_view decompress_option = "--decompress";
-inline constexpr std::string_view force_option = "--force";
 inline constexpr std::string_view merge_bitmaps_option = "--bitmaps=merge";
 inline constexpr std::string_view recompress_option = "--recompress";
 inline constexpr std::string_view reparent_option = "--reparent";

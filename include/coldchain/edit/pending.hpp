@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: MIT
+// What lies under the name of an image's journal, for verbs that only look, and for those that have
+// to know before they change anything. Whatever it is, it is described so that a person can go on:
+// anybody who can write to the folder can put a file there.
+#pragma once
+
+#include <optional>
+
+#include <coldchain/edit/journal.hpp>
+#include <coldchain/edit/side_files.hpp>
+
+namespace coldchain::edit {
+
+enum class PendingKind {
+  none,
+  unfinished,    // a journal that was never finished: the image was not touched
+  believed,      // a journal of this image, whose `head` decides what is done (trust.hpp)
+  not_believed,  // another user can have written it, or the caller may not read it
+  no_journal,    // a damaged journal, one of another image, or something else
+};
+
+struct PendingFile {
+  PendingKind kind{};
+  std::optional<JournalHead> head{};  // of a journal, whether it is believed or not
+  // What it is, and the commands that continue the change or set the file aside. Set for
+  // not_believed (permission_denied) and no_journal.
+  std::optional<Error> error{};
+};
+
+[[nodiscard]] Result<PendingFile> look_at_pending(const io::File& image,
+                                                  const SideFiles& side_files);
+
+// The head of a journal that is believed; nothing where there is none, or it was never finished.
+// Fails with the error of what is not believed, or is no journal.
+[[nodiscard]] Result<std::optional<JournalHead>> read_pending(const io::File& image,
+                                                              const SideFiles& side_files);
+
+// Before a change that cannot continue another one: `refused`, with the commands that can, where
+// anything is there.
+[[nodiscard]] Result<void> check_nothing_pending(const io::File& image,
+                                                 const SideFiles& side_files);
+
+}  // namespace coldchain::edit
