@@ -121,7 +121,7 @@ class Scanner {
   [[nodiscard]] Looked look(const std::string& path) const {
     Result<std::unique_ptr<io::File>> file = files_.open(path);
     const Result<std::string_view> format =
-        file ? probe_format(**file) : Result<std::string_view>(fail(file.error()));
+        file ? probe_format(**file, path) : Result<std::string_view>(fail(file.error()));
     if (!format)
       return {std::nullopt, std::nullopt, with_context(format.error(), to_terminal(path))};
     Looked looked{(*file)->status().identity, std::nullopt, std::nullopt};
@@ -260,7 +260,7 @@ class Scanner {
   std::optional<Error> add_target(const Link& link) {
     Result<std::unique_ptr<io::File>> file = files_.open(link.path);
     const Result<std::string_view> probed =
-        file ? probe_format(**file) : Result<std::string_view>(fail(file.error()));
+        file ? probe_format(**file, link.path) : Result<std::string_view>(fail(file.error()));
     if (!probed)
       return probed.error();
     const io::FileIdentity identity = (*file)->status().identity;

@@ -239,11 +239,13 @@ Result<NameSpec> parse_name(std::string_view name) {
     return parse_json(name.substr(5));
   if (name.starts_with("file:")) {
     spec.path = name.substr(5);
+    spec.is_filename = true;
     spec.from_options = true;
   } else if (has_protocol(name)) {
     spec.protocol = name.substr(0, name.find(':'));
   } else {
     spec.path = name;
+    spec.is_filename = true;
   }
   return spec;
 }

@@ -20,6 +20,7 @@ struct NameSpec {
   std::string protocol;               // "nbd", "http", …: a node that is not opened
   std::optional<std::string> format;  // where the name itself says it ("raw", "qcow2", …)
   bool typed = false;            // by the user, whose relative paths start at the current directory
+  bool is_filename = false;      // a plain path or file:, so that QEMU's probe sees a name
   bool from_options = false;     // json:, file: or --image-opts: QEMU resolves a relative path
                                  // against its current directory, not the overlay's
   std::uint64_t raw_offset = 0;  // window of the raw driver, bytes

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The format of an image by its first bytes, as QEMU's and libvirt's probes see it. A probe is a
+// The format of an image by its first bytes and its name, as QEMU's probe sees it. A probe is a
 // guess about bytes that a guest may have written: what it may be used for is the open policy's
 // business.
 #pragma once
@@ -11,9 +11,13 @@
 
 namespace coldchain::graph {
 
-// "qcow2", "raw", or the name of a format that is recognised but not read ("vmdk", …).
-[[nodiscard]] std::string_view probe_format(ByteView start);
-[[nodiscard]] Result<std::string_view> probe_format(const io::File& file);
+// So many bytes decide; zeros follow where the file is shorter.
+constexpr std::size_t probed_bytes = 512;
+
+// "qcow2", "raw", or the name of a format that is recognised but not read ("vmdk", …). `name` is
+// the file's name as it was given; empty where QEMU sees none, as with json: names.
+[[nodiscard]] std::string_view probe_format(ByteView start, std::string_view name);
+[[nodiscard]] Result<std::string_view> probe_format(const io::File& file, std::string_view name);
 
 // Whether QEMU knows a driver of this name, and whether this library reads it.
 [[nodiscard]] bool is_known_format(std::string_view format);
