@@ -56,6 +56,7 @@ void options(CLI::App& app, CheckVerbOptions& check) {
   app.add_option("--deny", check.deny,
                  "Findings that refuse the image, by name or number; 'upload' is a set of them")
       ->delimiter(',')
+      ->allow_extra_args(false)  // the next word is an image
       ->type_name("CODE,…");
   add_repair_options(app, check.repair);
   app.add_option("IMAGE", check.images, "Images, or folders whose images are checked")
@@ -97,30 +98,36 @@ class Checker {
   // One element per layer with --backing-chain.
   [[nodiscard]] std::vector<CheckedImage> look_at(const std::string& image,
                                                   unsigned workers) const {
-    const Result<OpenedTree> tree = open_tree(options_.common, image, true, world_, true);
+    const Result<OpenedTree> tree =
+        open_tree(options_.common, image, true, world_,
+                  is_for_admission() ? graph::OpenFor::admission : graph::OpenFor::checking);
     if (!tree)
       return {failed(image, tree.error())};
     std::vector<CheckedImage> checked = {look_at_node(*tree->top, image, workers)};
     for (const graph::Node* node : graph::chain_of(*tree->top)) {
-      // A raw layer below has nothing that could be wrong.
-      if (options_.backing_chain && node != tree->top.get() && node->raw_image() == nullptr &&
-          (node->is_open() || !options_.common.no_follow))
-        checked.push_back(look_at_node(*node, node->filename, workers));
-      // What lies below cannot be opened: the image was checked all the same.
-      if (node->gap && !options_.common.no_follow)
+      const bool is_layer = options_.backing_chain && node != tree->top.get() &&
+                            (node->is_open() || !options_.common.no_follow);
+      if (is_layer) {
+        CheckedImage layer = look_at_node(*node, node->filename, workers);
+        // A raw layer below has nothing that could be wrong.
+        if (node->raw_image() == nullptr || !layer.denied.empty())
+          checked.push_back(std::move(layer));
+      }
+      // What lies below cannot be opened: the image was checked all the same. Or the image itself
+      // is of a format that is not read.
+      if (node->gap && (!options_.common.no_follow || !tree->top->is_open()))
         add_failure(checked.back(), node->gap->message);
     }
     return checked;
   }
 
- private:
-  // Whoever refuses uploads wants them looked at, with or without --no-follow.
-  [[nodiscard]] bool denies_uploads() const {
-    return std::any_of(denials_.begin(), denials_.end(), [](finding::Code code) {
-      return code >= finding::Code::upload_has_backing;
-    });
+  // Whether an image is not only checked, but may be refused: then also one that has no checks is
+  // looked at.
+  [[nodiscard]] bool is_for_admission() const {
+    return options_.common.no_follow || !denials_.empty();
   }
 
+ private:
   static CheckedImage failed(const std::string& image, const Error& error) {
     CheckedImage checked;
     checked.filename = image;
@@ -130,34 +137,44 @@ class Checker {
 
   static void add_failure(CheckedImage& checked, std::string message) {
     checked.failures.push_back(std::move(message));
-    checked.verdict = Verdict::failed;
+    if (checked.denied.empty())
+      checked.verdict = Verdict::failed;
   }
 
   [[nodiscard]] CheckedImage look_at_node(const graph::Node& node, const std::string& name,
                                           unsigned workers) const {
+    CheckedImage checked = node.qcow2_image() != nullptr
+                               ? look_at_qcow2(*node.qcow2_image(), name, workers)
+                               : look_at_other(node, name);
+    if (options_.backing_chain)
+      add_of_node(checked, node.findings);
+    if (is_for_admission()) {
+      if (const Result<finding::Findings> admission = check::check_admission(node))
+        checked.findings.insert(checked.findings.end(), admission->begin(), admission->end());
+      else
+        add_failure(checked, admission.error().message);
+    }
+    judge(checked);
+    return checked;
+  }
+
+  [[nodiscard]] CheckedImage look_at_qcow2(const qcow2::Image& image, const std::string& name,
+                                           unsigned workers) const {
+    const Result<check::CheckResult> result =
+        check::check(image, {.deep = options_.deep, .workers = workers});
+    if (!result)
+      return failed(name, result.error());
+    CheckedImage checked =
+        report::checked_image(name, result->counts, result->findings, result->failure);
+    checked.is_partial = result->is_partial;
+    return checked;
+  }
+
+  static CheckedImage look_at_other(const graph::Node& node, const std::string& name) {
     CheckedImage checked;
     checked.filename = name;
     checked.format = node.format;
-    const qcow2::Image* image = node.qcow2_image();
-    if (image == nullptr) {
-      checked.verdict = node.is_open() ? Verdict::no_checks : Verdict::failed;
-      if (options_.backing_chain)
-        checked.findings = node.findings;
-      return checked;
-    }
-    const Result<check::CheckResult> result =
-        check::check(*image, {.deep = options_.deep, .workers = workers});
-    if (!result)
-      return failed(name, result.error());
-    checked = report::checked_image(name, result->counts, result->findings, result->failure);
-    checked.is_partial = result->is_partial;
-    if (options_.backing_chain)
-      add_of_node(checked, node.findings);
-    if (options_.common.no_follow || denies_uploads()) {
-      const finding::Findings admission = check::check_admission(image->header());
-      checked.findings.insert(checked.findings.end(), admission.begin(), admission.end());
-    }
-    judge(checked);
+    checked.verdict = node.is_open() ? Verdict::no_checks : Verdict::failed;
     return checked;
   }
 
@@ -178,9 +195,10 @@ class Checker {
       if (denials_.contains(finding.code))
         checked.denied.push_back(finding);
     }
-    const bool is_bad = !checked.denied.empty() ||
-                        finding::worst(checked.findings) >= finding::Severity::corruption;
-    checked.verdict = std::max(checked.verdict, is_bad ? Verdict::corrupt : Verdict::clean);
+    if (!checked.denied.empty())
+      checked.verdict = Verdict::corrupt;
+    else if (finding::worst(checked.findings) >= finding::Severity::corruption)
+      checked.verdict = std::max(checked.verdict, Verdict::corrupt);
   }
 
   const CheckVerbOptions& options_;
@@ -188,33 +206,47 @@ class Checker {
   const World& world_;
 };
 
-Verdict worst_of(const std::vector<CheckedImage>& images) {
-  Verdict worst = Verdict::clean;
-  for (const CheckedImage& image : images)
-    worst = std::max(worst, image.verdict);
-  return worst;
-}
+// The verdict on all images together. That one is refused outweighs that another cannot be checked.
+class Total {
+ public:
+  void add(Verdict verdict) { worst_ = std::max(worst_, verdict); }
+  void add(const std::vector<CheckedImage>& images) {
+    for (const CheckedImage& image : images) {
+      add(image.verdict);
+      is_denied_ = is_denied_ || !image.denied.empty();
+    }
+  }
+  [[nodiscard]] ExitStatus status() const {
+    return exit_status(is_denied_ ? Verdict::corrupt : worst_);
+  }
+
+ private:
+  Verdict worst_ = Verdict::clean;
+  bool is_denied_ = false;
+};
 
 // As qemu-img tells of one image.
 Result<void> tell(const CheckVerbOptions& options, const CheckedImage& image, bool is_one_of_many,
                   World& world) {
   const report::Style style = style_for(world, options.common.color);
-  if (image.verdict == Verdict::no_checks) {
-    world.complain({ErrorCode::unsupported, "This image format does not support checks", 0});
-    return {};
-  }
   const report::Sink to_err = [&](std::string_view text) -> Result<void> {
     world.err(text);
     return {};
   };
+  if (image.verdict == Verdict::no_checks) {
+    world.complain({ErrorCode::unsupported, "This image format does not support checks", 0});
+    TRY(report::write_check_notes(image, style, to_err));
+  }
   TRY(report::write_check_messages(image, world.out_is_terminal(), style, to_err));
-  // Nothing is known of an image that could not be opened.
+  // Nothing is counted in an image that could not be opened, or that is not qcow2.
   const bool has_counts = image.counts.image_end_offset != 0;
-  if (has_counts && !options.quiet && !options.common.json())
+  const bool is_described = has_counts || !image.findings.empty();
+  const bool has_summary = has_counts || !image.denied.empty();
+  if (has_summary && !options.quiet && !options.common.json())
     TRY(report::write_check_text(image, world.sink()));
-  if (has_counts && options.list && !options.common.json())
+  if (is_described && options.list && !options.common.json())
     TRY(report::write_check_list(image, style, world.sink()));
-  if (has_counts && !options.quiet && options.common.json())
+  if (is_described && !options.quiet && options.common.json())
     TRY(report::write_check_json(image, is_one_of_many, world.sink()));
   for (const std::string& failure : image.failures)
     world.complain({ErrorCode::corrupt, failure, 0});
@@ -231,10 +263,11 @@ Result<void> tell_for_ci(const CheckVerbOptions& options, const std::vector<Chec
                                                     : report::check_junit(images));
 }
 
-// The images below the folders, without those that another records as raw; what cannot be read is
-// told, and is a failure.
-Result<std::vector<std::string>> expand(const CheckVerbOptions& options, Verdict& worst,
-                                        World& world) {
+// The images below the folders, without those that another records as raw. For admission every file
+// counts: what one upload records of another vouches for nothing. What cannot be read is told, and
+// is a failure.
+Result<std::vector<std::string>> expand(const CheckVerbOptions& options, bool is_for_admission,
+                                        Total& total, World& world) {
   std::vector<std::string> names;
   for (const std::string& name : options.images) {
     if (options.common.image_opts || !world.is_directory(name)) {
@@ -244,22 +277,27 @@ Result<std::vector<std::string>> expand(const CheckVerbOptions& options, Verdict
     io::OpenPolicy policy = policy_of(options.common);
     policy.test_locks = false;
     const auto files = TRY(world.files(policy));
-    const graph::Forest forest = TRY(graph::scan(*files, policy, {name}, world.workers(),
-                                                 [](const std::string&, const graph::Node&) {}));
+    graph::Forest forest = TRY(graph::scan(*files, policy, {name}, world.workers(),
+                                           [](const std::string&, const graph::Node&) {}));
     for (const Error& error : forest.unreadable) {
       world.complain(error);
-      worst = Verdict::failed;
+      total.add(Verdict::failed);
     }
+    std::vector<std::string> found;
+    if (is_for_admission)
+      found = std::move(forest.other_paths);
     for (const graph::ForestImage& image : forest.images) {
-      if (image.in_scan && image.format == "qcow2")
-        names.push_back(image.path);
+      if (image.in_scan && (is_for_admission || image.format == "qcow2"))
+        found.push_back(image.path);
     }
+    std::sort(found.begin(), found.end());
+    names.insert(names.end(), found.begin(), found.end());
   }
   return names;
 }
 
 Result<ExitStatus> run_many(const CheckVerbOptions& options, const std::vector<std::string>& names,
-                            const Checker& checker, Verdict worst, World& world) {
+                            const Checker& checker, Total total, World& world) {
   const unsigned jobs = options.jobs != 0 ? options.jobs : world.workers();
   const report::Style style = style_for(world, options.common.color);
   const bool for_ci = options.common.output == "sarif" || options.common.output == "junit";
@@ -271,7 +309,7 @@ Result<ExitStatus> run_many(const CheckVerbOptions& options, const std::vector<s
       [&](std::size_t i, unsigned) -> Result<Images> { return checker.look_at(names[i], 1); },
       jobs);
   const auto tell_all = [&](Images images) -> Result<void> {
-    worst = std::max(worst, worst_of(images));
+    total.add(images);
     for (CheckedImage& image : images) {
       if (for_ci) {
         all.push_back(std::move(image));
@@ -291,7 +329,7 @@ Result<ExitStatus> run_many(const CheckVerbOptions& options, const std::vector<s
   TRY(pipeline.run(tell_all));
   if (for_ci)
     TRY(tell_for_ci(options, all, world));
-  return exit_status(worst);
+  return total.status();
 }
 
 bool asks_for_repair(const RepairRequest& repair) {
@@ -320,16 +358,18 @@ Result<ExitStatus> run_verb(const CheckVerbOptions& options, World& world) {
   if (asks_for_repair(options.repair))
     return repair(options, world);
   const Checker checker(options, TRY(parse_denials(options.deny)), world);
-  Verdict worst = Verdict::clean;
-  const std::vector<std::string> names = TRY(expand(options, worst, world));
+  Total total;
+  const std::vector<std::string> names =
+      TRY(expand(options, checker.is_for_admission(), total, world));
   const bool is_one = options.images.size() == 1 && names == options.images;
   if (!is_one)
-    return run_many(options, names, checker, worst, world);
+    return run_many(options, names, checker, total, world);
   warn_of_pending(options.common, names.front(), world);
   const std::vector<CheckedImage> layers = checker.look_at(names.front(), world.workers());
+  total.add(layers);
   if (options.common.output == "sarif" || options.common.output == "junit") {
     TRY(tell_for_ci(options, layers, world));
-    return exit_status(worst_of(layers));
+    return total.status();
   }
   for (const CheckedImage& layer : layers) {
     if (layers.size() > 1 && !options.quiet && !options.common.json())
@@ -337,7 +377,7 @@ Result<ExitStatus> run_verb(const CheckVerbOptions& options, World& world) {
                                 to_terminal(layer.filename))));
     TRY(tell(options, layer, layers.size() > 1, world));
   }
-  return exit_status(worst_of(layers));
+  return total.status();
 }
 
 }  // namespace

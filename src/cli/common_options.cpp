@@ -60,7 +60,7 @@ Result<void> check_no_secrets(const CommonOptions& options) {
 }
 
 Result<OpenedTree> open_tree(const CommonOptions& options, const std::string& image,
-                             bool follow_links, const World& world, bool for_check) {
+                             bool follow_links, const World& world, graph::OpenFor purpose) {
   TRY(check_no_secrets(options));
   if (options.image_opts && options.format)
     return fail(ErrorCode::invalid_argument, "--image-opts and -f exclude each other");
@@ -74,7 +74,7 @@ Result<OpenedTree> open_tree(const CommonOptions& options, const std::string& im
   request.probe_rule =
       options.probe == "libvirt" ? graph::ProbeRule::libvirt : graph::ProbeRule::qemu;
   request.follow_links = follow_links;
-  request.for_check = for_check;
+  request.purpose = purpose;
   Result<std::unique_ptr<graph::Node>> top = graph::open(*tree.files, policy, request);
   if (!top) {
     Error error = with_context(top.error(), fmt::format("Could not open '{}'", to_terminal(image)));

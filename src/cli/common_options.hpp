@@ -50,7 +50,7 @@ struct OpenedTree {
 // Opens IMAGE; `follow_links` false leaves out what lies below it. Errors name the image.
 [[nodiscard]] Result<OpenedTree> open_tree(const CommonOptions& options, const std::string& image,
                                            bool follow_links, const World& world,
-                                           bool for_check = false);
+                                           graph::OpenFor purpose = graph::OpenFor::reading);
 
 // Tells that a change of the image was interrupted: what is looked at is neither old nor new.
 void warn_of_pending(const CommonOptions& options, const std::string& image, World& world);

@@ -30,7 +30,8 @@ void options(CLI::App& app, LayoutOptions& layout) {
 }
 
 Result<ExitStatus> run_verb(const LayoutOptions& options, World& world) {
-  const OpenedTree tree = TRY(open_tree(options.common, options.image, false, world, true));
+  const OpenedTree tree =
+      TRY(open_tree(options.common, options.image, false, world, graph::OpenFor::checking));
   const qcow2::Image* image = tree.top->qcow2_image();
   if (image == nullptr)
     return fail(ErrorCode::unsupported,

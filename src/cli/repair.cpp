@@ -88,7 +88,8 @@ class RepairRun {
       : common_(common), request_(request), options_(std::move(options)), world_(world) {}
 
   Result<ExitStatus> run() {
-    const OpenedTree tree = TRY(open_tree(common_, request_.image, true, world_, true));
+    const OpenedTree tree =
+        TRY(open_tree(common_, request_.image, true, world_, graph::OpenFor::checking));
     if (tree.top->qcow2_image() == nullptr) {
       world_.complain({ErrorCode::unsupported, "This image format does not support checks", 0});
       return no_checks;

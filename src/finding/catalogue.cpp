@@ -307,6 +307,16 @@ constexpr std::array rows = {
         "The virtual disk is larger than 64 TiB.", "Refuse it unless you know who made it."},
     Row{Code::upload_is_encrypted, "upload-is-encrypted", note, "The image is encrypted.",
         "Its content cannot be looked at."},
+    Row{Code::upload_is_raw, "upload-is-raw", note,
+        "The image is a raw disk: nothing in it says so.",
+        "Give its format as raw wherever it is used; a guest can write anything that a probe looks "
+        "for."},
+    Row{Code::upload_format_not_allowed, "upload-format-not-allowed", note,
+        "The image is neither qcow2 nor raw for QEMU's probe; its format was not looked into.",
+        "Refuse it: images of other formats may name any file of the host."},
+    Row{Code::upload_ambiguous, "upload-ambiguous", note,
+        "Another program could take the image for another format, which may name files or sizes.",
+        "Refuse it unless you know who made it; coldchain-check(1) lists what is looked for."},
 };
 
 }  // namespace

@@ -57,6 +57,7 @@ void list_files(const std::string& top, Listing& listing) {
 
 // What was learned of one file while it was open.
 struct Looked {
+  std::string path;
   std::optional<io::FileIdentity> identity;
   std::optional<ForestImage> image;  // nothing: not a qcow2 image
   std::optional<Error> error;
@@ -96,6 +97,9 @@ class Scanner {
     apply_roles();
     connect();
     forest_.other_files = others_.size();
+    for (const auto& [identity, path] : others_)
+      forest_.other_paths.push_back(path);
+    std::sort(forest_.other_paths.begin(), forest_.other_paths.end());
     keep_in_order();
     find_roots();
     return std::move(forest_);
@@ -114,7 +118,7 @@ class Scanner {
       else if (one.image)
         add(std::move(*one.image));
       else
-        others_.insert(*one.identity);
+        others_.emplace(*one.identity, std::move(one.path));
     }
   }
 
@@ -123,8 +127,8 @@ class Scanner {
     const Result<std::string_view> format =
         file ? probe_format(**file, path) : Result<std::string_view>(fail(file.error()));
     if (!format)
-      return {std::nullopt, std::nullopt, with_context(format.error(), to_terminal(path))};
-    Looked looked{(*file)->status().identity, std::nullopt, std::nullopt};
+      return {path, std::nullopt, std::nullopt, with_context(format.error(), to_terminal(path))};
+    Looked looked{path, (*file)->status().identity, std::nullopt, std::nullopt};
     if (*format == "qcow2")
       looked.image = describe(path, "qcow2", std::move(*file));
     return looked;
@@ -409,7 +413,8 @@ class Scanner {
   std::vector<Role> roles_;               // of each image
   std::map<io::FileIdentity, std::size_t> by_identity_;
   std::map<std::string, std::pair<std::optional<io::FileIdentity>, std::optional<Error>>> targets_;
-  std::set<io::FileIdentity> others_;  // found in the folders, and nobody's image so far
+  std::map<io::FileIdentity, std::string>
+      others_;  // found in the folders, and nobody's image so far
 };
 
 }  // namespace

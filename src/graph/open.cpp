@@ -61,7 +61,7 @@ std::string probed_name(const NameSpec& spec, const Node& node) {
 struct OpenRules {
   ProbeRule probe = ProbeRule::qemu;
   bool test_locks = true;
-  bool may_be_damaged = false;  // for a check, which says more
+  OpenFor purpose = OpenFor::reading;
 };
 
 class Opener {
@@ -77,7 +77,7 @@ class Opener {
     node->file = std::move(file);
     NameSpec spec;
     spec.format = format;
-    TRY(open_image(*node, spec, {ProbeRule::qemu, false, false}));
+    TRY(open_image(*node, spec, {ProbeRule::qemu, false, OpenFor::reading}));
     return node;
   }
 
@@ -97,7 +97,7 @@ class Opener {
     node->file = TRY(files_.open(spec.path));
     if (request.format)
       spec.format = request.format;
-    TRY(open_image(*node, spec, {request.probe_rule, policy_.test_locks, request.for_check}));
+    TRY(open_image(*node, spec, {request.probe_rule, policy_.test_locks, request.purpose}));
     identities_.insert(node->file->status().identity);
     if (request.follow_links)
       follow_all(*node, spec);
@@ -125,23 +125,31 @@ class Opener {
   // Sets format and image of a node whose file is open.
   static Result<void> open_image(Node& node, const NameSpec& spec, const OpenRules& rules) {
     node.format_probed = !spec.format;
-    const std::string probed(TRY(probe_format(*node.file, probed_name(spec, node))));
-    node.format = spec.format.value_or(probed);
+    node.probed_format = TRY(probe_format(*node.file, probed_name(spec, node)));
+    node.format = spec.format.value_or(node.probed_format);
     if (!is_known_format(node.format))
       return fail(ErrorCode::invalid_argument,
                   fmt::format("Unknown driver '{}'", to_terminal(node.format)));
-    if (!is_read_format(node.format))
-      return fail(ErrorCode::unsupported,
+    if (!is_read_format(node.format)) {
+      Error error{ErrorCode::unsupported,
                   fmt::format("the format is {}, and only qcow2 and raw are read{}", node.format,
-                              spec.format ? "" : "; '-f raw' reads the bytes as they are"));
+                              spec.format ? "" : "; '-f raw' reads the bytes as they are"),
+                  0};
+      if (rules.purpose != OpenFor::admission)
+        return fail(std::move(error));
+      node.gap = with_context(std::move(error),
+                              fmt::format("Could not open '{}'", to_terminal(node.filename)));
+      return {};
+    }
     if (node.format == "qcow2") {
       if (spec.raw_offset != 0 || spec.raw_size)
         return fail(ErrorCode::invalid_argument,
                     "format 'qcow2' does not support the options 'offset' and 'size'");
       if (rules.test_locks)
         TRY(io::test_locks(*node.file, io::LockNeed::read));
-      qcow2::Image image = TRY(rules.may_be_damaged ? qcow2::Image::open_damaged(*node.file)
-                                                    : qcow2::Image::open(*node.file));
+      qcow2::Image image =
+          TRY(rules.purpose == OpenFor::reading ? qcow2::Image::open(*node.file)
+                                                : qcow2::Image::open_damaged(*node.file));
       const bool demoted = rules.probe == ProbeRule::libvirt && node.format_probed &&
                            image.header().backing_file().has_value();
       if (!demoted) {
@@ -157,9 +165,10 @@ class Opener {
     if (rules.test_locks)
       TRY(io::test_locks(*node.file, io::LockNeed::read_raw));
     node.image = TRY(raw::Image::open(*node.file, spec.raw_offset, spec.raw_size));
-    if (spec.format && probed != "raw")
+    if (spec.format && node.probed_format != "raw")
       node.findings.push_back(
-          {Code::link_format_contradicts, fmt::format("recorded raw, but begins like {}", probed)});
+          {Code::link_format_contradicts,
+           fmt::format("recorded raw, but begins like {}", node.probed_format)});
     return {};
   }
 
@@ -302,7 +311,7 @@ class Opener {
     if (!spec.format)
       child.findings.push_back({Code::link_format_not_recorded, "probed"});
     if (const Result<void> opened =
-            open_image(child, spec, {ProbeRule::qemu, policy_.test_locks, false});
+            open_image(child, spec, {ProbeRule::qemu, policy_.test_locks, OpenFor::reading});
         !opened)
       return mark_broken(overlay, child,
                          link_code(opened.error()) == Code::link_locked ? Code::link_locked

@@ -80,9 +80,9 @@ std::string check_sarif(const std::vector<CheckedImage>& images) {
   for (const CheckedImage& image : images) {
     for (const Finding& finding : image.findings) {
       const finding::Row& row = finding::row(finding.code);
-      write_sarif_result(json, row.slug, sarif_level(row.severity),
-                         fmt::format("{} {}", row.meaning, place_of(finding)), image.filename,
-                         finding.host);
+      write_sarif_result(
+          json, row.slug, is_denied(image, finding) ? "error" : sarif_level(row.severity),
+          fmt::format("{} {}", row.meaning, place_of(finding)), image.filename, finding.host);
     }
     for (const std::string& failure : image.failures)
       write_sarif_result(json, "check-failed", "error", failure, image.filename, {});
@@ -112,10 +112,7 @@ std::string check_junit(const std::vector<CheckedImage>& images) {
     };
     for (const Finding& finding : image.findings) {
       const finding::Row& row = finding::row(finding.code);
-      const bool is_denied =
-          std::any_of(image.denied.begin(), image.denied.end(),
-                      [&](const Finding& denied) { return denied.code == finding.code; });
-      if (row.severity > Severity::note || is_denied)
+      if (row.severity > Severity::note || is_denied(image, finding))
         add_case(row.slug, fmt::format("{} {}", row.meaning, place_of(finding)));
     }
     for (const std::string& failure : image.failures)

@@ -156,6 +156,11 @@ CheckedImage checked_image(const std::string& filename, const check::Counts& cou
   return image;
 }
 
+bool is_denied(const CheckedImage& image, const Finding& finding) {
+  return std::any_of(image.denied.begin(), image.denied.end(),
+                     [&](const Finding& denied) { return denied.code == finding.code; });
+}
+
 bool is_known_to_qemu(const Finding& finding) {
   return !qemu_message(finding, finding.index, finding.entry).empty();
 }
@@ -190,6 +195,15 @@ Result<void> write_check_messages(const CheckedImage& image, bool by_runs, const
     TRY(add("denied " + finding_line(style, finding)));
   if (omitted != 0)
     TRY(add(fmt::format("{} more findings are counted, but not told", omitted)));
+  return out.empty() ? Result<void>{} : sink(out);
+}
+
+Result<void> write_check_notes(const CheckedImage& image, const Style& style, const Sink& sink) {
+  std::string out;
+  for (const Finding& finding : image.findings) {
+    if (finding::row(finding.code).severity == Severity::note)
+      out += finding_line(style, finding) + "\n";
+  }
   return out.empty() ? Result<void>{} : sink(out);
 }
 
@@ -337,6 +351,10 @@ std::string check_line(const CheckedImage& image, const Style& style) {
                       image.counts.leaks, count_ours(image), to_terminal(image.filename));
   for (const Finding& finding : image.denied)
     line += fmt::format(": denied {}", finding::row(finding.code).slug);
+  for (const Finding& finding : image.findings) {
+    if (image.verdict == Verdict::no_checks)
+      line += fmt::format(": {}", finding::row(finding.code).slug);
+  }
   for (const std::string& failure : image.failures)
     line += ": " + to_terminal(failure);
   return line + "\n";

@@ -22,6 +22,10 @@ Bytes sound() {
   return ImageBuilder(ImageOptions{}).data(0, 'a').compressed(3, 'c').build().flat();
 }
 
+Bytes bytes_from(std::string_view text) {
+  return {text_bytes(text).begin(), text_bytes(text).end()};
+}
+
 Ran check(std::vector<std::string> arguments, std::map<std::string, Bytes> files,
           bool terminal = false) {
   FakeWorld world;
@@ -189,6 +193,145 @@ TEST_CASE("check: an upload is refused by what --deny names") {
   with_backing["../etc/passwd"] = Bytes(1 << 20);
   CHECK(check({"--deny", "upload-has-backing", "a"}, with_backing).status == 2);
   CHECK(check({"--deny", "nonsense", "a"}, files).status == 1);
+}
+
+TEST_CASE("check: a format that is not read is denied, and an error without --deny") {
+  const std::map<std::string, Bytes> files = {
+      {"a", bytes_from("# x\nversion=1\nRW 1 FLAT \"/etc/shadow\" 0\n")}};
+  for (const std::vector<std::string>& options :
+       {std::vector<std::string>{"a"}, {"--no-follow", "a"}, {"--deny", "image-dirty", "a"}}) {
+    const Ran ran = check(options, files);
+    CHECK(ran.status == 1);
+    CHECK(ran.err.find("Could not open 'a': the format is vmdk, and only qcow2 and raw are read") !=
+          std::string::npos);
+    CHECK(ran.err.find("denied") == std::string::npos);
+  }
+  const Ran denied = check({"--no-follow", "--deny", "upload", "a"}, files);
+  CHECK(denied.status == 2);
+  CHECK(denied.err.find("denied note upload-format-not-allowed: vmdk\n") != std::string::npos);
+  CHECK(denied.err.find("Could not open 'a': the format is vmdk") != std::string::npos);
+  CHECK(denied.out == "\nThe image is refused: upload-format-not-allowed.\n");
+  CHECK(check({"--deny", "upload", "a"}, files).status == 2);
+  CHECK(check({"--deny", "upload", "-f", "vmdk", "a"}, files).status == 2);
+  const Ran as_raw = check({"--deny", "upload", "-f", "raw", "a"}, files);
+  CHECK(as_raw.status == 2);
+  CHECK(as_raw.err.find("denied note upload-ambiguous: vmdk (QEMU's probe)\n") !=
+        std::string::npos);
+  const Ran json = check({"--deny", "upload", "--output=json", "a"}, files);
+  CHECK(json.status == 2);
+  const auto ours = nlohmann::json::parse(json.out)["coldchain"];
+  CHECK(ours["verdict"] == "corrupt");
+  CHECK(ours["denied"][0] == "upload-format-not-allowed");
+  CHECK(ours["findings"][0]["detail"] == "vmdk");
+  CHECK(ours["failures"].size() == 1);
+}
+
+TEST_CASE("check: an honest raw disk is told as one where uploads are judged, with status 63") {
+  const std::map<std::string, Bytes> files = {{"a", Bytes(70000)}};
+  const Ran plain = check({"a"}, files);
+  CHECK(plain.status == 63);
+  CHECK(plain.err == "coldchain: This image format does not support checks\n");
+  CHECK(check({"--output=json", "a"}, files).out.empty());
+  for (const std::vector<std::string>& options :
+       {std::vector<std::string>{"--no-follow"}, {"--deny", "upload"}}) {
+    std::vector<std::string> arguments = options;
+    arguments.emplace_back("a");
+    const Ran ran = check(arguments, files);
+    CHECK(ran.status == 63);
+    CHECK(ran.out.empty());
+    CHECK(ran.err ==
+          "coldchain: This image format does not support checks\n"
+          "note upload-is-raw: 70000 bytes\n");
+    arguments.emplace_back("--output=json");
+    const Ran json = check(arguments, files);
+    CHECK(json.status == 63);
+    const auto document = nlohmann::json::parse(json.out);
+    CHECK(document["format"] == "raw");
+    CHECK(document["coldchain"]["verdict"] == "no checks");
+    CHECK(document["coldchain"]["denied"].empty());
+    CHECK(document["coldchain"]["findings"][0]["name"] == "upload-is-raw");
+  }
+  CHECK(check({"--deny", "upload-is-raw", "a"}, files).status == 2);
+}
+
+TEST_CASE("check: a raw disk that others could take for another format is denied") {
+  Bytes disk(70000);
+  std::copy_n(text_bytes("conectix").begin(), 8, disk.end() - 512);
+  const Ran ran = check({"--no-follow", "--deny", "upload", "a"}, {{"a", disk}});
+  CHECK(ran.status == 2);
+  CHECK(ran.err.find("denied note upload-ambiguous: VHD (") == 0);
+  CHECK(ran.out == "\nThe image is refused: upload-ambiguous.\n");
+  CHECK(check({"--no-follow", "a"}, {{"a", disk}}).status == 63);
+  // The window of an image is what counts.
+  CHECK(check({"--deny", "upload",
+               R"(json:{"driver":"raw","size":"65536","file":{"driver":"file","filename":"a"}})"},
+              {{"a", disk}})
+            .status == 63);
+  // A name decides for QEMU's probe; where the format is given, others may still look at the name.
+  CHECK(check({"--deny", "upload", "a.dmg"}, {{"a.dmg", Bytes(512)}}).status == 2);
+  CHECK(check({"--deny", "upload", "-f", "raw", "a.dmg"}, {{"a.dmg", Bytes(512)}}).status == 2);
+  // libvirt's rule makes a raw disk of an image with a backing file; QEMU's does not.
+  ImageOptions options;
+  options.backing_file = "/etc/shadow";
+  options.backing_format = "raw";
+  CHECK(check({"--no-follow", "--probe=libvirt", "--deny", "upload", "a"},
+              {{"a", ImageBuilder(options).build().flat()}})
+            .status == 2);
+}
+
+TEST_CASE("check: what is denied decides the status, whatever else cannot be checked") {
+  ImageOptions options;
+  options.backing_file = "gone";
+  options.backing_format = "qcow2";
+  ImageBuilder unknown(options);
+  unknown.patch_header([](qcow2::Header& h) { h.incompatible_features |= 1ULL << 40; });
+  const std::map<std::string, Bytes> files = {{"a", ImageBuilder(options).build().flat()},
+                                              {"b", unknown.build().flat()},
+                                              {"c", Bytes(512)},
+                                              {"d", bytes_from("KDMV")}};
+  CHECK(check({"--deny", "upload", "a"}, files).status == 2);
+  CHECK(check({"--no-follow", "--deny", "upload", "b"}, files).status == 2);
+  const Ran many = check({"--no-follow", "--deny", "upload", "none", "d", "c"}, files);
+  CHECK(many.status == 2);
+  CHECK(many.out.find("corrupt            0 errors          0 leaks      0 others  d: denied "
+                      "upload-format-not-allowed: Could not open 'd'") != std::string::npos);
+  CHECK(many.out.find("no checks          0 errors          0 leaks      0 others  c: "
+                      "upload-is-raw\n") != std::string::npos);
+  CHECK(check({"--no-follow", "--deny", "upload", "none", "c"}, files).status == 1);
+  CHECK(check({"--no-follow", "--deny", "upload", "c", "c"}, files).status == 63);
+}
+
+TEST_CASE("check: of a folder looks at every file where uploads are judged") {
+  const testing::TempFolder folder;
+  ImageBuilder(ImageOptions{}).data(0, 'a').build().write_to(folder / "one");
+  CHECK(testing::run_coldchain({"check", "--deny", "upload", folder.path()}).status == 0);
+  testing::write_file(folder / "raw", std::string(512, 'x'));
+  const Ran honest = testing::run_coldchain({"check", "--deny", "upload", folder.path()});
+  CHECK(honest.status == 63);
+  CHECK(std::count(honest.out.begin(), honest.out.end(), '\n') == 2);
+  testing::write_file(folder / "vmdk", "version=2\n");
+  const Ran denied = testing::run_coldchain({"check", "--deny", "upload", folder.path()});
+  CHECK(denied.status == 2);
+  CHECK(denied.out.find("denied upload-format-not-allowed") != std::string::npos);
+  CHECK(testing::run_coldchain({"check", folder.path()}).status == 0);
+}
+
+TEST_CASE("check: SARIF and JUnit tell what is denied as a failure") {
+  const std::map<std::string, Bytes> files = {{"a", bytes_from("KDMV")}, {"b", Bytes(512)}};
+  const Ran sarif = check({"--deny", "upload", "--output=sarif", "a", "b"}, files);
+  CHECK(sarif.status == 2);
+  const auto results = nlohmann::json::parse(sarif.out)["runs"][0]["results"];
+  CHECK(results[0]["ruleId"] == "upload-format-not-allowed");
+  CHECK(results[0]["level"] == "error");
+  CHECK(results[2]["ruleId"] == "upload-is-raw");
+  CHECK(results[2]["level"] == "note");
+  const Ran junit = check({"--deny", "upload", "--output=junit", "a"}, files);
+  CHECK(junit.status == 2);
+  pugi::xml_document document;
+  REQUIRE(document.load_string(junit.out.c_str()));
+  const auto suite = document.child("testsuites").first_child();
+  CHECK(suite.attribute("failures").as_int() == 2);
+  CHECK(std::string(suite.first_child().attribute("name").value()) == "upload-format-not-allowed");
 }
 
 TEST_CASE("check: a backing chain with --no-follow is the top alone") {

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: MIT
 // What an image that somebody uploads should not have: links to other files, encryption, an absurd
-// size. They are notes; the caller decides which of them refuse the image.
+// size, another format than it seems to have. They are notes; the caller decides which of them
+// refuse the image.
 #pragma once
 
 #include <coldchain/finding/finding.hpp>
-#include <coldchain/qcow2/header.hpp>
+#include <coldchain/graph/node.hpp>
 
 namespace coldchain::check {
 
-[[nodiscard]] finding::Findings check_admission(const qcow2::Header& header);
+// `top` was opened for admission. Fails where a raw disk cannot be read.
+[[nodiscard]] Result<finding::Findings> check_admission(const graph::Node& top);
 
 // What an upload service refuses if it has no list of its own.
 [[nodiscard]] std::vector<finding::Code> default_denials();

@@ -112,6 +112,9 @@ enum class Code : std::uint16_t {
   upload_name_escapes = 3703,
   upload_size_absurd = 3704,
   upload_is_encrypted = 3705,
+  upload_is_raw = 3706,
+  upload_format_not_allowed = 3707,
+  upload_ambiguous = 3708,
 };
 
 // The least that mends it; `none` needs a person, or nothing at all.

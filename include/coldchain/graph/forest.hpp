@@ -36,7 +36,8 @@ struct Forest {
   std::vector<ForestImage> images;  // by path
   std::vector<std::size_t> roots;   // images without a backing image here; of a loop, one member
   std::size_t other_files = 0;      // neither qcow2 nor named by an image
-  std::vector<Error> unreadable;    // folders and files that could not be looked at
+  std::vector<std::string> other_paths;  // of those
+  std::vector<Error> unreadable;         // folders and files that could not be looked at
 };
 
 // Called for each image while it is open, from several threads at once; again, from one thread, for

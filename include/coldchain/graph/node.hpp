@@ -20,6 +20,7 @@ struct Node {
   std::string filename;  // the path that was opened; `name` where nothing could be
   std::string format;    // "qcow2", "raw", …; empty where nobody knows
   bool format_probed = false;
+  std::string probed_format;  // what QEMU's probe says; empty where no file was opened
 
   std::unique_ptr<io::File> file;  // null where the node could not be opened
   std::string data_filename;       // of an external data file

@@ -22,13 +22,20 @@ enum class ProbeRule {
   libvirt,  // the same, but a probed image that names a backing file is taken as raw
 };
 
+// What the caller wants of a top that is not sound or not read.
+enum class OpenFor {
+  reading,
+  checking,   // a qcow2 image may be damaged where a check says more
+  admission,  // the same, and one of a format that is not read is a node that was not opened
+};
+
 struct OpenRequest {
   std::string name;
   std::optional<std::string> format;  // -f
   bool is_image_opts = false;
   ProbeRule probe_rule = ProbeRule::qemu;
   bool follow_links = true;  // false: the top alone, its links unmentioned
-  bool for_check = false;    // a qcow2 top may be damaged where a check says more
+  OpenFor purpose = OpenFor::reading;
 };
 
 [[nodiscard]] Result<std::unique_ptr<Node>> open(const io::FileSource& files,

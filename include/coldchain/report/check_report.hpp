@@ -42,6 +42,9 @@ struct CheckedImage {
                                          const finding::FindingList& findings,
                                          const std::optional<std::string>& failure);
 
+// Whether the caller refuses the image for it.
+[[nodiscard]] bool is_denied(const CheckedImage& image, const finding::Finding& finding);
+
 // Whether qemu-img has a message for it.
 [[nodiscard]] bool is_known_to_qemu(const finding::Finding& finding);
 
@@ -50,6 +53,11 @@ struct CheckedImage {
 [[nodiscard]] Result<void> write_check_messages(const CheckedImage& image, bool by_runs,
                                                 const Style& style, const Sink& sink,
                                                 const std::set<finding::Code>& repaired = {});
+
+// The notes, a line each, which the messages leave out: of an image that has no checks they are all
+// that there is to say.
+[[nodiscard]] Result<void> write_check_notes(const CheckedImage& image, const Style& style,
+                                             const Sink& sink);
 
 // qemu-img's summary; "No errors were found" only if we found none either.
 [[nodiscard]] Result<void> write_check_text(const CheckedImage& image, const Sink& sink);
