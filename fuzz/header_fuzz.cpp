@@ -6,6 +6,7 @@
 #include <cstdlib>
 
 #include <coldchain/io/memory_file.hpp>
+#include <coldchain/qcow2/extensions.hpp>
 #include <coldchain/qcow2/image.hpp>
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
@@ -26,7 +27,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   (void)header->unknown_incompatible_names();
   const io::MemoryFile file(input);
   (void)qcow2::read_snapshots(file, *header);
-  (void)qcow2::read_bitmaps(file, *header);
+  (void)qcow2::check_extensions(*header);
+  if (const auto bitmaps = qcow2::read_bitmaps(file, *header)) {
+    for (const qcow2::Bitmap& bitmap : *bitmaps)
+      (void)qcow2::check_bitmap(bitmap, *header);
+  }
   (void)qcow2::read_luks(file, *header);
   if (const auto refcounts = qcow2::Refcounts::open(file, *header)) {
     (void)refcounts->image_end();

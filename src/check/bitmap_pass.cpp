@@ -26,7 +26,6 @@ constexpr std::uint64_t reserved_mask = 0xff00'0000'0000'01fe;
 constexpr std::uint64_t all_ones_flag = 1;
 constexpr std::uint32_t known_flags = qcow2::bitmap_flags::in_use | qcow2::bitmap_flags::automatic |
                                       qcow2::bitmap_flags::extra_data_compatible;
-constexpr std::uint8_t dirty_tracking = 1;
 
 class BitmapPass {
  public:
@@ -54,11 +53,15 @@ class BitmapPass {
     const Result<std::vector<Bitmap>> bitmaps = qcow2::read_bitmaps(survey_.file, header);
     if (!bitmaps)
       return add_bad_directory(bitmaps.error().message);
+    const std::uint64_t used = qcow2::encode_bitmap_directory(*bitmaps).size();
+    if (used != fields->bitmap_directory_size.get())
+      return add_bad_directory(fmt::format("{} entries take {} of its {} bytes", bitmaps->size(),
+                                           used, fields->bitmap_directory_size.get()));
     std::set<std::string_view> names;
     for (std::size_t i = 0; i < bitmaps->size(); ++i) {
       const Bitmap& bitmap = (*bitmaps)[i];
       if (!names.insert(bitmap.name).second)
-        add(Code::bitmap_name_repeated, Structure::bitmap_directory, i, bitmap.name);
+        add_bad(Code::bitmap_name_repeated, Structure::bitmap_directory, i, bitmap.name);
       look_at(bitmap, i);
     }
   }
@@ -76,17 +79,18 @@ class BitmapPass {
   }
 
   void look_at(const Bitmap& bitmap, std::uint64_t index) {
+    if (const Result<void> accepted = qcow2::check_bitmap(bitmap, survey_.image.header());
+        !accepted)
+      survey_.fail_as_qemu(accepted.error().message);
     if ((bitmap.flags & qcow2::bitmap_flags::in_use) != 0)
       add(Code::bitmap_in_use, Structure::bitmap_directory, index, bitmap.name);
     if ((bitmap.flags & ~known_flags) != 0)
       add_bad(Code::bitmap_unknown_flags, Structure::bitmap_directory, index,
               fmt::format("{}: flags {:#x}", bitmap.name, bitmap.flags));
-    if (bitmap.type != dirty_tracking)
+    if (bitmap.type != qcow2::dirty_tracking_type)
       add_bad(Code::bitmap_unknown_type, Structure::bitmap_directory, index,
               fmt::format("{}: type {}", bitmap.name, bitmap.type));
-    // A bit per granule, in whole clusters of bits.
-    const std::uint64_t bits = divide_up(survey_.image.header().size, bitmap.granularity());
-    const std::uint64_t needed = divide_up(divide_up(bits, 8), survey_.geometry.cluster_size());
+    const std::uint64_t needed = bitmap.needed_entries(survey_.image.header());
     if (bitmap.bitmap_table_size != needed)
       add(Code::bitmap_coverage_wrong, Structure::bitmap_directory, index,
           fmt::format("{}: {} table entries, not {}", bitmap.name, bitmap.bitmap_table_size,
@@ -124,13 +128,16 @@ class BitmapPass {
     const std::uint64_t offset = raw & qcow2::offset_mask;
     const bool is_bad = (raw & reserved_mask) != 0 || (offset != 0 && (raw & all_ones_flag) != 0) ||
                         !is_aligned(offset, survey_.geometry.cluster_size());
-    if (is_bad)
+    if (is_bad) {
+      survey_.fail_as_qemu(fmt::format("bitmap table entry {:#x} at {:#x}", raw, at.value));
       survey_.corruption({.code = Code::bitmap_table_entry_reserved,
                           .structure = Structure::bitmap_table,
                           .index = index,
                           .host = {at, at + sizeof(be64)},
                           .entry = raw});
-    else if (offset != 0)
+      return;
+    }
+    if (offset != 0)
       survey_.claim(offset, survey_.geometry.cluster_size(), Structure::bitmap_data, index, 1,
                     {at, at + sizeof(be64)});
   }

@@ -6,6 +6,7 @@
 
 #include <set>
 
+#include <coldchain/qcow2/extensions.hpp>
 #include <coldchain/qcow2/wire.hpp>
 
 #include <fmt/format.h>
@@ -99,6 +100,8 @@ void check_header(Survey& survey) {
   if (header.version >= 3 && header.header_length % 8 != 0)
     add(survey, Code::header_length_unaligned, fmt::format("{} bytes", header.header_length));
   check_extensions(survey, header);
+  if (const Result<void> accepted = qcow2::check_extensions(header); !accepted)
+    survey.fail_as_qemu(accepted.error().message);
   if (header.data_file_is_raw() && header.backing_file())
     add(survey, Code::data_file_with_backing, "data-file-raw is set");
   if (name_overlaps(header))
@@ -118,6 +121,7 @@ void check_encryption_header(Survey& survey) {
                            : load<qcow2::wire::EncryptionHeaderPointer>(extension->data, 0);
   if (!pointer) {
     add(survey, Code::encryption_header_bad, "there is no encryption header extension");
+    survey.fail_as_qemu("there is no encryption header extension");
     return;
   }
   const std::uint64_t offset = pointer->offset.get();
@@ -127,6 +131,14 @@ void check_encryption_header(Survey& survey) {
     add(survey, Code::encryption_header_bad, fmt::format("{} bytes at {:#x}", length, offset));
   else
     survey.claim(offset, length, Structure::encryption_header, 0);
+  const Result<qcow2::LuksInfo> luks = qcow2::read_luks(survey.file, header);
+  if (luks && length >= sizeof(qcow2::wire::LuksHeader))
+    return;
+  const std::string reason = luks ? fmt::format("the LUKS header has {} bytes, not {}", length,
+                                                sizeof(qcow2::wire::LuksHeader))
+                                  : luks.error().message;
+  add(survey, Code::encryption_header_bad, reason);
+  survey.fail_as_qemu(reason);
 }
 
 }  // namespace coldchain::check

@@ -2,8 +2,10 @@
 #include <algorithm>
 
 #include <coldchain/base/checked.hpp>
+#include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
 #include <coldchain/qcow2/bitmaps.hpp>
+#include <coldchain/qcow2/extensions.hpp>
 #include <coldchain/qcow2/geometry.hpp>
 #include <coldchain/qcow2/wire.hpp>
 
@@ -30,6 +32,11 @@ Result<void> check_limits(const wire::Bitmap& fixed, std::uint32_t index) {
 }
 
 }  // namespace
+
+std::uint64_t Bitmap::needed_entries(const Header& header) const {
+  const std::uint64_t bits = divide_up(header.size / 512 * 512, granularity());
+  return divide_up(divide_up(bits, 8), header.cluster_size());
+}
 
 Result<std::vector<Bitmap>> decode_bitmap_directory(ByteView directory, std::uint32_t nb_bitmaps) {
   std::vector<Bitmap> bitmaps;
@@ -61,6 +68,35 @@ Result<std::vector<Bitmap>> decode_bitmap_directory(ByteView directory, std::uin
   return bitmaps;
 }
 
+Result<void> check_bitmap(const Bitmap& bitmap, const Header& header) {
+  const auto refuse = [&](const std::string& what) {
+    return fail(ErrorCode::corrupt, fmt::format("bitmap '{}': {}", to_terminal(bitmap.name), what));
+  };
+  const std::uint64_t entries = bitmap.bitmap_table_size;
+  const std::uint64_t offset = bitmap.bitmap_table_offset;
+  if (!bitmap.extra_data.empty())
+    return refuse(
+        fmt::format("{} bytes of extra data, which QEMU does not know", bitmap.extra_data.size()));
+  if ((bitmap.flags & ~(bitmap_flags::in_use | bitmap_flags::automatic)) != 0)
+    return refuse(fmt::format("flags {:#x}", bitmap.flags));
+  if (bitmap.type != dirty_tracking_type)
+    return refuse(fmt::format("type {}", bitmap.type));
+  if (entries == 0 || offset == 0 || !is_aligned(offset, header.cluster_size()))
+    return refuse(fmt::format("table of {} entries at {:#x}", entries, offset));
+  if (entries * header.cluster_size() > limits::max_bitmap_bytes)
+    return refuse(fmt::format("table of {} entries, for more than {} bytes", entries,
+                              limits::max_bitmap_bytes));
+  // The rest only counts where QEMU loads the bitmap.
+  if ((bitmap.flags & bitmap_flags::in_use) != 0)
+    return {};
+  if (entries != bitmap.needed_entries(header))
+    return refuse(
+        fmt::format("table of {} entries, not {}", entries, bitmap.needed_entries(header)));
+  if (offset > limits::max_file_bytes - entries * sizeof(be64))
+    return refuse(fmt::format("table at {:#x}, behind the end of every file", offset));
+  return {};
+}
+
 Bytes encode_bitmap_directory(const std::vector<Bitmap>& bitmaps) {
   Bytes bytes;
   for (const Bitmap& bitmap : bitmaps) {
@@ -86,22 +122,13 @@ Result<std::vector<Bitmap>> read_bitmaps(const io::File& file, const Header& hea
   const bool consistent = (header.autoclear_features & autoclear::bitmaps) != 0;
   if (found == nullptr || !consistent)
     return std::vector<Bitmap>{};
-  const auto fields = load<wire::BitmapsExtension>(found->data, 0);
-  if (!fields || found->data.size() != sizeof(wire::BitmapsExtension))
-    return fail(ErrorCode::corrupt,
-                fmt::format("bitmaps extension of {} bytes, not {}", found->data.size(),
-                            sizeof(wire::BitmapsExtension)));
-  const std::uint32_t count = fields->nb_bitmaps.get();
-  const std::uint64_t size = fields->bitmap_directory_size.get();
-  const std::uint64_t offset = fields->bitmap_directory_offset.get();
-  if (count == 0 || count > limits::max_bitmaps)
-    return fail(ErrorCode::corrupt, fmt::format("bitmaps extension: nb_bitmaps is {}", count));
-  if (size > limits::max_bitmap_directory_bytes || size > file.size())
+  const wire::BitmapsExtension fields = TRY(decode_bitmaps_extension(*found, header));
+  const std::uint32_t count = fields.nb_bitmaps.get();
+  const std::uint64_t size = fields.bitmap_directory_size.get();
+  const std::uint64_t offset = fields.bitmap_directory_offset.get();
+  if (size > file.size())
     return fail(ErrorCode::too_large,
                 fmt::format("bitmaps extension: bitmap_directory_size is {}", size));
-  if (!is_aligned(offset, header.cluster_size()))
-    return fail(ErrorCode::corrupt,
-                fmt::format("bitmap directory offset {:#x} is not aligned to a cluster", offset));
   Bytes directory(size);
   TRY(io::read_exactly(file, {offset}, directory, "bitmap directory"));
   return decode_bitmap_directory(directory, count);

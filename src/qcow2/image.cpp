@@ -4,6 +4,7 @@
 #include <coldchain/base/checked.hpp>
 #include <coldchain/base/try.hpp>
 #include <coldchain/codec/codec.hpp>
+#include <coldchain/qcow2/extensions.hpp>
 #include <coldchain/qcow2/image.hpp>
 
 #include <fmt/format.h>
@@ -51,8 +52,10 @@ Result<void> check_header(const Header& header, bool is_damaged) {
   if (geometry.subcluster_size() < 512)
     return fail(ErrorCode::unsupported,
                 fmt::format("Unsupported subcluster size: {}", geometry.subcluster_size()));
-  if (!is_damaged)
+  if (!is_damaged) {
     TRY(check_refcounts_and_snapshots(header));
+    TRY(check_extensions(header));
+  }
   TRY(check_table(header, header.refcount_table_offset,
                   header.refcount_table_clusters * header.cluster_size(),
                   limits::max_refcount_table_bytes, "Reference count table"));

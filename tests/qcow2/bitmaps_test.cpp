@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "image_builder.hpp"
 
+#include <functional>
+
 #include <coldchain/io/memory_file.hpp>
 #include <coldchain/qcow2/bitmaps.hpp>
 #include <coldchain/qcow2/geometry.hpp>
@@ -88,4 +90,39 @@ TEST_CASE("read_bitmaps: a directory that lies about its size allocates nothing"
   CHECK_FALSE(read_bitmaps(file, header));
   extension.data.resize(23);
   CHECK_FALSE(read_bitmaps(file, header));
+}
+
+TEST_CASE("check_bitmap: what QEMU refuses an image for in an entry of the directory") {
+  Header header;
+  header.size = 64 << 20;
+  Bitmap sound = some_bitmap();
+  sound.extra_data.clear();
+  sound.bitmap_table_size = 1;
+  const auto accepts = [&](const std::function<void(Bitmap&)>& change) {
+    Bitmap bitmap = sound;
+    change(bitmap);
+    return check_bitmap(bitmap, header).has_value();
+  };
+  CHECK(accepts([](Bitmap&) {}));
+  CHECK_FALSE(accepts([](Bitmap& b) { b.extra_data.resize(8); }));
+  CHECK_FALSE(accepts([](Bitmap& b) { b.flags = bitmap_flags::extra_data_compatible; }));
+  CHECK_FALSE(accepts([](Bitmap& b) { b.flags = 8; }));
+  CHECK_FALSE(accepts([](Bitmap& b) { b.type = 0; }));
+  CHECK_FALSE(accepts([](Bitmap& b) { b.bitmap_table_offset = 0; }));
+  CHECK_FALSE(accepts([](Bitmap& b) { b.bitmap_table_offset += 512; }));
+  CHECK_FALSE(accepts([](Bitmap& b) { b.bitmap_table_offset = ~0xffffULL; }));
+  CHECK_FALSE(accepts([](Bitmap& b) { b.bitmap_table_size = 0; }));
+  CHECK_FALSE(accepts([](Bitmap& b) { b.bitmap_table_size = 2; }));
+  CHECK_FALSE(accepts([](Bitmap& b) { b.bitmap_table_size = (512 << 20) / 65536 + 1; }));
+}
+
+TEST_CASE("check_bitmap: the table of one that is in use need not fit the disk") {
+  Header header;
+  header.size = 64 << 20;
+  Bitmap bitmap = some_bitmap();
+  bitmap.extra_data.clear();
+  bitmap.flags = bitmap_flags::in_use;
+  CHECK(check_bitmap(bitmap, header));
+  bitmap.bitmap_table_size = (512 << 20) / 65536 + 1;
+  CHECK_FALSE(check_bitmap(bitmap, header));
 }

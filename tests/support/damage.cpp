@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "damage.hpp"
 
+#include "damage_extensions.hpp"
 #include "damage_samples.hpp"
 
 #include <algorithm>
@@ -468,6 +469,8 @@ const std::vector<Damage>& damages() {
     add_feature_damages(list);
     add_snapshot_damages(list);
     add_bitmap_damages(list);
+    const std::vector<Damage> extensions = extension_damages();
+    list.insert(list.end(), extensions.begin(), extensions.end());
     return list;
   }();
   return all;

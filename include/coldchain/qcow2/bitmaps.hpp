@@ -30,10 +30,18 @@ struct Bitmap {
 
   friend bool operator==(const Bitmap&, const Bitmap&) = default;
   [[nodiscard]] std::uint64_t granularity() const { return 1ULL << granularity_bits; }
+  // How many table entries the disk needs: a bit per granule, in whole clusters of bits.
+  [[nodiscard]] std::uint64_t needed_entries(const Header& header) const;
 };
+
+constexpr std::uint8_t dirty_tracking_type = 1;  // the only one that is defined
 
 [[nodiscard]] Result<std::vector<Bitmap>> decode_bitmap_directory(ByteView directory,
                                                                   std::uint32_t nb_bitmaps);
+// Fails where QEMU refuses the image for what the directory says of this bitmap.
+// QEMU block/qcow2-bitmap.c: check_dir_entry(), bitmap_list_load(), load_bitmap_data().
+[[nodiscard]] Result<void> check_bitmap(const Bitmap& bitmap, const Header& header);
+
 [[nodiscard]] Bytes encode_bitmap_directory(const std::vector<Bitmap>& bitmaps);
 
 // The bitmaps of an image; none where the autoclear bit says that the extension is stale.

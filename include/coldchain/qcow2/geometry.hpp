@@ -26,6 +26,8 @@ constexpr std::uint32_t max_bitmaps = 65535;
 constexpr std::uint64_t max_bitmap_directory_bytes = 1024ULL * max_bitmaps;
 constexpr std::uint32_t max_bitmap_name = 1023;
 constexpr std::uint32_t max_bitmap_table_entries = 0x8000000;
+constexpr std::uint64_t max_bitmap_bytes = 512ULL << 20;
+constexpr std::uint64_t max_file_bytes = (1ULL << 63) - (1ULL << 30);  // BDRV_MAX_LENGTH
 constexpr unsigned min_bitmap_granularity_bits = 9;
 constexpr unsigned max_bitmap_granularity_bits = 31;
 }  // namespace limits

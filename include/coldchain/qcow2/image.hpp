@@ -19,7 +19,8 @@ class Image {
   // Reads the header and checks it against the limits of geometry.hpp. `file` outlives the image.
   [[nodiscard]] static Result<Image> open(const io::File& file);
 
-  // The same for a check, which is told more about: no refcount table, a bad snapshot table.
+  // The same for a check, which is told more about: no refcount table, a bad snapshot table, header
+  // extensions for which QEMU refuses the image.
   [[nodiscard]] static Result<Image> open_damaged(const io::File& file);
 
   [[nodiscard]] const Header& header() const { return header_; }
