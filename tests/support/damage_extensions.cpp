@@ -52,6 +52,7 @@ std::vector<Damage> extension_damages() {
       encryption("encryption-header-with-aes", 1, 4096, 16, Code::header_extension_without_use),
       encryption("encryption-header-too-short", 2, 4096, 8, Code::header_extension_length),
       encryption("encryption-header-too-long", 2, 4096, 24, Code::header_extension_length),
+      encryption("encryption-header-is-not-luks", 2, 4096, 16, Code::encryption_header_bad),
       encryption("encryption-header-unaligned", 2, 4097, 16, Code::encryption_header_bad)};
   const auto harm = [&](const char* name, std::function<void(Patient&)> change,
                         std::vector<Code> codes) {
