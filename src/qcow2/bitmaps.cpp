@@ -16,18 +16,35 @@ namespace coldchain::qcow2 {
 namespace {
 
 Result<void> check_limits(const wire::Bitmap& fixed, std::uint32_t index) {
-  const auto refuse = [index](const char* what, std::uint64_t value) {
+  const auto refuse = [index](const char* what, std::uint64_t value, std::uint64_t least,
+                              std::uint64_t most) {
     return fail(ErrorCode::corrupt,
-                fmt::format("bitmap directory entry {}: {} is {}", index, what, value));
+                fmt::format("bitmap directory entry {}: {} is {} (QEMU takes {} to {})", index,
+                            what, value, least, most));
   };
   const auto granularity_bits = std::to_integer<unsigned>(fixed.granularity_bits);
   if (granularity_bits < limits::min_bitmap_granularity_bits ||
       granularity_bits > limits::max_bitmap_granularity_bits)
-    return refuse("granularity_bits", granularity_bits);
+    return refuse("granularity_bits", granularity_bits, limits::min_bitmap_granularity_bits,
+                  limits::max_bitmap_granularity_bits);
   if (fixed.name_size.get() == 0 || fixed.name_size.get() > limits::max_bitmap_name)
-    return refuse("name_size", fixed.name_size.get());
+    return refuse("name_size", fixed.name_size.get(), 1, limits::max_bitmap_name);
   if (fixed.bitmap_table_size.get() > limits::max_bitmap_table_entries)
-    return refuse("bitmap_table_size", fixed.bitmap_table_size.get());
+    return refuse("bitmap_table_size", fixed.bitmap_table_size.get(), 1,
+                  limits::max_bitmap_table_entries);
+  return {};
+}
+
+// QEMU block/qcow2-bitmap.c: check_dir_entry. The limit is on the bitmap, an entry per cluster.
+Result<void> check_sizes(const std::vector<Bitmap>& bitmaps, std::uint64_t cluster_size) {
+  for (std::size_t i = 0; i < bitmaps.size(); ++i) {
+    if (bitmaps[i].bitmap_table_size > limits::max_bitmap_bytes / cluster_size)
+      return fail(ErrorCode::too_large,
+                  fmt::format("bitmap directory entry {}: bitmap_table_size is {} (QEMU takes at "
+                              "most {} in clusters of {} bytes)",
+                              i, bitmaps[i].bitmap_table_size,
+                              limits::max_bitmap_bytes / cluster_size, cluster_size));
+  }
   return {};
 }
 
@@ -131,7 +148,9 @@ Result<std::vector<Bitmap>> read_bitmaps(const io::File& file, const Header& hea
                 fmt::format("bitmaps extension: bitmap_directory_size is {}", size));
   Bytes directory(size);
   TRY(io::read_exactly(file, {offset}, directory, "bitmap directory"));
-  return decode_bitmap_directory(directory, count);
+  std::vector<Bitmap> bitmaps = TRY(decode_bitmap_directory(directory, count));
+  TRY(check_sizes(bitmaps, header.cluster_size()));
+  return bitmaps;
 }
 
 }  // namespace coldchain::qcow2

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "image_builder.hpp"
+#include "patient.hpp"
 
 #include <functional>
 
@@ -125,4 +126,20 @@ TEST_CASE("check_bitmap: the table of one that is in use need not fit the disk")
   CHECK(check_bitmap(bitmap, header));
   bitmap.bitmap_table_size = (512 << 20) / 65536 + 1;
   CHECK_FALSE(check_bitmap(bitmap, header));
+}
+
+TEST_CASE(
+    "read_bitmaps: a bitmap larger than QEMU's limit is refused, and the message has the limit") {
+  testing::ImageBuilder builder{testing::ImageOptions{}};
+  builder.bitmap("a", 0).bitmap("b", 0);
+  testing::Patient patient(builder.build().flat());
+  const auto message = [&](std::uint64_t entries) {
+    patient.set_number(patient.bitmap_directory() + 8, 4, entries);
+    const auto bitmaps = read_bitmaps(io::MemoryFile(patient.bytes()), patient.header());
+    return bitmaps ? std::string() : bitmaps.error().message;
+  };
+  CHECK(message(8192) == "");  // 512 MiB in clusters of 64 KiB
+  CHECK(message(8193) ==
+        "bitmap directory entry 0: bitmap_table_size is 8193 (QEMU takes at most 8192 in clusters "
+        "of 65536 bytes)");
 }

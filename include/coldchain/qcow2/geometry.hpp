@@ -26,6 +26,7 @@ constexpr std::uint32_t max_bitmaps = 65535;
 constexpr std::uint64_t max_bitmap_directory_bytes = 1024ULL * max_bitmaps;
 constexpr std::uint32_t max_bitmap_name = 1023;
 constexpr std::uint32_t max_bitmap_table_entries = 0x8000000;
+// QEMU block/qcow2-bitmap.c: BME_MAX_PHYS_SIZE, the bytes of one bitmap in whole clusters.
 constexpr std::uint64_t max_bitmap_bytes = 512ULL << 20;
 constexpr std::uint64_t max_file_bytes = (1ULL << 63) - (1ULL << 30);  // BDRV_MAX_LENGTH
 constexpr unsigned min_bitmap_granularity_bits = 9;
