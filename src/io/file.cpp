@@ -59,9 +59,35 @@ Result<void> fill_holes(WritableFile& file, HostRange range) {
   return {};
 }
 
+Result<std::size_t> read_around_holes(const File& file, HostOffset offset, ByteSpan buffer) {
+  // To ask for holes costs about as much as to read so little.
+  constexpr std::size_t piece = 256 << 10;
+  if (buffer.size() <= piece || offset.value >= file.size())
+    return file.read_at(offset, buffer);
+  const std::size_t size = std::min<std::uint64_t>(buffer.size(), file.size() - offset.value);
+  std::size_t at = 0;
+  while (at < size) {
+    const HostOffset data = std::max(TRY(file.next_data(offset + at)), offset + at);
+    const std::size_t begin = std::min<std::uint64_t>(data - offset, size);
+    const ByteSpan hole = buffer.subspan(at, begin - at);
+    std::fill(hole.begin(), hole.end(), std::byte{0});
+    const std::size_t wanted = std::min(piece, size - begin);
+    const std::size_t read = TRY(file.read_at(offset + begin, buffer.subspan(begin, wanted)));
+    at = begin + read;
+    if (read < wanted)
+      break;  // the file has become shorter
+  }
+  return at;
+}
+
+bool is_hole(const File& file, HostRange range) {
+  const Result<HostOffset> data = file.next_data(range.begin);
+  return range.begin < range.end && range.end.value <= file.size() && data && *data >= range.end;
+}
+
 Result<void> read_exactly(const File& file, HostOffset offset, ByteSpan buffer,
                           std::string_view what) {
-  const std::size_t read = TRY(file.read_at(offset, buffer));
+  const std::size_t read = TRY(read_around_holes(file, offset, buffer));
   if (read == buffer.size())
     return {};
   return fail(ErrorCode::corrupt,
@@ -84,6 +110,12 @@ Result<std::vector<HostRange>> data_ranges(const File& file, HostRange range) {
     position = end;
   }
   return ranges;
+}
+
+Result<void> read_table(const File& file, HostOffset offset, ByteSpan buffer) {
+  const std::size_t read = TRY(read_around_holes(file, offset, buffer));
+  std::fill(buffer.begin() + static_cast<std::ptrdiff_t>(read), buffer.end(), std::byte{0});
+  return {};
 }
 
 Result<void> read_zero_extended(const File& file, HostOffset offset, ByteSpan buffer) {

@@ -111,6 +111,19 @@ class RunBuilder {
   std::size_t first_;
 };
 
+// The first offset at or after `from` for which there is an L2 table; `limit` if none is below it.
+GuestOffset next_table(const std::vector<be64>& l1, const Geometry& geometry, GuestOffset from,
+                       GuestOffset limit) {
+  for (std::uint64_t index = geometry.l1_index(from); index < l1.size(); ++index) {
+    const GuestOffset begin = std::max(from, GuestOffset{index * geometry.l2_coverage()});
+    if (begin >= limit)
+      break;
+    if (L1Entry(l1[index].get()).has_l2_table())
+      return begin;
+  }
+  return limit;
+}
+
 Error entry_error(std::uint64_t l1_index, HostOffset l2_table, std::uint64_t l2_index,
                   const char* what) {
   return {ErrorCode::corrupt, fmt::format("L2 table at {:#x} (L1 entry {}), entry {}: {}",
@@ -202,7 +215,7 @@ Result<void> Mapping::runs(GuestRange window, Cursor& cursor, std::vector<Run>& 
   RunBuilder builder({window.begin, {end}}, runs);
   std::uint64_t guest = window.begin.value;
   while (guest < end) {
-    const GuestOffset described = next_described({guest}, {end});
+    const GuestOffset described = next_table(l1_, geometry, {guest}, {end});
     if (described.value > guest) {
       builder.add(guest, described.value, RunKind::unallocated, {});
       guest = described.value;
@@ -263,14 +276,34 @@ Result<Location> Mapping::locate(GuestOffset offset, Cursor& cursor) const {
 
 GuestOffset Mapping::next_described(GuestOffset from, GuestOffset limit) const {
   const Geometry& geometry = rules_.geometry;
-  for (std::uint64_t index = geometry.l1_index(from); index < l1_.size(); ++index) {
-    const GuestOffset begin = std::max(from, GuestOffset{index * geometry.l2_coverage()});
-    if (begin >= limit)
+  while (from < limit) {
+    from = next_table(l1_, geometry, from, limit);
+    if (from >= limit)
       break;
-    if (L1Entry(l1_[index].get()).has_l2_table())
-      return begin;
+    const std::uint64_t index = geometry.l1_index(from);
+    from = skip_hole(index, from);
+    if (geometry.l1_index(from) == index)
+      break;
   }
-  return limit;
+  return std::min(from, limit);
+}
+
+GuestOffset Mapping::skip_hole(std::uint64_t l1_index, GuestOffset from) const {
+  constexpr std::uint64_t worth_asking = 16 << 10;  // smaller tables are read as fast
+  const Geometry& geometry = rules_.geometry;
+  const HostRange table{L1Entry(l1_[l1_index].get()).l2_table(),
+                        L1Entry(l1_[l1_index].get()).l2_table() + geometry.cluster_size()};
+  if (geometry.cluster_size() < worth_asking || table.end.value > file_->size() ||
+      !is_aligned(table.begin.value, geometry.cluster_size()))
+    return from;
+  const HostOffset entry = table.begin + geometry.l2_index(from) * geometry.l2_entry_bytes();
+  const Result<HostOffset> data = file_->next_data(entry);
+  if (!data || *data <= entry)
+    return from;
+  const std::uint64_t index =
+      (std::min(*data, table.end) - table.begin) / geometry.l2_entry_bytes();
+  return std::max(from,
+                  GuestOffset{l1_index * geometry.l2_coverage() + index * geometry.cluster_size()});
 }
 
 }  // namespace coldchain::qcow2

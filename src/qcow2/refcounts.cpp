@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
+#include <bit>
+#include <cstring>
 
 #include <coldchain/base/checked.hpp>
 #include <coldchain/base/try.hpp>
@@ -13,7 +15,25 @@ namespace coldchain::qcow2 {
 
 namespace {
 
-// Whether an entry is zero does not depend on the byte order.
+// Whether an entry is zero does not depend on the byte order. Entries of a few bits: all those of a
+// word at once.
+std::uint64_t count_nonzero_bits(ByteView block, unsigned order, std::uint64_t count) {
+  const std::uint64_t per_word = 64U >> order;
+  const std::uint64_t lowest_bits = ~std::uint64_t{0} / ((1U << (1U << order)) - 1);
+  std::uint64_t nonzero = 0;
+  std::uint64_t i = 0;
+  for (; count - i >= per_word; i += per_word) {
+    std::uint64_t word = 0;
+    std::memcpy(&word, block.data() + i / per_word * sizeof(word), sizeof(word));
+    for (unsigned bits = 1; bits < 1U << order; bits *= 2)
+      word |= word >> bits;
+    nonzero += static_cast<std::uint64_t>(std::popcount(word & lowest_bits));
+  }
+  for (; i < count; ++i)
+    nonzero += refcount_at(block, order, i) != 0 ? 1 : 0;
+  return nonzero;
+}
+
 template <class Entry>
 std::uint64_t count_nonzero_entries(ByteView block, std::uint64_t count) {
   std::uint64_t nonzero = 0;
@@ -36,12 +56,8 @@ std::uint64_t count_nonzero(ByteView block, unsigned refcount_order, std::uint64
     case 6:
       return count_nonzero_entries<std::uint64_t>(block, count);
     default:
-      break;
+      return count_nonzero_bits(block, refcount_order, count);
   }
-  std::uint64_t nonzero = 0;
-  for (std::uint64_t i = 0; i < count; ++i)
-    nonzero += refcount_at(block, refcount_order, i) != 0 ? 1 : 0;
-  return nonzero;
 }
 
 }  // namespace
@@ -112,6 +128,8 @@ Result<bool> Refcounts::read_block(std::uint64_t index, Bytes& block) const {
         ErrorCode::corrupt,
         fmt::format("refcount table entry {}: block offset {:#x} is not aligned to a cluster",
                     index, offset));
+  if (io::is_hole(*file_, {{offset}, {offset + cluster_size}}))
+    return false;  // all counts are zero
   block.resize(cluster_size);
   TRY(io::read_exactly(*file_, {offset}, block,
                        fmt::format("refcount block of table entry {}", index)));

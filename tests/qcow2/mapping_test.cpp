@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "image_builder.hpp"
+#include "sparse_file.hpp"
 
 #include <memory>
 #include <random>
@@ -232,4 +233,22 @@ TEST_CASE(
   const auto runs = opened.runs(3 << 16, 4 << 16).value();
   REQUIRE(runs.size() == 1);
   CHECK(runs[0].kind == RunKind::zero);
+}
+
+TEST_CASE("next_described: passes over what lies in holes of the file, without reading it") {
+  ImageOptions options;
+  options.size = 4ULL << 30;  // eight L2 tables of 512 MiB each
+  ImageBuilder builder(options);
+  builder.table(1).data(3 * 8192 + 5000, 'a');
+  const testing::SparseFile file(builder.build().flat());
+  const Image image = Image::open(file).value();
+  const Mapping mapping = image.active_mapping().value();
+  const std::uint64_t before = file.bytes_read();
+  const GuestOffset end{options.size};
+  const GuestOffset found = mapping.next_described({0}, end);
+  CHECK(file.bytes_read() == before);
+  // Holes are whole pages of 512 entries.
+  CHECK(found.value == (3 * 8192 + 5000 / 512 * 512) * 65536ULL);
+  CHECK(mapping.next_described(found + 1, end) == found + 1);
+  CHECK(mapping.next_described({4ULL * 8192 * 65536}, end) == end);
 }

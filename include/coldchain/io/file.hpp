@@ -120,6 +120,13 @@ class WritableFile : public File {
   [[nodiscard]] virtual Result<void> refresh() = 0;
 };
 
+// Reads a structure as read_at() does. A large one may be nearly all a hole: holes are not read.
+[[nodiscard]] Result<std::size_t> read_around_holes(const File& file, HostOffset offset,
+                                                    ByteSpan buffer);
+
+// Whether a range that lies within the file is one hole. False where the file does not tell.
+[[nodiscard]] bool is_hole(const File& file, HostRange range);
+
 // The whole buffer or an error that says where the file ends. `what` names the structure.
 [[nodiscard]] Result<void> read_exactly(const File& file, HostOffset offset, ByteSpan buffer,
                                         std::string_view what);
@@ -133,6 +140,9 @@ class WritableFile : public File {
 
 // Zeros, written, wherever a range within the file has holes.
 [[nodiscard]] Result<void> fill_holes(WritableFile& file, HostRange range);
+
+// The whole buffer, around holes; what lies past the end of the file reads as zeros.
+[[nodiscard]] Result<void> read_table(const File& file, HostOffset offset, ByteSpan buffer);
 
 // The whole buffer; what lies past the end of the file reads as zeros.
 [[nodiscard]] Result<void> read_zero_extended(const File& file, HostOffset offset, ByteSpan buffer);

@@ -74,9 +74,13 @@ class Mapping {
   [[nodiscard]] Result<Location> locate(GuestOffset offset, Cursor& cursor) const;
 
   // The first offset at or after `from` that an L2 table describes; `limit` if none does below it.
+  // Entries in a hole of the file describe nothing.
   [[nodiscard]] GuestOffset next_described(GuestOffset from, GuestOffset limit) const;
 
  private:
+  // The first offset at or after `from`, which the table of L1 entry `l1_index` describes, whose
+  // L2 entry is not in a hole; the end of what the table describes if all are.
+  [[nodiscard]] GuestOffset skip_hole(std::uint64_t l1_index, GuestOffset from) const;
   [[nodiscard]] Result<void> read_entries(std::uint64_t l1_index, std::uint64_t first,
                                           std::uint64_t count, Cursor& cursor) const;
 
