@@ -5,6 +5,7 @@
 // the layers' runs plus the clusters of the window, not their product. What nobody takes is the raw
 // base's, or lies past the end of a shorter layer, or is absent.
 #include <algorithm>
+#include <atomic>
 #include <limits>
 #include <memory>
 #include <mutex>
@@ -72,13 +73,34 @@ Result<Mapper::Source> prepare(const Layer& layer) {
   return source;
 }
 
+// The first offset at or after `from` for which a layer has an L2 table; `limit` if there is none.
+GuestOffset next_table(const qcow2::Mapping& mapping, GuestOffset from, GuestOffset limit) {
+  const std::uint64_t coverage = mapping.geometry().l2_coverage();
+  for (std::uint64_t i = mapping.geometry().l1_index(from); i < mapping.l1().size(); ++i) {
+    if (i * coverage >= limit.value)
+      break;
+    if (qcow2::L1Entry(mapping.l1()[i].get()).has_l2_table())
+      return std::max(from, GuestOffset{i * coverage});
+  }
+  return limit;
+}
+
+struct Window {
+  GuestRange range;
+  bool is_empty = false;  // no layer has anything to say; it may be very large
+};
+
 // Hands out windows, skipping over stretches where no layer has anything to say.
 class Windows {
  public:
-  Windows(const Chain& chain, GuestRange range)
-      : chain_(&chain), range_(range), next_content_(chain.layers().size(), range.begin) {}
+  // Where `has_holes` is set, tables may lie in holes, and it is worth to ask the file for them.
+  Windows(const Chain& chain, GuestRange range, const std::atomic<bool>& has_holes)
+      : chain_(&chain),
+        range_(range),
+        has_holes_(&has_holes),
+        next_content_(chain.layers().size(), range.begin) {}
 
-  std::optional<GuestRange> next() {
+  std::optional<Window> next() {
     if (range_.empty())
       return std::nullopt;
     const std::uint64_t size = granule_size(*chain_, range_.begin) * clusters_per_window;
@@ -92,7 +114,7 @@ class Windows {
       if (layer.guest_size > range_.begin.value)
         end = std::min(end, GuestOffset{layer.guest_size});
     }
-    const GuestRange window{range_.begin, end};
+    const Window window{{range_.begin, end}, content >= end};
     range_.begin = end;
     return window;
   }
@@ -109,8 +131,10 @@ class Windows {
   }
 
   GuestOffset next_content_of(const Layer& layer) const {
-    if (layer.mapping)
+    if (layer.mapping && *has_holes_)
       return layer.mapping->next_described(range_.begin, range_.end);
+    if (layer.mapping)
+      return next_table(*layer.mapping, range_.begin, range_.end);
     const HostOffset origin = layer.raw().host_offset({0});
     const auto data = layer.raw().file().next_data(layer.raw().host_offset(range_.begin));
     if (!data)
@@ -122,26 +146,28 @@ class Windows {
 
   const Chain* chain_;
   GuestRange range_;
+  const std::atomic<bool>* has_holes_;
   std::vector<GuestOffset> next_content_;  // per layer, at or after the position when it was asked
 };
 
 // Works on one window at a time; buffers are kept between windows. One per worker.
 class Walker {
  public:
-  explicit Walker(const std::vector<Mapper::Source>& sources)
-      : sources_(&sources), runs_(sources.size()) {}
+  // Sets `has_holes` where a table has nothing to say.
+  Walker(const std::vector<Mapper::Source>& sources, std::atomic<bool>& has_holes)
+      : sources_(&sources), has_holes_(&has_holes), runs_(sources.size()) {}
 
-  Result<std::vector<Extent>> walk(GuestRange window) {
-    window_ = window;
+  Result<std::vector<Extent>> walk(const Window& window) {
+    window_ = window.range;
     extents_.clear();
     reached_ = 0;
-    while (reached_ < sources_->size() && layer(reached_).guest_size > window.begin.value)
+    while (reached_ < sources_->size() && layer(reached_).guest_size > window_.begin.value)
       ++reached_;
     speaking_.clear();
     granule_ = std::numeric_limits<std::uint64_t>::max();
     for (std::size_t i = 0; i < reached_; ++i) {
       runs_[i].clear();
-      if (!has_table(i))
+      if (window.is_empty || !has_table(i))
         continue;
       speaking_.push_back(i);
       granule_ = std::min(granule_, layer(i).mapping->geometry().subcluster_size());
@@ -156,7 +182,7 @@ class Walker {
     else if (!speaking_.empty())
       add_only_layer(speaking_.front());
     else
-      add_rest(window);
+      add_rest(window_);
     return std::exchange(extents_, {});
   }
 
@@ -170,7 +196,7 @@ class Walker {
   [[nodiscard]] const Layer& layer(std::size_t i) const { return *(*sources_)[i].layer; }
   [[nodiscard]] bool has_table(std::size_t i) const {
     return layer(i).mapping &&
-           layer(i).mapping->next_described(window_.begin, window_.end) < window_.end;
+           next_table(*layer(i).mapping, window_.begin, window_.end) < window_.end;
   }
   [[nodiscard]] std::uint64_t granule_of(GuestOffset offset) const {
     return offset.value / granule_ - window_.begin.value / granule_;
@@ -212,6 +238,8 @@ class Walker {
                                          : load_raw(layer(i), runs_[i]);
     if (!done)
       return fail(with_context(done.error(), to_terminal(layer(i).node->filename)));
+    if (runs_[i].size() == 1 && runs_[i].front().kind == RunKind::unallocated)
+      *has_holes_ = true;
     return {};
   }
 
@@ -311,31 +339,7 @@ class Walker {
                   .data = run.kind == RunKind::data || run.kind == RunKind::compressed,
                   .has_host = has_host(run.kind) && (*sources_)[i].shows_host,
                   .compressed = run.kind == RunKind::compressed};
-    if (run.kind == RunKind::data && (*sources_)[i].looks_for_holes)
-      add_split_at_holes((*sources_)[i].data_ranges, extent);
-    else
-      add(extent);
-  }
-
-  // QEMU block/io.c: a data extent whose host range is a hole reads as zeros, and is told so.
-  void add_split_at_holes(const std::vector<HostRange>& data_ranges, Extent extent) {
-    const HostOffset end = extent.host + extent.guest.size();
-    auto range = std::partition_point(data_ranges.begin(), data_ranges.end(),
-                                      [&](const HostRange& r) { return r.end <= extent.host; });
-    while (extent.host < end) {
-      const bool in_data = range != data_ranges.end() && range->contains(extent.host);
-      HostOffset until = end;
-      if (range != data_ranges.end())
-        until = std::min(end, in_data ? range->end : range->begin);
-      Extent part = extent;
-      part.guest.end = part.guest.begin + (until - extent.host);
-      part.zero = !in_data;
-      add(part);
-      extent.guest.begin = part.guest.end;
-      extent.host = until;
-      if (in_data)
-        ++range;
-    }
+    add(extent);
   }
 
   void add(const Extent& extent) {
@@ -346,6 +350,7 @@ class Walker {
   }
 
   const std::vector<Mapper::Source>* sources_;
+  std::atomic<bool>* has_holes_;
   std::vector<std::vector<Run>> runs_;  // per layer, of this window
   std::uint64_t granule_ = 0;           // no run of a speaking layer begins or ends inside one
   qcow2::Mapping::Cursor cursor_;
@@ -358,12 +363,77 @@ class Walker {
   std::vector<Extent> extents_;
 };
 
-// Merges across windows: the last extent waits until something follows that does not continue it.
+// Cuts extents at holes, and merges across windows: the last extent waits until something follows
+// that does not continue it. A cluster with many holes may be named many times over, so the parts
+// are handed on some at a time.
 class Joiner {
  public:
-  explicit Joiner(const ExtentConsumer& consumer) : consumer_(&consumer) {}
+  Joiner(const std::vector<Mapper::Source>& sources, const ExtentConsumer& consumer)
+      : sources_(&sources), consumer_(&consumer) {}
 
   Result<void> take(std::vector<Extent> extents) {
+    const bool is_split = std::any_of(extents.begin(), extents.end(),
+                                      [&](const Extent& extent) { return may_have_holes(extent); });
+    if (!is_split)
+      return join(extents);
+    for (const Extent& extent : extents) {
+      if (may_have_holes(extent))
+        TRY(split_at_holes((*sources_)[extent.layer].data_ranges, extent));
+      else
+        TRY(add(extent));
+    }
+    return join_parts();
+  }
+
+  Result<void> finish() {
+    return pending_ ? (*consumer_)(std::span(&*pending_, 1)) : Result<void>{};
+  }
+
+ private:
+  static constexpr std::size_t most_parts = 8192;
+
+  [[nodiscard]] bool may_have_holes(const Extent& extent) const {
+    return extent.data && !extent.compressed && (*sources_)[extent.layer].looks_for_holes;
+  }
+
+  // QEMU block/io.c: a data extent whose host range is a hole reads as zeros, and is told so.
+  Result<void> split_at_holes(const std::vector<HostRange>& data_ranges, Extent extent) {
+    const HostOffset end = extent.host + extent.guest.size();
+    auto range = std::partition_point(data_ranges.begin(), data_ranges.end(),
+                                      [&](const HostRange& r) { return r.end <= extent.host; });
+    while (extent.host < end) {
+      const bool in_data = range != data_ranges.end() && range->contains(extent.host);
+      HostOffset until = end;
+      if (range != data_ranges.end())
+        until = std::min(end, in_data ? range->end : range->begin);
+      Extent part = extent;
+      part.guest.end = part.guest.begin + (until - extent.host);
+      part.zero = !in_data;
+      TRY(add(part));
+      extent.guest.begin = part.guest.end;
+      extent.host = until;
+      if (in_data)
+        ++range;
+    }
+    return {};
+  }
+
+  Result<void> add(const Extent& extent) {
+    if (!parts_.empty() && continues(parts_.back(), extent)) {
+      parts_.back().guest.end = extent.guest.end;
+      return {};
+    }
+    parts_.push_back(extent);
+    return parts_.size() < most_parts ? Result<void>{} : join_parts();
+  }
+
+  Result<void> join_parts() {
+    Result<void> done = join(parts_);
+    parts_.clear();
+    return done;
+  }
+
+  Result<void> join(std::span<Extent> extents) {
     if (extents.empty())
       return {};
     if (pending_ && continues(*pending_, extents.front())) {
@@ -373,16 +443,13 @@ class Joiner {
       TRY((*consumer_)(std::span(&*pending_, 1)));
     }
     pending_ = extents.back();
-    return (*consumer_)(std::span(extents).first(extents.size() - 1));
+    return (*consumer_)(extents.first(extents.size() - 1));
   }
 
-  Result<void> finish() {
-    return pending_ ? (*consumer_)(std::span(&*pending_, 1)) : Result<void>{};
-  }
-
- private:
+  const std::vector<Mapper::Source>* sources_;
   const ExtentConsumer* consumer_;
   std::optional<Extent> pending_;
+  std::vector<Extent> parts_;
 };
 
 }  // namespace
@@ -410,15 +477,16 @@ Result<Mapper> Mapper::make(const Chain& chain) {
 }
 
 Result<void> Mapper::map(GuestRange range, unsigned workers, const ExtentConsumer& consumer) const {
-  Windows windows(*chain_, range);
+  std::atomic<bool> has_holes = false;
+  Windows windows(*chain_, range, has_holes);
   std::vector<std::unique_ptr<Walker>> walkers;
   for (unsigned i = 0; i < std::max(workers, 1U); ++i)
-    walkers.push_back(std::make_unique<Walker>(*sources_));
-  OrderedPipeline<GuestRange, std::vector<Extent>> pipeline(
+    walkers.push_back(std::make_unique<Walker>(*sources_, has_holes));
+  OrderedPipeline<Window, std::vector<Extent>> pipeline(
       [&] { return windows.next(); },
-      [&](const GuestRange& window, unsigned worker) { return walkers[worker]->walk(window); },
+      [&](const Window& window, unsigned worker) { return walkers[worker]->walk(window); },
       workers);
-  Joiner joiner(consumer);
+  Joiner joiner(*sources_, consumer);
   TRY(pipeline.run([&](std::vector<Extent> extents) { return joiner.take(std::move(extents)); }));
   return joiner.finish();
 }

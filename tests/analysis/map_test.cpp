@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include "image_builder.hpp"
+#include "patient.hpp"
 #include "temp_folder.hpp"
 
 #include <filesystem>
+#include <fstream>
 #include <random>
 
 #include <coldchain/analysis/map.hpp>
@@ -194,4 +196,35 @@ TEST_CASE("map: an error in a table names the image") {
     REQUIRE_FALSE(done);
     CHECK(done.error().message.starts_with(folder / "bad"));
   }
+}
+
+TEST_CASE("map: a cluster with many holes that many entries name is handed on some at a time") {
+  const TempFolder folder;
+  ImageOptions options;
+  options.size = 512 << 20;
+  ImageBuilder builder(options);
+  builder.data_hole(0);
+  const testing::Patient patient(builder.build().flat());
+  const std::uint64_t entry = patient.at(patient.l2_entry(0));
+  for (std::uint64_t i = 1; i < 8192; ++i)
+    builder.raw_entry(i, entry);
+  builder.build().write_to(folder / "a");
+  std::fstream file(folder / "a", std::ios::in | std::ios::out | std::ios::binary);
+  for (std::uint64_t at = 0; at < 65536; at += 8192) {
+    file.seekp(static_cast<std::streamoff>((entry & qcow2::offset_mask) + at));
+    file << std::string(4096, 'x');
+  }
+  file.close();
+  const Opened opened(folder / "a");
+  const graph::Chain chain = graph::Chain::make(*opened.top, {.written = 0}).value();
+  std::size_t most = 0;
+  std::size_t count = 0;
+  REQUIRE(analysis::map(chain, {{0}, {options.size}}, 1,
+                        [&](std::span<const Extent> some) -> Result<void> {
+                          most = std::max(most, some.size());
+                          count += some.size();
+                          return {};
+                        }));
+  CHECK(count == 8192 * 16);
+  CHECK(most <= 8192);
 }
