@@ -7,6 +7,7 @@
 #include <map>
 #include <set>
 #include <tuple>
+#include <utility>
 
 #include <coldchain/base/parallel.hpp>
 #include <coldchain/base/text.hpp>
@@ -91,9 +92,9 @@ class Scanner {
     look_at_all(std::move(listing.files), workers);
     look_at_all(std::move(listing.links), workers);
     // Files outside the folders may say what those inside are, and name further files.
-    do {
-      roles_ = settle_roles(forest_.images.size(), raw_claims());
-    } while (add_outside());
+    settle_roles_from(0);
+    for (std::size_t first = 0; add_outside(first) != 0;)
+      first = settle_roles_from(roles_.size());
     apply_roles();
     connect();
     forest_.other_files = others_.size();
@@ -172,6 +173,7 @@ class Scanner {
     by_identity_.try_emplace(image.status.identity, forest_.images.size());
     links_.push_back(links_of(image));
     forest_.images.push_back(std::move(image));
+    note_claims(links_.size() - 1);
   }
 
   // Also notes what is wrong with the names themselves.
@@ -233,23 +235,50 @@ class Scanner {
     std::tie(link.target, link.error) = place->second;
   }
 
-  [[nodiscard]] std::vector<RawClaim> raw_claims() const {
-    std::vector<RawClaim> claims;
-    for (std::size_t i = 0; i < links_.size(); ++i) {
-      for (const Link& link : links_[i]) {
-        const auto known = link.target ? by_identity_.find(*link.target) : by_identity_.end();
-        if (link.says_raw() && known != by_identity_.end())
-          claims.push_back({i, known->second});
-      }
+  // Notes the claims that an image makes, and those that were made on it before it was known.
+  void note_claims(std::size_t added) {
+    for (const Link& link : links_[added]) {
+      if (!link.says_raw() || !link.target)
+        continue;
+      if (const auto known = by_identity_.find(*link.target); known != by_identity_.end())
+        claims_.push_back({added, known->second});
+      else
+        early_claims_[*link.target].push_back(added);
     }
-    return claims;
+    const auto early = early_claims_.find(forest_.images[added].status.identity);
+    if (early == early_claims_.end())
+      return;
+    for (const std::size_t from : early->second)
+      claims_.push_back({from, added});
+    early_claims_.erase(early);
   }
 
-  // Adds the files that believed images name and that are not known yet: raw ones of the folders,
-  // and whatever lies outside. Whether there were any.
-  bool add_outside() {
+  // Settles the roles of the files from `first` on; those of all files where the new claims may
+  // change what was settled before. A chain may have thousands of files, of which one after the
+  // other becomes known. Returns the first file whose role may have changed.
+  std::size_t settle_roles_from(std::size_t first) {
+    const std::size_t settled_claims = std::exchange(settled_claims_, claims_.size());
+    roles_.resize(forest_.images.size(), Role::image);
+    for (std::size_t i = settled_claims; first != 0 && i < claims_.size(); ++i) {
+      const auto [from, target] = claims_[i];
+      // A file that is raw stays raw, whoever else says so.
+      if (target < first && roles_[target] == Role::raw)
+        continue;
+      if (target < first || from >= first || roles_[from] != Role::image)
+        first = 0;
+      else
+        roles_[target] = Role::raw;
+    }
+    if (first == 0)
+      roles_ = settle_roles(forest_.images.size(), claims_);
+    return first;
+  }
+
+  // Adds the files that believed images, from `first` on, name and that are not known yet: raw ones
+  // of the folders, and whatever lies outside. Returns how many.
+  std::size_t add_outside(std::size_t first) {
     const std::size_t count = links_.size();
-    for (std::size_t i = 0; i < count; ++i) {
+    for (std::size_t i = first; i < count; ++i) {
       if (roles_[i] != Role::image)
         continue;
       for (std::size_t j = 0; j < links_[i].size(); ++j) {
@@ -257,7 +286,7 @@ class Scanner {
           links_[i][j].error = add_target(Link(links_[i][j]));  // a copy: links_ grows
       }
     }
-    return links_.size() > count;
+    return links_.size() - count;
   }
 
   // Why it could not be added, or nothing.
@@ -411,6 +440,9 @@ class Scanner {
   Forest forest_;
   std::vector<std::vector<Link>> links_;  // of each image
   std::vector<Role> roles_;               // of each image
+  std::vector<RawClaim> claims_;          // of all links to images that are known
+  std::size_t settled_claims_ = 0;        // as many of them were looked at when roles were settled
+  std::map<io::FileIdentity, std::vector<std::size_t>> early_claims_;  // on files not known yet
   std::map<io::FileIdentity, std::size_t> by_identity_;
   std::map<std::string, std::pair<std::optional<io::FileIdentity>, std::optional<Error>>> targets_;
   std::map<io::FileIdentity, std::string>

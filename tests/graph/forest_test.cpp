@@ -311,3 +311,22 @@ TEST_CASE("scan: nothing is followed under no-follow; a missing folder is told")
   CHECK(scanned(folder.path(), 1, policy).images[0].findings.empty());
   CHECK(scanned(folder / "none").unreadable.size() == 1);
 }
+
+TEST_CASE("scan: a long chain outside the folder is followed, and what its end says counts") {
+  const TempFolder folder;
+  std::filesystem::create_directories(folder / "in");
+  std::filesystem::create_directories(folder / "out");
+  constexpr int length = 300;
+  for (int i = 0; i < length; ++i)
+    make(folder / ("out/" + std::to_string(i)), std::to_string(i + 1));
+  // The last says that an image in the folder is raw: what that one names is not an image's word.
+  make(folder / ("out/" + std::to_string(length)), "../in/guest", "raw");
+  make(folder / "in/top", "../out/0");
+  make(folder / "in/guest", "../out/secret");
+  make(folder / "out/secret", "");
+  const Forest forest = scanned(folder / "in");
+  CHECK(forest.images.size() == length + 3);
+  CHECK(image(forest, folder / "in/guest").format == "raw");
+  CHECK_FALSE(image(forest, folder / "in/guest").backing.has_value());
+  CHECK(image(forest, folder / "in/guest").overlays.size() == 1);
+}
