@@ -118,7 +118,7 @@ class BitmapPass {
 
   Result<void> walk_table(const Bitmap& bitmap, std::uint64_t bytes, std::uint64_t index) {
     return survey_.for_each_entry(
-        {bitmap.bitmap_table_offset}, bytes, table_bytes_, "bitmap tables",
+        {bitmap.bitmap_table_offset}, bytes, tables_, "bitmap tables",
         [&](std::uint64_t raw, std::uint64_t entry) {
           look_at_entry(raw, {bitmap.bitmap_table_offset + entry * sizeof(be64)}, index);
         });
@@ -143,7 +143,7 @@ class BitmapPass {
   }
 
   Survey& survey_;
-  std::uint64_t table_bytes_ = 0;
+  WalkedRanges tables_;
 };
 
 }  // namespace

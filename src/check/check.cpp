@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "survey.hpp"
 
+#include <utility>
+
 #include <coldchain/base/try.hpp>
 #include <coldchain/qcow2/snapshots.hpp>
 
@@ -37,7 +39,7 @@ Result<CheckResult> check(const qcow2::Image& image, const CheckOptions& options
   check_bitmaps(survey);
   check_refcount_blocks(survey);
   compare_refcounts(survey);
-  survey.result.findings.add_all(survey.copied);
+  survey.result.findings.add_all(std::exchange(survey.copied, {}));
   survey.result.counts.corruptions += survey.copied_count;
   check_data_file(survey);
   check_owners(survey, !snapshots.empty());

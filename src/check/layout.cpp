@@ -81,9 +81,7 @@ class DataWalk {
     for (std::uint64_t cluster = first; cluster < used;) {
       const Use use = use_of(cluster);
       if (use == Use::free) {
-        const std::uint64_t next = std::max(
-            cluster + 1,
-            std::min(result_.claims.next_used(cluster), result_.stored.next_used(cluster)));
+        const std::uint64_t next = std::max(cluster + 1, next_used(cluster));
         builder_.add_until(std::min(next, used), Use::free);
         cluster = next;
         continue;
@@ -99,6 +97,15 @@ class DataWalk {
   }
 
  private:
+  // Looks for the next claim and the next count only where the last one has been passed.
+  [[nodiscard]] std::uint64_t next_used(std::uint64_t cluster) {
+    if (next_claimed_ < cluster || cluster == 0)
+      next_claimed_ = result_.claims.next_used(cluster);
+    if (next_stored_ < cluster || cluster == 0)
+      next_stored_ = result_.stored.next_used(cluster);
+    return std::min(next_claimed_, next_stored_);
+  }
+
   [[nodiscard]] Use use_of(std::uint64_t cluster) {
     const std::uint64_t first = cluster / 64 * 64;
     if (first != first_) {
@@ -122,6 +129,8 @@ class DataWalk {
   std::uint64_t claimed_ = 0;
   std::uint64_t compressed_ = 0;
   std::uint64_t leaked_ = 0;
+  std::uint64_t next_claimed_ = 0;
+  std::uint64_t next_stored_ = 0;
 };
 
 }  // namespace

@@ -9,9 +9,11 @@
 // An L2 table is read once, however many L1 entries name it, and what it names is claimed as often
 // as it is named. Where a table that is named again is damaged, it is looked at again, so that each
 // reference has its findings, as in qemu-img.
+#include "compressed_streams.hpp"
 #include "table_scan.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <unordered_map>
 #include <unordered_set>
 
@@ -38,7 +40,8 @@ constexpr std::uint64_t most_again_bytes = 16 << 20;
 
 class MappingWalk {
  public:
-  explicit MappingWalk(Survey& survey) : survey_(survey) {}
+  MappingWalk(Survey& survey, std::size_t l1_tables)
+      : survey_(survey), streams_(survey.image, l1_tables) {}
 
   // A finding that comes between two tables.
   void add_finding(Finding finding) {
@@ -114,8 +117,8 @@ class MappingWalk {
     std::vector<be64> table(survey_.geometry.cluster_size() / sizeof(be64));
     const std::size_t step = survey_.geometry.l2_entry_bytes() / sizeof(be64);
     for (const Reference& reference : references_) {
-      if (reference.is_skipped || !reference.is_first ||
-          !io::read_zero_extended(survey_.file, {reference.l2_table()}, writable_bytes_of(table)))
+      if (reference.is_skipped || !reference.is_first || is_in_hole(reference) ||
+          !io::read_table(survey_.file, {reference.l2_table()}, writable_bytes_of(table)))
         continue;
       for (std::size_t i = 0; i < table.size(); i += step)
         name_user(reference, i / step, table[i].get(), clusters);
@@ -164,7 +167,7 @@ class MappingWalk {
 
   Result<void> read_l1(std::uint64_t offset, std::uint64_t bytes, bool is_active) {
     return survey_.for_each_entry(
-        {offset}, bytes, l1_bytes_, "L1 tables", [&](std::uint64_t raw, std::uint64_t entry) {
+        {offset}, bytes, l1_ranges_, "L1 tables", [&](std::uint64_t raw, std::uint64_t entry) {
           Reference reference;
           reference.raw = raw;
           reference.l1_index = static_cast<std::uint32_t>(entry);
@@ -179,7 +182,6 @@ class MappingWalk {
 
   void count_references() {
     std::unordered_map<std::uint64_t, std::size_t> first;
-    first.reserve(references_.size());
     for (std::size_t i = 0; i < references_.size(); ++i) {
       const auto [place, is_new] = first.try_emplace(references_[i].l2_table(), i);
       references_[i].is_first = is_new;
@@ -190,24 +192,39 @@ class MappingWalk {
 
   // Tables that do not lie on cluster boundaries can overlap without end.
   void skip_what_is_not_honest() {
+    const std::uint64_t most = survey_.most_repeated_bytes();
+    const std::uint64_t cluster_size = survey_.geometry.cluster_size();
     std::uint64_t bytes = 0;
     for (Reference& reference : references_) {
       reference.is_skipped = reference.l2_table() >= survey_.file_size;
-      if (!reference.is_first || reference.is_skipped)
+      if (!reference.is_first || reference.is_skipped ||
+          is_aligned(reference.l2_table(), cluster_size))
         continue;
-      bytes += survey_.geometry.cluster_size();
-      reference.is_skipped = bytes > survey_.honest_bytes();
+      bytes += cluster_size;
+      reference.is_skipped = bytes > most;
     }
-    if (bytes > survey_.honest_bytes())
-      survey_.note_not_walked("L2 tables");
+    if (bytes > most)
+      survey_.note_not_walked(
+          fmt::format("L2 tables of more than {} bytes that are not aligned to a cluster", most));
+  }
+
+  // Only where a table of zeros was seen before: to ask for a hole takes as long as to read a part
+  // of a table.
+  [[nodiscard]] bool is_in_hole(const Reference& reference) const {
+    return has_empty_tables_ &&
+           io::is_hole(survey_.file, {{reference.l2_table()},
+                                      {reference.l2_table() + survey_.geometry.cluster_size()}});
   }
 
   void scan(const Reference& reference, std::vector<be64>& table, TableScan& scan) const {
     if (reference.is_skipped)
       return;
+    scan.counts.is_empty = is_in_hole(reference);
+    if (scan.counts.is_empty)
+      return;
     table.resize(survey_.geometry.cluster_size() / sizeof(be64));
     const Result<void> done =
-        io::read_zero_extended(survey_.file, {reference.l2_table()}, writable_bytes_of(table));
+        io::read_table(survey_.file, {reference.l2_table()}, writable_bytes_of(table));
     if (!done) {
       scan.counts.is_unreadable = true;
       scan.findings.add({.code = Code::table_unreadable,
@@ -218,7 +235,9 @@ class MappingWalk {
     }
     scan.counts.is_empty =
         std::all_of(table.begin(), table.end(), [](const be64& raw) { return raw.get() == 0; });
-    if (!scan.counts.is_empty)
+    if (scan.counts.is_empty)
+      has_empty_tables_ = true;
+    else
       scan_table(survey_, reference, table, scan);
   }
 
@@ -273,25 +292,40 @@ class MappingWalk {
   // there are many tables or one.
   void decompress(const std::vector<CompressedEntry>& entries, const Reference& reference) {
     constexpr std::size_t per_task = 64;
-    std::vector<FindingList> found(divide_up(entries.size(), per_task));
-    parallel_for(found.size(), survey_.options.workers, [&](std::size_t task) {
-      Bytes stream;
-      Bytes cluster(survey_.geometry.cluster_size());
-      const std::size_t end = std::min(entries.size(), (task + 1) * per_task);
-      for (std::size_t i = task * per_task; i < end; ++i) {
-        const CompressedEntry& entry = entries[i];
-        const Result<void> done = survey_.image.decompress(
-            L2Entry(entry.raw).compressed_extent(survey_.geometry.cluster_bits()), stream, cluster);
-        if (done)
-          continue;
-        Finding bad =
-            entry_finding(survey_, reference, Code::compressed_data_bad, entry.index, entry.raw);
-        bad.detail = done.error().message;
-        found[task].add(std::move(bad));
-      }
-    });
-    for (const FindingList& list : found)
-      survey_.result.findings.add_all(list);
+    const std::vector<std::uint64_t> streams = streams_.choose(entries);
+    std::vector<std::string> errors(streams.size());  // empty where a stream is sound
+    parallel_for(divide_up(streams.size(), per_task), survey_.options.workers,
+                 [&](std::size_t task) {
+                   Bytes stream;
+                   Bytes cluster(survey_.geometry.cluster_size());
+                   const std::size_t end = std::min(streams.size(), (task + 1) * per_task);
+                   for (std::size_t i = task * per_task; i < end; ++i) {
+                     const L2Entry entry(streams[i]);
+                     const Result<void> done = survey_.image.decompress(
+                         entry.compressed_extent(survey_.geometry.cluster_bits()), stream, cluster);
+                     if (!done)
+                       errors[i] = done.error().message;
+                   }
+                 });
+    std::unordered_map<std::uint64_t, const std::string*> bad;
+    for (std::size_t i = 0; i < streams.size(); ++i) {
+      if (errors[i].empty())
+        streams_.note_sound(streams[i]);
+      else
+        bad.emplace(streams[i], &errors[i]);
+    }
+    for (const CompressedEntry& entry : entries) {
+      const auto found = bad.find(CompressedStreams::stream_of(entry.raw));
+      if (found == bad.end())
+        continue;
+      Finding finding =
+          entry_finding(survey_, reference, Code::compressed_data_bad, entry.index, entry.raw);
+      finding.detail = *found->second;
+      survey_.result.findings.add(std::move(finding));
+    }
+    if (const std::optional<std::uint64_t> most = streams_.exceeded())
+      survey_.note_not_walked(fmt::format(
+          "compressed clusters whose streams need more than the file's {} bytes", *most));
   }
 
   void claim(const ClusterRun& run, const Reference& reference) {
@@ -365,7 +399,9 @@ class MappingWalk {
   std::vector<Start> starts_;
   std::vector<Reference> references_;
   std::unordered_map<std::uint64_t, TableCounts> repeated_;  // tables that are named more than once
-  std::uint64_t l1_bytes_ = 0;
+  WalkedRanges l1_ranges_;
+  CompressedStreams streams_;
+  mutable std::atomic<bool> has_empty_tables_ = false;  // set by the workers
   std::uint64_t again_bytes_ = 0;  // of damaged tables that were looked at again
 };
 
@@ -390,7 +426,7 @@ Finding snapshot_finding(Code code, const qcow2::Snapshot& snapshot, std::size_t
 
 void check_mappings(Survey& survey, const std::vector<qcow2::Snapshot>& snapshots) {
   const qcow2::Header& header = survey.image.header();
-  MappingWalk walk(survey);
+  MappingWalk walk(survey, 1 + snapshots.size());
   survey.l1_tables.push_back({header.l1_table_offset, header.l1_size, true, 0});
   walk.add_table(survey.l1_tables.back());
   if (header.has_data_file() && !snapshots.empty()) {
@@ -433,7 +469,7 @@ void name_shared_users(Survey& survey, bool has_snapshots) {
   // Where tables were left out, a second walk would say so twice and leave out the same.
   if (clusters.empty() || survey.image.header().has_data_file() || survey.result.is_partial)
     return;
-  MappingWalk walk(survey);
+  MappingWalk walk(survey, survey.l1_tables.size());
   for (const Survey::L1Table& table : survey.l1_tables)
     walk.add_table(table);
   walk.name_users(clusters);

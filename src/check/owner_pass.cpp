@@ -65,6 +65,7 @@ void find_data_in_metadata(Survey& survey) {
     bool is_end;
   };
   std::vector<Edge> edges;
+  edges.reserve(2 * survey.result.owners.size());
   for (const Owner& owner : survey.result.owners) {
     edges.push_back({owner.first, owner.times, false});
     edges.push_back({owner.first + owner.count, owner.times, true});

@@ -9,6 +9,8 @@
 
 #include <coldchain/qcow2/tables.hpp>
 
+#include <fmt/format.h>
+
 namespace coldchain::check {
 
 namespace {
@@ -34,21 +36,21 @@ class Comparison {
  public:
   explicit Comparison(Survey& survey) : survey_(survey) {}
 
-  // 64 clusters from `first` on, all of which are counted once and referred to by nobody, or all of
-  // which have no count that can be read: a hostile table names one block a million times.
-  void look_at_word(std::uint64_t first, bool is_readable) {
+  // Clusters to which nothing refers, and which all are counted once, or all have no count that
+  // can be read.
+  void look_at_run(std::uint64_t first, std::uint64_t count, bool is_readable) {
     Counts& counts = survey_.result.counts;
-    (is_readable ? counts.leaks : counts.check_errors) += 64;
-    for (std::uint64_t i = 0; is_readable && i < 64 && has_room_for_orphans(); ++i)
+    (is_readable ? counts.leaks : counts.check_errors) += count;
+    for (std::uint64_t i = 0; is_readable && i < count && has_room_for_orphans(); ++i)
       survey_.orphans.push_back(first + i);
     if (is_readable)
-      highest_ = first + 63;
+      highest_ = first + count - 1;
     survey_.result.findings.add(
         {.code = is_readable ? Code::cluster_leaked : Code::refcount_unreadable,
          .structure = Structure::host_cluster,
          .index = first,
-         .count = 64,
-         .host = survey_.range_of(first, 64),
+         .count = count,
+         .host = survey_.range_of(first, count),
          .found = is_readable ? 1U : 0U});
   }
 
@@ -101,6 +103,10 @@ void check_refcount_blocks(Survey& survey) {
   const qcow2::Header& header = survey.image.header();
   survey.claim(header.refcount_table_offset, header.refcount_table_clusters * header.cluster_size(),
                Structure::refcount_table, 0);
+  if (survey.stored.is_partial())
+    survey.note_not_walked(
+        fmt::format("refcount blocks that are named again, of more than {} counts",
+                    StoredRefcounts::most_repeated_counts));
   for (std::uint64_t i = 0; i < survey.stored.table().size(); ++i) {
     const std::uint64_t raw = survey.stored.table()[i];
     const std::uint64_t offset = raw & qcow2::refcount_block_mask;
@@ -130,18 +136,34 @@ void compare_refcounts(Survey& survey) {
   const std::uint64_t end =
       std::min(clusters, std::max(survey.stored.end(), survey.result.claims.end()));
   Comparison comparison(survey);
+  // The next word that has a claim or a count. It is looked for only when it has been reached.
+  std::uint64_t next_claimed = 0;
+  std::uint64_t next_stored = 0;
   for (std::uint64_t first = 0; first < end; first += 64) {
     const StoredRefcounts::Word stored = survey.stored.word(first);
     const Claims::Word claimed = survey.result.claims.word(first);
     const bool is_unclaimed = claimed.claimed == 0;
     if (is_unclaimed && (stored.one | stored.more | stored.unreadable) == 0) {
-      const std::uint64_t next =
-          std::min(survey.result.claims.next_used(first + 64), survey.stored.next_used(first + 64));
-      first = align_down(next, 64) - 64;
+      if (next_claimed < first + 64)
+        next_claimed = survey.result.claims.next_used(first + 64);
+      if (next_stored < first + 64)
+        next_stored = survey.stored.next_used(first + 64);
+      first = align_down(std::min(next_claimed, next_stored), 64) - 64;
       continue;
     }
-    if (is_unclaimed && first + 64 <= end && (~stored.one == 0 || ~stored.unreadable == 0)) {
-      comparison.look_at_word(first, ~stored.one == 0);
+    if (is_unclaimed && first + 64 <= end && ~stored.one == 0) {
+      comparison.look_at_run(first, 64, true);
+      continue;
+    }
+    if (is_unclaimed && ~stored.unreadable == 0) {
+      // All of the block, as far as nothing refers to it: there may be very many.
+      if (next_claimed < first + 64)
+        next_claimed = survey.result.claims.next_used(first + 64);
+      const std::uint64_t block_end = align_down(first, survey.stored.clusters_per_block()) +
+                                      survey.stored.clusters_per_block();
+      const std::uint64_t until = std::min({end, block_end, align_down(next_claimed, 64)});
+      comparison.look_at_run(first, until - first, false);
+      first = align_down(until - 1, 64);
       continue;
     }
     std::uint64_t differing =

@@ -53,7 +53,9 @@ StoredRefcounts::StoredRefcounts(const io::File& file, const qcow2::Header& head
     : file_(&file),
       cluster_bits_(header.cluster_bits),
       order_(header.refcount_order),
-      clusters_per_block_((8ULL << header.cluster_bits) >> header.refcount_order) {}
+      clusters_per_block_((8ULL << header.cluster_bits) >> header.refcount_order),
+      piece_bits_(static_cast<unsigned>(
+          std::countr_zero(std::min(clusters_per_block_, (8 * piece_bytes) >> order_)))) {}
 
 Result<StoredRefcounts> StoredRefcounts::read(const io::File& file, const qcow2::Header& header,
                                               unsigned workers) {
@@ -75,9 +77,10 @@ Result<void> StoredRefcounts::read_table(const qcow2::Header& header) {
   return {};
 }
 
-Result<void> StoredRefcounts::read_blocks(unsigned workers) {
+std::vector<std::uint64_t> StoredRefcounts::list_blocks() {
   std::unordered_map<std::uint64_t, std::uint32_t> known;
   std::vector<std::uint64_t> offsets;
+  std::uint64_t repeated = 0;
   for (const std::uint64_t raw : table_) {
     const std::uint64_t offset = raw & qcow2::refcount_block_mask;
     const bool cannot_be =
@@ -91,9 +94,19 @@ Result<void> StoredRefcounts::read_blocks(unsigned workers) {
           known.try_emplace(offset, static_cast<std::uint32_t>(offsets.size()));
       if (is_new)
         offsets.push_back(offset);
-      block_index_.push_back(place->second);
+      else
+        repeated += clusters_per_block_;
+      const bool is_left_out = !is_new && repeated > most_repeated_counts;
+      is_partial_ = is_partial_ || is_left_out;
+      block_index_.push_back(is_left_out ? unreadable_block : place->second);
     }
   }
+  return offsets;
+}
+
+Result<void> StoredRefcounts::read_blocks(unsigned workers) {
+  const std::vector<std::uint64_t> offsets = list_blocks();
+  std::vector<std::uint32_t> begins;  // of each distinct block in pieces_
   using Batch = std::span<const std::uint64_t>;
   const std::size_t per_batch = std::max<std::size_t>(1, batch_bytes >> cluster_bits_);
   Batch rest(offsets);
@@ -114,23 +127,39 @@ Result<void> StoredRefcounts::read_blocks(unsigned workers) {
       },
       workers);
   TRY(pipeline.run([&](std::vector<Block> blocks) -> Result<void> {
-    std::move(blocks.begin(), blocks.end(), std::back_inserter(blocks_));
+    for (Block& block : blocks) {
+      begins.push_back(block.empty() ? no_block : static_cast<std::uint32_t>(pieces_.size()));
+      std::move(block.begin(), block.end(), std::back_inserter(pieces_));
+    }
     return {};
   }));
+  for (std::uint32_t& index : block_index_) {
+    if (index < unreadable_block)
+      index = begins[index];
+  }
+  for (const Piece& piece : pieces_) {
+    for (std::size_t i = 0; i < piece.one.size(); ++i)
+      counted_ += static_cast<std::uint64_t>(
+          std::popcount(piece.one[i] | (piece.more.empty() ? 0 : piece.more[i])));
+  }
+  find_end();
+  return {};
+}
+
+void StoredRefcounts::find_end() {
   for (std::size_t i = block_index_.size(); i-- > 0 && end_ == 0;) {
     if (block_index_[i] == unreadable_block)
       end_ = (i + 1) * clusters_per_block_;
     if (block_index_[i] >= unreadable_block)
       continue;
-    const Block& block = blocks_[block_index_[i]];
-    for (std::size_t word = block.one.size(); word-- > 0 && end_ == 0;) {
-      const std::uint64_t used = block.one[word] | (block.more.empty() ? 0 : block.more[word]);
-      if (used != 0)
-        end_ = i * clusters_per_block_ + word * 64 +
-               (64 - static_cast<std::uint64_t>(std::countl_zero(used)));
+    const std::uint64_t begin = i * clusters_per_block_;
+    for (std::uint64_t first = begin + clusters_per_block_; first > begin && end_ == 0;) {
+      first -= 64;
+      const Word word = this->word(first);
+      if ((word.one | word.more) != 0)
+        end_ = first + 64 - static_cast<std::uint64_t>(std::countl_zero(word.one | word.more));
     }
   }
-  return {};
 }
 
 Result<StoredRefcounts::Block> StoredRefcounts::read_block(std::uint64_t offset,
@@ -140,26 +169,28 @@ Result<StoredRefcounts::Block> StoredRefcounts::read_block(std::uint64_t offset,
   if (TRY(file_->next_data({offset})).value >= offset + size)
     return Block{};
   bytes.resize(size);
-  TRY(io::read_zero_extended(*file_, {offset}, bytes));
+  TRY(io::read_table(*file_, {offset}, bytes));
   const Bytes all_one = uniform_group(order_, 1);
   const Bytes all_zero(all_one.size());
+  const std::size_t per_piece = (std::size_t{1} << piece_bits_) / 64;
   Block block;
-  const auto keep_ones = [&] { block.one.resize(clusters_per_block_ / 64); };
   for (std::size_t i = 0; i < clusters_per_block_ / 64; ++i) {
     const std::byte* group = bytes.data() + i * all_one.size();
     // Groups that are all zero or all one are the rule.
     if (std::memcmp(group, all_zero.data(), all_zero.size()) == 0)
       continue;
-    keep_ones();
+    block.resize(clusters_per_block_ >> piece_bits_);
+    Piece& piece = block[i / per_piece];
+    piece.one.resize(per_piece);
     if (std::memcmp(group, all_one.data(), all_one.size()) == 0) {
-      block.one[i] = ~std::uint64_t{0};
+      piece.one[i % per_piece] = ~std::uint64_t{0};
       continue;
     }
     const WordOf64 word = look_at(bytes, order_, i * 64);
-    block.one[i] = word.one;
+    piece.one[i % per_piece] = word.one;
     if (word.more != 0) {
-      block.more.resize(block.one.size());
-      block.more[i] = word.more;
+      piece.more.resize(per_piece);
+      piece.more[i % per_piece] = word.more;
     }
   }
   return block;
@@ -176,11 +207,12 @@ StoredRefcounts::Word StoredRefcounts::word(std::uint64_t first) const {
     return {};
   if (index == unreadable_block)
     return {0, 0, ~std::uint64_t{0}};
-  const Block& block = blocks_[index];
-  if (block.one.empty())
+  const std::uint64_t in_block = first & (clusters_per_block_ - 1);
+  const Piece& piece = pieces_[index + (in_block >> piece_bits_)];
+  if (piece.one.empty())
     return {};
-  const std::uint64_t at = first % clusters_per_block_ / 64;
-  return {block.one[at], block.more.empty() ? 0 : block.more[at], 0};
+  const std::uint64_t at = (in_block & ((std::uint64_t{1} << piece_bits_) - 1)) / 64;
+  return {piece.one[at], piece.more.empty() ? 0 : piece.more[at], 0};
 }
 
 std::optional<bool> StoredRefcounts::is_one(std::uint64_t cluster) const {
@@ -232,10 +264,7 @@ std::optional<std::uint64_t> StoredRefcounts::at(std::uint64_t cluster, Cursor& 
 
 std::uint64_t StoredRefcounts::next_used(std::uint64_t from) const {
   std::uint64_t index = from / clusters_per_block_;
-  const auto is_empty = [&](std::uint32_t block) {
-    return block == no_block || (block < unreadable_block && blocks_[block].one.empty());
-  };
-  while (index < block_index_.size() && is_empty(block_index_[index]))
+  while (index < block_index_.size() && block_index_[index] == no_block)
     ++index;
   return index < block_index_.size() ? std::max(from, index * clusters_per_block_)
                                      : ~std::uint64_t{0};

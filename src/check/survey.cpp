@@ -22,22 +22,51 @@ Survey::Survey(const qcow2::Image& checked_image, StoredRefcounts stored_refcoun
       geometry(checked_image.header()),
       file_size(align_up(checked_image.file().size(), 512)),
       result(std::move(stored_refcounts),
-             qcow2::max_refcount(checked_image.header().refcount_order)) {
+             qcow2::max_refcount(checked_image.header().refcount_order), options.most_findings),
+      copied(options.most_findings),
+      most_structure_clusters_(find_most_structure_clusters()) {
   result.file_clusters = divide_up(file_size, geometry.cluster_size());
   result.counts.total_clusters = divide_up(image.guest_size(), geometry.cluster_size());
 }
 
-std::uint64_t Survey::honest_bytes() const {
-  // Sound images of 16 TiB with ten snapshots have L1 tables of 3 MiB. Storage may be compressed,
-  // and not every file system says how much there is.
-  constexpr std::uint64_t always = 16 << 20;
+std::uint64_t WalkedRanges::add(HostRange range) {
+  // What of it is covered, and the ranges that it joins: those that begin at or before its end.
+  auto next = ends_.upper_bound(range.begin);
+  if (next != ends_.begin() && std::prev(next)->second >= range.begin)
+    --next;
+  while (next != ends_.end() && next->first <= range.end) {
+    const HostOffset begin = std::max(range.begin, next->first);
+    const HostOffset end = std::min(range.end, next->second);
+    repeated_ += end > begin ? end - begin : 0;
+    range = {std::min(range.begin, next->first), std::max(range.end, next->second)};
+    next = ends_.erase(next);
+  }
+  ends_.emplace(range.begin, range.end);
+  return repeated_;
+}
+
+std::uint64_t Survey::most_repeated_bytes() const {
+  constexpr std::uint64_t always = 4 << 20;
   const io::FileStatus& status = file.status();
   const bool is_known = status.kind != io::FileKind::block_device && status.allocated != 0;
-  return std::max(always, is_known ? std::min(status.size, 16 * status.allocated) : status.size);
+  return std::max(always, is_known ? std::min(status.size, status.allocated) : status.size);
+}
+
+// Each cluster of a structure has a refcount, and most have storage. Where the refcounts are lost,
+// or storage is compressed, there may be more clusters than either says.
+std::uint64_t Survey::find_most_structure_clusters() const {
+  constexpr std::uint64_t always = 1 << 18;
+  constexpr std::uint64_t most_compression = 16;
+  const io::FileStatus& status = file.status();
+  const bool is_known = status.kind != io::FileKind::block_device && status.allocated != 0;
+  const std::uint64_t bytes =
+      is_known ? std::min(status.size / most_compression, status.allocated) * most_compression
+               : status.size;
+  return std::max({always, stored.counted(), bytes / geometry.cluster_size()});
 }
 
 Result<void> Survey::for_each_entry(
-    HostOffset table, std::uint64_t bytes, std::uint64_t& walked, std::string_view tables,
+    HostOffset table, std::uint64_t bytes, WalkedRanges& walked, std::string_view tables,
     const std::function<void(std::uint64_t raw, std::uint64_t index)>& visit) {
   constexpr std::uint64_t piece_bytes = 1 << 20;
   std::vector<be64> piece;
@@ -45,13 +74,16 @@ Result<void> Survey::for_each_entry(
     const HostOffset from = table + at;
     if (from.value >= file.size())
       return {};
-    at += align_down(TRY(file.next_data(from)) - from, sizeof(be64));
+    const HostOffset data = TRY(file.next_data(from));
+    at += align_down(data - from, sizeof(be64));
     if (at >= bytes)
       return {};
-    const std::uint64_t size = std::min(piece_bytes, bytes - at);
-    walked += size;
-    if (walked > honest_bytes()) {
-      note_not_walked(tables);
+    const HostOffset hole = std::max(TRY(file.next_hole(data)), data + 1);
+    const std::uint64_t until_hole = align_up(hole - (table + at), sizeof(be64));
+    const std::uint64_t size = std::min({piece_bytes, bytes - at, until_hole});
+    if (walked.add({table + at, table + at + size}) > most_repeated_bytes()) {
+      note_not_walked(fmt::format("{} that repeat more than {} bytes of others", tables,
+                                  most_repeated_bytes()));
       return {};
     }
     piece.resize(size / sizeof(be64));
@@ -65,11 +97,10 @@ Result<void> Survey::for_each_entry(
   return {};
 }
 
-void Survey::note_not_walked(std::string_view tables) {
+void Survey::note_not_walked(std::string detail) {
   result.is_partial = true;
-  result.findings.add(
-      {.code = Code::mapping_not_walked,
-       .detail = fmt::format("{} of more than {} bytes in all", tables, honest_bytes())});
+  if (not_walked_.insert(detail).second)
+    result.findings.add({.code = Code::mapping_not_walked, .detail = std::move(detail)});
 }
 
 void Survey::corruption(Finding finding) {
@@ -98,6 +129,11 @@ bool Survey::claim(std::uint64_t offset, std::uint64_t size, Structure structure
   }
   const std::uint64_t first = cluster_of(offset);
   const std::uint64_t count = cluster_of(offset + size - 1) - first + 1;
+  structure_clusters_ += count;
+  if (structure_clusters_ > most_structure_clusters_) {
+    note_not_walked(fmt::format("structures of more than {} clusters", most_structure_clusters_));
+    return false;
+  }
   Owner owner{first, count, times, structure, index};
   Owner* last = result.owners.empty() ? nullptr : &result.owners.back();
   const bool goes_on = last != nullptr && last->structure == structure && last->index == index &&

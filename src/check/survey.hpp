@@ -5,6 +5,8 @@
 #pragma once
 
 #include <functional>
+#include <map>
+#include <set>
 #include <string_view>
 
 #include <coldchain/base/checked.hpp>
@@ -13,6 +15,17 @@
 #include <coldchain/qcow2/geometry.hpp>
 
 namespace coldchain::check {
+
+// The parts of a file that tables of one kind lie in.
+class WalkedRanges {
+ public:
+  // Adds a range. Returns how much of all that was added had been added before.
+  std::uint64_t add(HostRange range);
+
+ private:
+  std::map<HostOffset, HostOffset> ends_;  // by where they begin; disjoint
+  std::uint64_t repeated_ = 0;
+};
 
 class Survey {
  public:
@@ -54,17 +67,18 @@ class Survey {
     return !end || *end >= file_size + geometry.cluster_size();
   }
 
-  // Tables of one kind that need more bytes than this lie over each other: sound ones do not.
-  [[nodiscard]] std::uint64_t honest_bytes() const;
+  // Sound tables do not lie over each other. Damaged ones may, but not for more bytes than this.
+  [[nodiscard]] std::uint64_t most_repeated_bytes() const;
 
-  // Visits the entries of a table that are not zero, piece by piece and around holes. `walked` adds
-  // up the bytes of all tables of this kind, `tables`; beyond honest_bytes() they are left out.
+  // Visits the entries of a table that are not zero, piece by piece and around holes. `walked` is
+  // of all tables of this kind, `tables`; what is repeated beyond most_repeated_bytes() is left
+  // out.
   [[nodiscard]] Result<void> for_each_entry(
-      HostOffset table, std::uint64_t bytes, std::uint64_t& walked, std::string_view tables,
+      HostOffset table, std::uint64_t bytes, WalkedRanges& walked, std::string_view tables,
       const std::function<void(std::uint64_t raw, std::uint64_t index)>& visit);
 
-  // Notes that tables were left out, of which kind, and that the result is partial.
-  void note_not_walked(std::string_view tables);
+  // Notes, once, that something was left out, and that the result is partial.
+  void note_not_walked(std::string detail);
 
   // qemu-img check would stop here without a verdict; ours goes on and remembers why.
   void fail_as_qemu(std::string reason) {
@@ -81,13 +95,21 @@ class Survey {
                                           std::uint64_t size) const;
 
   // Claims the clusters of a structure, `times` over; past the end of the file it is a finding.
-  // Returns whether they lie in the file. `at` is where the reference stands, if it is one entry.
+  // Returns whether they lie in the file, and all structures together have no more clusters than
+  // an image can have. `at` is where the reference stands, if it is one entry.
   bool claim(std::uint64_t offset, std::uint64_t size, finding::Structure structure,
              std::uint64_t index, std::uint64_t times = 1, HostRange at = {});
 
   // Claims whole clusters and notes those with more references than a refcount can hold.
   void claim_clusters(std::uint64_t first, std::uint64_t count, finding::Structure structure,
                       std::uint64_t index, std::uint64_t times);
+
+ private:
+  [[nodiscard]] std::uint64_t find_most_structure_clusters() const;
+
+  std::uint64_t most_structure_clusters_;
+  std::uint64_t structure_clusters_ = 0;
+  std::set<std::string> not_walked_;
 };
 
 // The passes, in the order in which they run. Each says in its file what it tests and what it

@@ -209,7 +209,8 @@ constexpr std::array rows = {
         "With an external data file, a cluster's host offset must be its guest offset.",
         "That guest cluster cannot be read."},
     Row{Code::mapping_not_walked, "mapping-not-walked", corruption,
-        "Tables were left out because they lie over each other without end.",
+        "Tables or compressed clusters were left out: they overlap, or need more space than the "
+        "file has.",
         "No sound image has such tables; what they describe was not checked. Restore it from a "
         "copy."},
     Row{Code::table_unreadable, "table-unreadable", corruption,

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include "damage.hpp"
+#include "sparse_file.hpp"
 
 #include <set>
 
+#include <coldchain/base/checked.hpp>
 #include <coldchain/check/check.hpp>
 #include <coldchain/io/memory_file.hpp>
 
@@ -140,4 +142,61 @@ TEST_CASE("check: unknown incompatible features are an error") {
   const io::MemoryFile file(builder.build().flat());
   const qcow2::Image image = qcow2::Image::open_damaged(file).value();
   CHECK_FALSE(check::check(image, {}).has_value());
+}
+
+TEST_CASE("check: one compressed stream that many entries name is decompressed once") {
+  ImageOptions options;
+  testing::Patient patient(ImageBuilder(options).compressed(0, 'a').build().flat());
+  for (std::uint64_t i = 1; i < 16; ++i)
+    patient.set(patient.l2_entry(i), patient.at(patient.l2_entry(0)));
+  const testing::SparseFile file(patient.bytes());
+  qcow2::Image image = qcow2::Image::open_damaged(file).value();
+  const auto bytes_read = [&](bool deep) {
+    const std::uint64_t before = file.bytes_read();
+    CHECK_FALSE(check::check(image, {.deep = deep, .workers = 1})->is_partial);
+    return file.bytes_read() - before;
+  };
+  CHECK(bytes_read(true) - bytes_read(false) <= 1024);
+  // A stream that is broken is a finding of each entry.
+  const std::uint64_t stream =
+      qcow2::L2Entry(patient.at(patient.l2_entry(0))).compressed_extent(16).begin.value;
+  patient.set(stream, ~0ULL);
+  CHECK(checked(patient.bytes()).findings.runs().size() >= 16);
+}
+
+TEST_CASE("check: streams that overlap end a deep check, and the result says so") {
+  ImageOptions options;
+  options.size = 512 << 20;
+  testing::Patient patient(ImageBuilder(options).compressed(0, 'a').build().flat());
+  const std::uint64_t first = patient.at(patient.l2_entry(0));
+  for (std::uint64_t i = 1; i < 8192; ++i)
+    patient.set(patient.l2_entry(i), first + i);
+  const CheckResult result = checked(patient.bytes());
+  CHECK(result.is_partial);
+  CHECK(codes(result).contains(Code::mapping_not_walked));
+}
+
+TEST_CASE("check: snapshots that name one L1 table in a hole cost no more than an image can have") {
+  ImageOptions options;
+  options.cluster_bits = 9;
+  ImageBuilder builder(options);
+  builder.data(0, 'a');
+  for (int i = 0; i < 200; ++i)
+    builder.snapshot(std::to_string(i), "s");
+  testing::Patient patient(builder.build().flat());
+  std::uint64_t entry = patient.snapshot_entry();
+  for (int i = 0; i < 200; ++i) {
+    patient.set(entry, 1ULL << 30);
+    patient.set_number(entry + 8, 4, 4 << 20);
+    const std::uint64_t sizes = patient.number(entry + 12, 2) + patient.number(entry + 14, 2) +
+                                patient.number(entry + 36, 4);
+    entry = align_up(entry + 40 + sizes, 8);
+  }
+  const testing::SparseFile file(patient.bytes(), 1ULL << 40);
+  const qcow2::Image image = qcow2::Image::open_damaged(file).value();
+  const CheckResult result = check::check(image, {.deep = false, .workers = 1}).value();
+  CHECK(result.is_partial);
+  CHECK(codes(result).contains(Code::mapping_not_walked));
+  CHECK(file.bytes_read() < 1 << 20);
+  CHECK(result.counts.corruptions < 1 << 19);
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "damage.hpp"
+#include "sparse_file.hpp"
 
 #include <random>
 
@@ -61,4 +62,33 @@ TEST_CASE("StoredRefcounts: a block that cannot be there is unreadable, a missin
   CHECK_FALSE(stored.at(3 * 32768, cursor).has_value());
   CHECK(stored.at(1ULL << 50, cursor) == 0);
   CHECK(stored.end() == 4 * 32768);
+}
+
+TEST_CASE("StoredRefcounts: a large block that is nearly empty is not read whole") {
+  ImageOptions options;
+  options.cluster_bits = 21;
+  options.refcount_order = 0;
+  const Patient patient(ImageBuilder(options).data(0, 'a').build().flat());
+  const testing::SparseFile file(patient.bytes());
+  StoredRefcounts::Cursor cursor;
+  const auto stored = StoredRefcounts::read(file, patient.header(), 1).value();
+  CHECK(file.bytes_read() < 3 << 20);  // the table, and a piece of the block
+  CHECK(stored.at(0, cursor) == 1);
+  CHECK(stored.counted() == 6);
+  CHECK(stored.end() == 6);
+}
+
+TEST_CASE("StoredRefcounts: a block that is named again and again is unreadable in the end") {
+  ImageOptions options;
+  options.refcount_order = 0;  // 524,288 counts in a block
+  Patient patient(ImageBuilder(options).data(0, 'a').build().flat());
+  for (std::uint64_t i = 1; i < 20; ++i)
+    patient.set(patient.refcount_table_entry(i), patient.at(patient.refcount_table_entry()));
+  const io::MemoryFile file(patient.bytes());
+  StoredRefcounts::Cursor cursor;
+  const auto stored = StoredRefcounts::read(file, patient.header(), 1).value();
+  CHECK(stored.is_partial());
+  CHECK(stored.at(8 * 524288, cursor) == 1);
+  CHECK_FALSE(stored.at(9 * 524288, cursor).has_value());
+  CHECK(stored.end() == 20 * 524288);
 }

@@ -3,7 +3,8 @@
 // its numbers, and what it does not look at. Read-only; nothing is repaired here. It never gives up
 // early: a bad table costs what that table describes. Memory is bounded by what the tables name
 // (claims.hpp), time by the size of the tables, each of which is read once however often it is
-// named.
+// named. Holes of tables are not read. What tables that lie over each other may cost is bounded,
+// too (survey.hpp); beyond that they are left out, with a finding.
 #pragma once
 
 #include <cstdint>
@@ -22,6 +23,7 @@ namespace coldchain::check {
 struct CheckOptions {
   bool deep = false;  // decompress every compressed cluster
   unsigned workers = 1;
+  std::size_t most_findings = std::size_t{1} << 18;  // runs that are kept; the others are counted
 };
 
 // qemu-img's numbers. QEMU block/qcow2-refcount.c: what is a corruption, and how often it counts.
@@ -61,8 +63,9 @@ struct CheckResult {
   StoredRefcounts stored;               // reads the image's file
   std::uint64_t file_clusters = 0;
 
-  CheckResult(StoredRefcounts stored_refcounts, std::uint64_t max_refcount)
-      : claims(max_refcount), stored(std::move(stored_refcounts)) {}
+  CheckResult(StoredRefcounts stored_refcounts, std::uint64_t max_refcount,
+              std::size_t most_findings)
+      : findings(most_findings), claims(max_refcount), stored(std::move(stored_refcounts)) {}
 };
 
 // `image` has been opened by Image::open_damaged. Fails where the header alone decides that nothing

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 // The refcounts that an image stores, read once and kept as two bits per cluster: whether the count
 // is one, and whether it is more. qcow2.rst, "Host cluster management". A block that is named twice
-// is read once; what cannot be read is told apart from what is zero.
+// is read once; what cannot be read is told apart from what is zero. Memory is bounded by what of
+// the blocks is not zero.
 #pragma once
 
 #include <cstdint>
@@ -52,21 +53,36 @@ class StoredRefcounts {
   // The first cluster at or after `from` that may have a count; the largest number if none has.
   [[nodiscard]] std::uint64_t next_used(std::uint64_t from) const;
 
+  // How many counts are not zero; those of a block that several entries name are counted once.
+  [[nodiscard]] std::uint64_t counted() const { return counted_; }
+
+  // Table entries that name a block again were taken as unreadable, because they are too many.
+  [[nodiscard]] bool is_partial() const { return is_partial_; }
+  // So many counts may be repeated.
+  static constexpr std::uint64_t most_repeated_counts = 1 << 22;
+
   // One more than the highest cluster that has a count, or may have one.
   [[nodiscard]] std::uint64_t end() const { return end_; }
 
  private:
-  // What one block holds; `one` is empty where all counts are zero, `more` where none is above one.
-  struct Block {
+  // What a part of a block holds; `one` is empty where all counts are zero, `more` where none is
+  // above one. A large block may be nearly empty.
+  struct Piece {
     std::vector<std::uint64_t> one;
     std::vector<std::uint64_t> more;
   };
+  using Block = std::vector<Piece>;                   // empty where all counts are zero
+  static constexpr std::uint64_t piece_bytes = 4096;  // of a block, as it lies in the file
   static constexpr std::uint32_t no_block = ~0U;
   static constexpr std::uint32_t unreadable_block = ~0U - 1;
 
   StoredRefcounts(const io::File& file, const qcow2::Header& header);
   Result<void> read_table(const qcow2::Header& header);
   Result<void> read_blocks(unsigned workers);
+  // The distinct blocks; block_index_ says of each table entry which.
+  std::vector<std::uint64_t> list_blocks();
+  void keep_blocks(std::vector<Block> blocks);
+  void find_end();
   [[nodiscard]] Result<Block> read_block(std::uint64_t offset, Bytes& buffer) const;
   [[nodiscard]] std::uint32_t block_of(std::uint64_t cluster) const;
 
@@ -74,11 +90,14 @@ class StoredRefcounts {
   unsigned cluster_bits_;
   unsigned order_;
   std::uint64_t clusters_per_block_;
+  unsigned piece_bits_;  // 1 << piece_bits_ clusters are in a piece
   std::uint64_t end_ = 0;
+  std::uint64_t counted_ = 0;
+  bool is_partial_ = false;
   std::vector<std::uint64_t> table_;
   std::vector<std::uint32_t>
-      block_index_;  // per table entry: into blocks_, or one of the two above
-  std::vector<Block> blocks_;
+      block_index_;  // per table entry: the first of its block in pieces_, or one of the two above
+  std::vector<Piece> pieces_;
 };
 
 }  // namespace coldchain::check
