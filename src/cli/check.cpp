@@ -89,18 +89,29 @@ Result<std::set<finding::Code>> parse_denials(const std::vector<std::string>& wo
   return codes;
 }
 
+// Whether an image is not only checked, but may be refused: then also one that has no checks is
+// looked at.
+bool is_for_admission(const CheckVerbOptions& options, const std::set<finding::Code>& denials) {
+  return options.common.no_follow || !denials.empty();
+}
+
 // Looks at images, prints nothing: several may be looked at at once.
 class Checker {
  public:
-  Checker(const CheckVerbOptions& options, std::set<finding::Code> denials, const World& world)
-      : options_(options), denials_(std::move(denials)), world_(world) {}
+  // So many findings are kept of each image; the others are counted.
+  Checker(const CheckVerbOptions& options, std::set<finding::Code> denials,
+          std::size_t most_findings, const World& world)
+      : options_(options),
+        denials_(std::move(denials)),
+        most_findings_(most_findings),
+        world_(world) {}
 
   // One element per layer with --backing-chain.
   [[nodiscard]] std::vector<CheckedImage> look_at(const std::string& image,
                                                   unsigned workers) const {
     const Result<OpenedTree> tree =
         open_tree(options_.common, image, true, world_,
-                  is_for_admission() ? graph::OpenFor::admission : graph::OpenFor::checking);
+                  is_for_admission(options_, denials_) ? graph::OpenFor::admission : graph::OpenFor::checking);
     if (!tree)
       return {failed(image, tree.error())};
     std::vector<CheckedImage> checked = {look_at_node(*tree->top, image, workers)};
@@ -119,12 +130,6 @@ class Checker {
         add_failure(checked.back(), node->gap->message);
     }
     return checked;
-  }
-
-  // Whether an image is not only checked, but may be refused: then also one that has no checks is
-  // looked at.
-  [[nodiscard]] bool is_for_admission() const {
-    return options_.common.no_follow || !denials_.empty();
   }
 
  private:
@@ -148,7 +153,7 @@ class Checker {
                                : look_at_other(node, name);
     if (options_.backing_chain)
       add_of_node(checked, node.findings);
-    if (is_for_admission()) {
+    if (is_for_admission(options_, denials_)) {
       if (const Result<finding::Findings> admission = check::check_admission(node))
         checked.findings.insert(checked.findings.end(), admission->begin(), admission->end());
       else
@@ -160,12 +165,12 @@ class Checker {
 
   [[nodiscard]] CheckedImage look_at_qcow2(const qcow2::Image& image, const std::string& name,
                                            unsigned workers) const {
-    const Result<check::CheckResult> result =
-        check::check(image, {.deep = options_.deep, .workers = workers});
+    Result<check::CheckResult> result = check::check(
+        image, {.deep = options_.deep, .workers = workers, .most_findings = most_findings_});
     if (!result)
       return failed(name, result.error());
     CheckedImage checked =
-        report::checked_image(name, result->counts, result->findings, result->failure);
+        report::checked_image(name, result->counts, std::move(result->findings), result->failure);
     checked.is_partial = result->is_partial;
     return checked;
   }
@@ -203,6 +208,7 @@ class Checker {
 
   const CheckVerbOptions& options_;
   std::set<finding::Code> denials_;
+  std::size_t most_findings_;
   const World& world_;
 };
 
@@ -253,20 +259,29 @@ Result<void> tell(const CheckVerbOptions& options, const CheckedImage& image, bo
   return {};
 }
 
-Result<void> tell_for_ci(const CheckVerbOptions& options, const std::vector<CheckedImage>& images,
+bool is_for_ci(const CheckVerbOptions& options) {
+  return options.common.output == "sarif" || options.common.output == "junit";
+}
+
+report::CiWriter::Form ci_form(const CheckVerbOptions& options) {
+  return options.common.output == "sarif" ? report::CiWriter::Form::sarif
+                                          : report::CiWriter::Form::junit;
+}
+
+Result<void> tell_for_ci(const std::vector<CheckedImage>& images, report::CiWriter& writer,
                          World& world) {
   for (const CheckedImage& image : images) {
     for (const std::string& failure : image.failures)
       world.complain({ErrorCode::corrupt, failure, 0});
+    TRY(writer.add(image));
   }
-  return world.out(options.common.output == "sarif" ? report::check_sarif(images)
-                                                    : report::check_junit(images));
+  return {};
 }
 
 // The images below the folders, without those that another records as raw. For admission every file
 // counts: what one upload records of another vouches for nothing. What cannot be read is told, and
 // is a failure.
-Result<std::vector<std::string>> expand(const CheckVerbOptions& options, bool is_for_admission,
+Result<std::vector<std::string>> expand(const CheckVerbOptions& options, bool wants_all,
                                         Total& total, World& world) {
   std::vector<std::string> names;
   for (const std::string& name : options.images) {
@@ -284,10 +299,10 @@ Result<std::vector<std::string>> expand(const CheckVerbOptions& options, bool is
       total.add(Verdict::failed);
     }
     std::vector<std::string> found;
-    if (is_for_admission)
+    if (wants_all)
       found = std::move(forest.other_paths);
     for (const graph::ForestImage& image : forest.images) {
-      if (image.in_scan && (is_for_admission || image.format == "qcow2"))
+      if (image.in_scan && (wants_all || image.format == "qcow2"))
         found.push_back(image.path);
     }
     std::sort(found.begin(), found.end());
@@ -300,21 +315,19 @@ Result<ExitStatus> run_many(const CheckVerbOptions& options, const std::vector<s
                             const Checker& checker, Total total, World& world) {
   const unsigned jobs = options.jobs != 0 ? options.jobs : world.workers();
   const report::Style style = style_for(world, options.common.color);
-  const bool for_ci = options.common.output == "sarif" || options.common.output == "junit";
-  std::vector<CheckedImage> all;
+  const report::Sink sink = world.sink();
+  report::CiWriter writer(ci_form(options), sink);
   std::size_t next = 0;
   using Images = std::vector<CheckedImage>;
   OrderedPipeline<std::size_t, Images> pipeline(
       [&] { return next < names.size() ? std::optional(next++) : std::nullopt; },
-      [&](std::size_t i, unsigned) -> Result<Images> { return checker.look_at(names[i], 1); },
-      jobs);
+      [&](std::size_t i, unsigned) -> Result<Images> { return checker.look_at(names[i], 1); }, jobs,
+      1);  // each may have many findings
   const auto tell_all = [&](Images images) -> Result<void> {
     total.add(images);
-    for (CheckedImage& image : images) {
-      if (for_ci) {
-        all.push_back(std::move(image));
-        continue;
-      }
+    if (is_for_ci(options))
+      return tell_for_ci(images, writer, world);
+    for (const CheckedImage& image : images) {
       if (options.common.json()) {
         TRY(report::write_check_json(image, true, world.sink()));
         continue;
@@ -326,9 +339,11 @@ Result<ExitStatus> run_many(const CheckVerbOptions& options, const std::vector<s
     }
     return {};
   };
+  if (is_for_ci(options))
+    TRY(writer.begin());
   TRY(pipeline.run(tell_all));
-  if (for_ci)
-    TRY(tell_for_ci(options, all, world));
+  if (is_for_ci(options))
+    TRY(writer.end());
   return total.status();
 }
 
@@ -357,18 +372,24 @@ Result<ExitStatus> run_verb(const CheckVerbOptions& options, World& world) {
   TRY(check_no_secrets(options.common));
   if (asks_for_repair(options.repair))
     return repair(options, world);
-  const Checker checker(options, TRY(parse_denials(options.deny)), world);
+  const std::set<finding::Code> denials = TRY(parse_denials(options.deny));
   Total total;
-  const std::vector<std::string> names =
-      TRY(expand(options, checker.is_for_admission(), total, world));
+  const std::vector<std::string> names = TRY(expand(options, is_for_admission(options, denials), total, world));
   const bool is_one = options.images.size() == 1 && names == options.images;
+  constexpr std::size_t most_of_one = 1 << 18;
+  constexpr std::size_t most_of_each = 1 << 14;  // several images are looked at at once
+  const Checker checker(options, denials, is_one ? most_of_one : most_of_each, world);
   if (!is_one)
     return run_many(options, names, checker, total, world);
   warn_of_pending(options.common, names.front(), world);
   const std::vector<CheckedImage> layers = checker.look_at(names.front(), world.workers());
   total.add(layers);
-  if (options.common.output == "sarif" || options.common.output == "junit") {
-    TRY(tell_for_ci(options, layers, world));
+  if (is_for_ci(options)) {
+    const report::Sink sink = world.sink();
+    report::CiWriter writer(ci_form(options), sink);
+    TRY(writer.begin());
+    TRY(tell_for_ci(layers, writer, world));
+    TRY(writer.end());
     return total.status();
   }
   for (const CheckedImage& layer : layers) {

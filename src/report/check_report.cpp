@@ -135,18 +135,18 @@ double percent(std::uint64_t part, std::uint64_t whole) {
 }  // namespace
 
 CheckedImage checked_image(const std::string& filename, const check::Counts& counts,
-                           const finding::FindingList& findings,
+                           finding::FindingList findings,
                            const std::optional<std::string>& failure) {
   CheckedImage image;
   image.filename = filename;
   image.format = "qcow2";
   image.counts = counts;
-  image.findings = findings.runs();
   image.omitted = findings.omitted();
   if (counts.corruptions != 0 || findings.worst() >= Severity::corruption)
     image.verdict = Verdict::corrupt;
   else if (counts.leaks != 0 || findings.worst() == Severity::leak)
     image.verdict = Verdict::leaks;
+  image.findings = std::move(findings).take_runs();
   if (failure)
     image.failures.push_back("Check failed: " + *failure);
   else if (counts.check_errors != 0)

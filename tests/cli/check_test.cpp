@@ -407,6 +407,24 @@ TEST_CASE("check: JUnit has a suite per image, and a failed case per finding abo
   CHECK(suites.last_child().attribute("tests").as_int() == 1);
 }
 
+TEST_CASE("check: JUnit and SARIF of several images are whole documents, golden") {
+  const std::map<std::string, Bytes> files = {{"a<", testing::damage("refcount-two").image()},
+                                              {"b", sound()}};
+  const std::string ran = check({"--output=junit", "a<", "b"}, files).out;
+  CHECK(
+      ran.starts_with("<?xml version=\"1.0\"?>\n<testsuites>\n"
+                      "  <testsuite name=\"a&lt;\" tests=\"2\" failures=\"2\">\n"
+                      "    <testcase classname=\"a&lt;\" name=\"cluster-leaked\">\n"
+                      "      <failure message=\""));
+  CHECK(
+      ran.ends_with("    </testcase>\n  </testsuite>\n"
+                    "  <testsuite name=\"b\" tests=\"1\" failures=\"0\">\n"
+                    "    <testcase classname=\"b\" name=\"check\" />\n"
+                    "  </testsuite>\n</testsuites>\n"));
+  const auto sarif = nlohmann::json::parse(check({"--output=sarif", "a<", "b"}, files).out);
+  CHECK(sarif["runs"][0]["results"].size() == 2);
+}
+
 TEST_CASE("layout: ranges cover the file once, and the totals add up to its size") {
   for (const testing::Damage& damage : testing::damages()) {
     CAPTURE(damage.name);

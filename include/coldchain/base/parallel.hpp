@@ -26,8 +26,8 @@ void parallel_for(std::size_t count, unsigned workers,
 // A pipeline that keeps its order. `next` hands out tasks (nothing when there are no more) and runs
 // under a lock; `work(task, worker)` runs on the workers, `worker` being an index for scratch
 // space; `consume` gets the products on the calling thread in the order in which the tasks were
-// handed out. At most eight products per worker exist at any time. The first error in that order
-// ends it all.
+// handed out. At most `products_per_worker` per worker exist at any time. The first error in that
+// order ends it all.
 template <class Task, class Product>
 class OrderedPipeline {
  public:
@@ -35,8 +35,11 @@ class OrderedPipeline {
   using Work = std::function<Result<Product>(const Task&, unsigned worker)>;
   using Consume = std::function<Result<void>(Product)>;
 
-  OrderedPipeline(Next next, Work work, unsigned workers)
-      : next_(std::move(next)), work_(std::move(work)), workers_(workers) {}
+  OrderedPipeline(Next next, Work work, unsigned workers, std::size_t products_per_worker = 8)
+      : next_(std::move(next)),
+        work_(std::move(work)),
+        workers_(workers),
+        most_slots_(products_per_worker * workers) {}
 
   [[nodiscard]] Result<void> run(const Consume& consume) {
     if (workers_ <= 1)
@@ -70,7 +73,7 @@ class OrderedPipeline {
   void produce(unsigned worker) {
     std::unique_lock lock(mutex_);
     for (;;) {
-      room_.wait(lock, [this] { return stopped_ || slots_.size() < most_slots(); });
+      room_.wait(lock, [this] { return stopped_ || slots_.size() < most_slots_; });
       std::optional<Task> task = stopped_ ? std::nullopt : next_();
       if (!task) {
         stopped_ = true;
@@ -96,7 +99,7 @@ class OrderedPipeline {
         return {};
       Result<Product> product = std::move(*slots_.front());
       slots_.pop_front();
-      if (slots_.size() == most_slots() / 2)
+      if (slots_.size() == most_slots_ / 2)
         room_.notify_all();  // not for every single product: waking somebody costs more than one
       lock.unlock();
       if (!product)
@@ -113,11 +116,10 @@ class OrderedPipeline {
     room_.notify_all();
   }
 
-  [[nodiscard]] std::size_t most_slots() const { return std::size_t{8} * workers_; }
-
   Next next_;
   Work work_;
   unsigned workers_;
+  std::size_t most_slots_;
   std::mutex mutex_;
   std::condition_variable room_;   // for the workers: fewer products wait than may
   std::condition_variable ready_;  // for the consumer: the next product, or the end

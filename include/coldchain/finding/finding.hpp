@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <coldchain/base/offsets.hpp>
@@ -78,6 +79,8 @@ class FindingList {
   void omit_all(const FindingList& other);
 
   [[nodiscard]] const Findings& runs() const { return runs_; }
+  // The same, of a list that is not needed any more: there may be many.
+  [[nodiscard]] Findings take_runs() && { return std::move(runs_); }
   // Findings that were not kept, and the worst of all, kept or not.
   [[nodiscard]] std::uint64_t omitted() const { return omitted_; }
   [[nodiscard]] Severity worst() const { return worst_; }

@@ -39,7 +39,7 @@ struct CheckedImage {
 
 // What a check has found, with the verdict on it.
 [[nodiscard]] CheckedImage checked_image(const std::string& filename, const check::Counts& counts,
-                                         const finding::FindingList& findings,
+                                         finding::FindingList findings,
                                          const std::optional<std::string>& failure);
 
 // Whether the caller refuses the image for it.
@@ -75,10 +75,26 @@ struct CheckedImage {
 // One line for one of many images.
 [[nodiscard]] std::string check_line(const CheckedImage& image, const Style& style);
 
-// SARIF 2.1.0: a result per finding, notes included.
-[[nodiscard]] std::string check_sarif(const std::vector<CheckedImage>& images);
+// What CI systems read, image by image; nothing of an image is kept. SARIF 2.1.0 has a result per
+// finding, notes included; JUnit a test suite per image, and a failed case per finding that is more
+// than a note.
+class CiWriter {
+ public:
+  enum class Form { sarif, junit };
+  CiWriter(Form form, const Sink& sink) : form_(form), sink_(&sink) {}
 
-// JUnit: a test suite per image, a failed case per finding that is more than a note.
-[[nodiscard]] std::string check_junit(const std::vector<CheckedImage>& images);
+  [[nodiscard]] Result<void> begin();
+  [[nodiscard]] Result<void> add(const CheckedImage& image);
+  [[nodiscard]] Result<void> end();
+
+ private:
+  [[nodiscard]] Result<void> add_sarif(const CheckedImage& image);
+  [[nodiscard]] Result<void> add_junit(const CheckedImage& image);
+
+  Form form_;
+  const Sink* sink_;
+  JsonWriter json_;
+  bool has_suites_ = false;
+};
 
 }  // namespace coldchain::report
