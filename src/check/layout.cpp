@@ -80,8 +80,7 @@ class DataWalk {
     const std::uint64_t used = std::min(end, std::max(result_.claims.end(), result_.stored.end()));
     for (std::uint64_t cluster = first; cluster < used;) {
       const Use use = use_of(cluster);
-      if (use == Use::free) {
-        const std::uint64_t next = std::max(cluster + 1, next_used(cluster));
+      if (const std::uint64_t next = next_used(cluster); use == Use::free && next > cluster) {
         builder_.add_until(std::min(next, used), Use::free);
         cluster = next;
         continue;
@@ -97,13 +96,20 @@ class DataWalk {
   }
 
  private:
-  // Looks for the next claim and the next count only where the last one has been passed.
+  // The next cluster that may be in use, from the one that use_of() saw last. Looks for a claim and
+  // a count only where the last one has been passed.
   [[nodiscard]] std::uint64_t next_used(std::uint64_t cluster) {
     if (next_claimed_ < cluster || cluster == 0)
       next_claimed_ = result_.claims.next_used(cluster);
     if (next_stored_ < cluster || cluster == 0)
       next_stored_ = result_.stored.next_used(cluster);
-    return std::min(next_claimed_, next_stored_);
+    // Where counts cannot be read, nothing is known to be leaked: the rest of the block is one
+    // step.
+    const std::uint64_t in_block = result_.stored.clusters_per_block();
+    const std::uint64_t next = next_stored_ == cluster && is_unreadable_
+                                   ? align_down(cluster, in_block) + in_block
+                                   : next_stored_;
+    return std::min(next_claimed_, next);
   }
 
   [[nodiscard]] Use use_of(std::uint64_t cluster) {
@@ -114,6 +120,7 @@ class DataWalk {
       compressed_ = result_.compressed.word(first).claimed;
       const StoredRefcounts::Word stored = result_.stored.word(first);
       leaked_ = stored.one | stored.more;
+      is_unreadable_ = stored.unreadable != 0;
     }
     const std::uint64_t bit = std::uint64_t{1} << (cluster % 64);
     if ((compressed_ & bit) != 0)
@@ -129,6 +136,7 @@ class DataWalk {
   std::uint64_t claimed_ = 0;
   std::uint64_t compressed_ = 0;
   std::uint64_t leaked_ = 0;
+  bool is_unreadable_ = false;
   std::uint64_t next_claimed_ = 0;
   std::uint64_t next_stored_ = 0;
 };
