@@ -2,7 +2,11 @@
 #include "app.hpp"
 
 #include <algorithm>
+#include <array>
+#include <cerrno>
+#include <new>
 #include <sstream>
+#include <stdexcept>
 
 #include <coldchain/base/text.hpp>
 
@@ -11,7 +15,23 @@
 
 namespace coldchain::cli {
 
-int run(std::vector<std::string> arguments, World& world) {
+namespace {
+
+constexpr std::array<std::string_view, 6> looking_verbs = {"info",    "layout", "map",
+                                                           "measure", "plan",   "tree"};
+
+// Whoever was in the middle of a change has left its side file where it was.
+int out_of_memory(bool may_change, World& world) {
+  world.complain({ErrorCode::io_error,
+                  may_change
+                      ? "out of memory: 'coldchain resume IMAGE' continues a change that was "
+                        "begun"
+                      : "out of memory",
+                  ENOMEM});
+  return failure;
+}
+
+int run_verbs(std::vector<std::string> arguments, World& world) {
   CLI::App app("Reads, explains, checks and repairs the disk images of stopped virtual machines.",
                "coldchain");
   app.require_subcommand(1);
@@ -63,6 +83,22 @@ int run(std::vector<std::string> arguments, World& world) {
     return failure;
   }
   return status;
+}
+
+}  // namespace
+
+// A size that no memory has is a std::length_error.
+int run(std::vector<std::string> arguments, World& world) {
+  const bool may_change =
+      !arguments.empty() && std::find(looking_verbs.begin(), looking_verbs.end(),
+                                      arguments.front()) == looking_verbs.end();
+  try {
+    return run_verbs(std::move(arguments), world);
+  } catch (const std::bad_alloc&) {
+    return out_of_memory(may_change, world);
+  } catch (const std::length_error&) {
+    return out_of_memory(may_change, world);
+  }
 }
 
 }  // namespace coldchain::cli

@@ -25,15 +25,19 @@ void set_buffers(z_stream& stream, ByteView input, ByteSpan output) {
 }
 
 // zlib hands out what it has decoded even if the stream does not end, libdeflate does not.
-bool inflate_with_zlib(ByteView input, ByteSpan output) {
+Result<void> inflate_with_zlib(ByteView input, ByteSpan output) {
   z_stream stream = {};
   if (::inflateInit2(&stream, -15) != Z_OK)
-    return false;
+    return fail(ErrorCode::io_error, "no memory for the deflate decoder");
   set_buffers(stream, input, output);
   const int status = ::inflate(&stream, Z_FINISH);
   const bool filled = stream.avail_out == 0;
   ::inflateEnd(&stream);
-  return filled && (status == Z_STREAM_END || status == Z_BUF_ERROR);
+  if (status == Z_MEM_ERROR)
+    return fail(ErrorCode::io_error, "no memory for the deflate decoder");
+  if (!filled || (status != Z_STREAM_END && status != Z_BUF_ERROR))
+    return fail(ErrorCode::corrupt, "the deflate stream does not yield a whole cluster");
+  return {};
 }
 
 class Deflater {
@@ -77,9 +81,7 @@ Result<void> inflate(ByteView input, ByteSpan output) {
     if (result == LIBDEFLATE_SUCCESS && produced == output.size())
       return {};
   }
-  if (inflate_with_zlib(input, output))
-    return {};
-  return fail(ErrorCode::corrupt, "the deflate stream does not yield a whole cluster");
+  return inflate_with_zlib(input, output);
 }
 
 }  // namespace coldchain::codec

@@ -44,6 +44,8 @@ Result<void> unzstd(ByteView input, ByteSpan output) {
     const std::size_t out_before = out.pos;
     pending = ZSTD_decompressStream(context.get(), &out, &in);
     const bool stuck = in.pos == in_before && out.pos == out_before;
+    if (ZSTD_getErrorCode(pending) == ZSTD_error_memory_allocation)
+      return fail(ErrorCode::io_error, "no memory for the zstd decoder");
     if (ZSTD_isError(pending) != 0 || stuck)
       return fail(ErrorCode::corrupt, "the zstd stream does not yield a whole cluster");
   }

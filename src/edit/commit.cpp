@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include "open_pending.hpp"
 
+#include <cerrno>
+#include <new>
+#include <stdexcept>
+
 #include <coldchain/base/try.hpp>
 #include <coldchain/edit/recovery.hpp>
 
@@ -53,6 +57,25 @@ Result<void> write_data(const FreshData& data, Journal& journal, io::WritableFil
   return journal.set_state(JournalState::linking, {});
 }
 
+// Where memory ends, nothing is taken back: that would take memory, too.
+Error out_of_memory(const SideFiles& side_files) {
+  const Error error{ErrorCode::io_error, "out of memory", ENOMEM};
+  const Result<bool> is_pending = side_files.has_pending();
+  return is_pending && !*is_pending ? with_context(error, "nothing was changed")
+                                    : unfinished(error, false, side_files);
+}
+
+template <class Step>
+auto with_memory(const SideFiles& side_files, const Step& step) -> decltype(step()) {
+  try {
+    return step();
+  } catch (const std::bad_alloc&) {
+    return fail(out_of_memory(side_files));
+  } catch (const std::length_error&) {
+    return fail(out_of_memory(side_files));
+  }
+}
+
 // Up to the state `done`.
 Result<Pending> carry_out(const Transaction& transaction, io::WritableFile& image,
                           const SideFiles& side_files, const ChangeFacts& change,
@@ -97,18 +120,22 @@ Result<Pending> carry_out(const Transaction& transaction, io::WritableFile& imag
 Result<std::optional<std::string>> commit(const Transaction& transaction, io::WritableFile& image,
                                           const SideFiles& side_files, const ChangeFacts& change,
                                           const FreshData* data) {
-  const Pending pending = TRY(carry_out(transaction, image, side_files, change, data));
-  Result<std::optional<std::string>> kept = put_away(*pending.journal, side_files);
-  if (!kept)
-    return fail(not_put_away(kept.error(), side_files));
-  return kept;
+  return with_memory(side_files, [&]() -> Result<std::optional<std::string>> {
+    const Pending pending = TRY(carry_out(transaction, image, side_files, change, data));
+    Result<std::optional<std::string>> kept = put_away(*pending.journal, side_files);
+    if (!kept)
+      return fail(not_put_away(kept.error(), side_files));
+    return kept;
+  });
 }
 
 Result<void> commit_part(const Transaction& transaction, io::WritableFile& image,
                          const SideFiles& side_files, const ChangeFacts& change,
                          const FreshData& data) {
-  TRY(carry_out(transaction, image, side_files, change, &data));
-  return {};
+  return with_memory(side_files, [&]() -> Result<void> {
+    TRY(carry_out(transaction, image, side_files, change, &data));
+    return {};
+  });
 }
 
 Result<void> check_room(const FreshData& data, const Transaction& transaction,

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <atomic>
+#include <new>
 #include <string>
 
 #include <coldchain/base/parallel.hpp>
@@ -58,6 +59,37 @@ TEST_CASE("OrderedPipeline: a consumer that fails stops the workers") {
       pipeline.run([](int) -> Result<void> { return fail(ErrorCode::io_error, "full"); });
   REQUIRE_FALSE(outcome);
   CHECK(outcome.error().message == "full");
+}
+
+TEST_CASE("OrderedPipeline: where memory ends on any thread, that is thrown on the calling one") {
+  for (const unsigned workers : {1U, 3U}) {
+    OrderedPipeline<int, int> work([i = 0]() mutable { return std::optional(i++); },
+                                   [](const int& task, unsigned) -> Result<int> {
+                                     if (task == 50)
+                                       throw std::bad_alloc();
+                                     return task;
+                                   },
+                                   workers);
+    const auto consume = [](int) -> Result<void> { return {}; };
+    CHECK_THROWS_AS((void)work.run(consume), std::bad_alloc);
+    OrderedPipeline<int, int> next([]() -> std::optional<int> { throw std::bad_alloc(); },
+                                   [](const int& task, unsigned) -> Result<int> { return task; },
+                                   workers);
+    CHECK_THROWS_AS((void)next.run(consume), std::bad_alloc);
+  }
+}
+
+TEST_CASE("parallel_for: where memory ends on any thread, that is thrown on the calling one") {
+  for (const unsigned workers : {1U, 4U}) {
+    std::atomic<int> visits = 0;
+    const auto visit = [&](std::size_t i) {
+      ++visits;
+      if (i == 100)
+        throw std::bad_alloc();
+    };
+    CHECK_THROWS_AS(parallel_for(1 << 20, workers, visit), std::bad_alloc);
+    CHECK(visits < 1 << 20);
+  }
 }
 
 TEST_CASE("parallel_for: visits every index once") {

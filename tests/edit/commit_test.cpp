@@ -97,6 +97,33 @@ TEST_CASE("commit: where writing fails for good, resume goes on or goes back") {
   }
 }
 
+TEST_CASE("commit: where memory ends, the side file stays, and resume goes on or goes back") {
+  for (const bool abandon : {false, true}) {
+    for (int call = 1;; ++call) {
+      CAPTURE(call);
+      const Scene change;
+      io::WritableTarget target = change.open();
+      auto faulty = std::make_unique<FaultyFile>(std::move(target.file), call, call, true);
+      const FaultyFile& file = *faulty;
+      target.file = std::move(faulty);
+      const auto done = change.commit(target, {.verb = "test"});
+      if (!file.has_failed()) {
+        CHECK(done.has_value());
+        CHECK(call > 4);
+        break;
+      }
+      REQUIRE_FALSE(done.has_value());
+      CHECK(done.error().message.starts_with("out of memory. "));
+      CHECK(done.error().message.find("'coldchain resume'") != std::string::npos);
+      CHECK(exists(change.pending()));
+      const auto outcome = change.resume(abandon);
+      REQUIRE_MESSAGE(outcome.has_value(), outcome.error().message);
+      CHECK((read_file(change.path()) == (abandon ? old_content : new_content)));
+      CHECK_FALSE(exists(change.pending()));
+    }
+  }
+}
+
 TEST_CASE("commit: refuses while something is pending") {
   const Scene change;
   testing::write_file(change.pending(), std::string("x"));

@@ -6,6 +6,7 @@
 #include "writable.hpp"
 
 #include <limits>
+#include <new>
 
 #include <coldchain/base/try.hpp>
 #include <coldchain/edit/resume.hpp>
@@ -20,11 +21,16 @@ namespace coldchain::testing {
 
 inline constexpr int never = std::numeric_limits<int>::max();
 
-// Fails the calls that change a file from the `fails_from`-th to the `fails_to`-th.
+// Fails the calls that change a file from the `fails_from`-th to the `fails_to`-th, or finds no
+// memory there.
 class FaultyFile final : public io::WritableFile {
  public:
-  FaultyFile(std::unique_ptr<io::WritableFile> file, int fails_from, int fails_to)
-      : file_(std::move(file)), fails_from_(fails_from), fails_to_(fails_to) {}
+  FaultyFile(std::unique_ptr<io::WritableFile> file, int fails_from, int fails_to,
+             bool has_no_memory = false)
+      : file_(std::move(file)),
+        fails_from_(fails_from),
+        fails_to_(fails_to),
+        has_no_memory_(has_no_memory) {}
 
   [[nodiscard]] bool has_failed() const { return calls_ >= fails_from_; }
 
@@ -66,6 +72,8 @@ class FaultyFile final : public io::WritableFile {
  private:
   Result<void> call(int error) {
     ++calls_;
+    if (calls_ >= fails_from_ && calls_ <= fails_to_ && has_no_memory_)
+      throw std::bad_alloc();
     if (calls_ >= fails_from_ && calls_ <= fails_to_)
       return fail(system_error(error, "a test"));
     return {};
@@ -74,6 +82,7 @@ class FaultyFile final : public io::WritableFile {
   std::unique_ptr<io::WritableFile> file_;
   int fails_from_;
   int fails_to_;
+  bool has_no_memory_;
   int calls_ = 0;
 };
 

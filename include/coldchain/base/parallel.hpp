@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <cstddef>
 #include <deque>
+#include <exception>
 #include <functional>
 #include <mutex>
 #include <optional>
@@ -19,7 +20,12 @@ namespace coldchain {
 // As many workers as the machine has cores, but no more than eight.
 [[nodiscard]] unsigned default_workers();
 
-// Runs body(index) for every index below `count`, in no particular order. `body` may not throw.
+// Threads that run `body(worker)`, at most `count`: fewer, or none, where the system has no more.
+[[nodiscard]] std::vector<std::jthread> start_threads(
+    unsigned count, const std::function<void(unsigned worker)>& body);
+
+// Runs body(index) for every index below `count`, in no particular order. What one of them throws
+// (std::bad_alloc) is thrown on the calling thread, and those that have not begun do not run.
 void parallel_for(std::size_t count, unsigned workers,
                   const std::function<void(std::size_t index)>& body);
 
@@ -27,7 +33,7 @@ void parallel_for(std::size_t count, unsigned workers,
 // under a lock; `work(task, worker)` runs on the workers, `worker` being an index for scratch
 // space; `consume` gets the products on the calling thread in the order in which the tasks were
 // handed out. At most `products_per_worker` per worker exist at any time. The first error in that
-// order ends it all.
+// order ends it all. An exception on any thread (std::bad_alloc) ends it, too, and leaves run().
 template <class Task, class Product>
 class OrderedPipeline {
  public:
@@ -45,15 +51,13 @@ class OrderedPipeline {
     if (workers_ <= 1)
       return run_inline(consume);
     std::vector<std::jthread> threads;
-    threads.reserve(workers_);
     // Stops the workers before they are joined, however this function is left.
     const struct Stopper {
       OrderedPipeline* pipeline;
       ~Stopper() { pipeline->stop(); }
     } stopper{this};
-    for (unsigned worker = 0; worker < workers_; ++worker)
-      threads.emplace_back([this, worker] { produce(worker); });
-    return drain(consume);
+    threads = start_threads(workers_, [this](unsigned worker) { produce(worker); });
+    return threads.empty() ? run_inline(consume) : drain(consume);
   }
 
  private:
@@ -71,6 +75,18 @@ class OrderedPipeline {
   }
 
   void produce(unsigned worker) {
+    try {
+      produce_all(worker);
+    } catch (...) {
+      const std::lock_guard lock(mutex_);
+      exception_ = std::current_exception();
+      stopped_ = true;
+      room_.notify_all();
+      ready_.notify_one();
+    }
+  }
+
+  void produce_all(unsigned worker) {
     std::unique_lock lock(mutex_);
     for (;;) {
       room_.wait(lock, [this] { return stopped_ || slots_.size() < most_slots_; });
@@ -94,7 +110,11 @@ class OrderedPipeline {
   Result<void> drain(const Consume& consume) {
     std::unique_lock lock(mutex_);
     for (;;) {
-      ready_.wait(lock, [this] { return slots_.empty() ? stopped_ : slots_.front().has_value(); });
+      ready_.wait(lock, [this] {
+        return exception_ != nullptr || (slots_.empty() ? stopped_ : slots_.front().has_value());
+      });
+      if (exception_ != nullptr)
+        std::rethrow_exception(exception_);
       if (slots_.empty())
         return {};
       Result<Product> product = std::move(*slots_.front());
@@ -125,6 +145,7 @@ class OrderedPipeline {
   std::condition_variable ready_;  // for the consumer: the next product, or the end
   std::deque<Slot> slots_;
   bool stopped_ = false;
+  std::exception_ptr exception_;  // of a worker
 };
 
 }  // namespace coldchain
