@@ -22,6 +22,9 @@ constexpr std::array<std::string_view, 5> verbs = {"allocate", "commit", "pull",
 // No plan is so deep; whoever reads one recurses.
 constexpr unsigned most_depth = 32;
 
+// No verb takes so many.
+constexpr std::size_t most_words = 1024;
+
 bool is_deep(std::string_view text) {
   unsigned depth = 0;
   bool in_string = false;
@@ -38,8 +41,19 @@ bool is_deep(std::string_view text) {
   return false;
 }
 
-json parse(std::string_view text) {
-  return is_deep(text) ? json(json::value_t::discarded) : json::parse(text, nullptr, false);
+json parse(std::string_view text, const json::parser_callback_t& keeps = nullptr) {
+  return is_deep(text) ? json(json::value_t::discarded) : json::parse(text, keeps, false);
+}
+
+// Keeps the members with that name in the document, and in its member "coldchain": what else a
+// plan has takes no memory.
+json::parser_callback_t only(std::string_view name) {
+  return [name](int depth, json::parse_event_t event, json& parsed) {
+    if (event != json::parse_event_t::key)
+      return true;
+    const auto& key = parsed.get_ref<const std::string&>();
+    return (depth == 1 && (key == name || key == "coldchain")) || (depth == 2 && key == name);
+  };
 }
 
 Error no_plan(std::string_view why) {
@@ -94,8 +108,8 @@ void forget_storage(json& plan) {
 
 }  // namespace
 
-Result<Agreement> read_agreement(std::string_view text) {
-  const json document = parse(text);
+Result<Agreement> read_agreement(std::string text) {
+  const json document = parse(text, only("command"));
   if (!document.is_object())
     return fail(no_plan("no JSON object"));
   const auto nested = document.find("coldchain");  // in what qemu-img would print
@@ -106,9 +120,11 @@ Result<Agreement> read_agreement(std::string_view text) {
                    [](const json& word) { return word.is_string(); }))
     return fail(no_plan(
         "it has no \"command\", an array of strings, which names that are not UTF-8 do not get"));
+  if (command->size() > most_words)
+    return fail(no_plan(fmt::format("its \"command\" has {} words", command->size())));
   Agreement agreement;
   agreement.command = command->get<std::vector<std::string>>();
-  agreement.plan = text;
+  agreement.plan = std::move(text);
   if (std::find(verbs.begin(), verbs.end(), agreement.command.front()) == verbs.end())
     return fail(
         no_plan(fmt::format("there is no plan of '{}', but of {}",
@@ -120,8 +136,11 @@ Result<void> check_agreed(const std::optional<Agreement>& agreement,
                           const std::function<Result<std::string>()>& plan) {
   if (!agreement)
     return {};
+  const std::string text = TRY(plan());
+  if (agreement->plan == text)
+    return {};
   json agreed = parse(agreement->plan);
-  json now = parse(TRY(plan()));
+  json now = parse(text);
   forget_storage(agreed);
   forget_storage(now);
   if (agreed == now)
@@ -138,7 +157,7 @@ Result<void> check_agreed_digest(const std::optional<Agreement>& agreement,
                                  const edit::PlanDigest& digest) {
   if (!agreement)
     return {};
-  const json agreed = parse(agreement->plan);
+  const json agreed = parse(agreement->plan, only("digest"));
   if (agreed.value("digest", json()) == codec::to_hex(digest.sha256))
     return {};
   return fail(ErrorCode::refused,

@@ -6,7 +6,6 @@
 #include <functional>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include <coldchain/base/result.hpp>
@@ -31,7 +30,7 @@ struct Agreement {
 };
 
 // Of the text of a file that anybody may have written: `corrupt` where it is no plan.
-[[nodiscard]] Result<Agreement> read_agreement(std::string_view text);
+[[nodiscard]] Result<Agreement> read_agreement(std::string text);
 
 // Before the first write: `plan` gives what was just planned. `refused`, naming the first
 // difference, where that is not what was agreed upon, if anything was.

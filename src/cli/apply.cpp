@@ -5,6 +5,8 @@
 #include "verb.hpp"
 #include "world.hpp"
 
+#include <span>
+
 #include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
 #include <coldchain/edit/trust.hpp>
@@ -65,9 +67,12 @@ Result<Agreement> read_plan(const ApplyOptions& apply, const World& world) {
   TRY(check_author(apply, file->status()));
   if (file->size() > most_bytes)
     return fail(ErrorCode::corrupt, fmt::format("is no plan: it has {} bytes", file->size()));
-  Bytes bytes(file->size());
-  TRY(io::read_exactly(*file, {0}, bytes, "plan"));
-  Agreement agreement = TRY(read_agreement(to_string(bytes)));
+  // What lies in a hole is no text, and takes memory.
+  if (const HostOffset hole = TRY(file->next_hole({0})); hole.value < file->size())
+    return fail(ErrorCode::corrupt, fmt::format("is no plan: it has a hole at {}", hole.value));
+  std::string text(file->size(), '\0');
+  TRY(io::read_exactly(*file, {0}, std::as_writable_bytes(std::span(text)), "plan"));
+  Agreement agreement = TRY(read_agreement(std::move(text)));
   agreement.consent = apply.consent;
   agreement.images = apply.images;
   return agreement;
