@@ -151,6 +151,7 @@ class PullRun {
     options_.detects_zeroes = request_.detects_zeroes;
     options_.compressed = request_.compressed;
     options_.workers = world_.workers();
+    options_.is_plan = request_.is_plan;
     if (request_.is_rebase) {
       TRY(look_at_new_base());
     } else if (request_.allocation) {

@@ -146,12 +146,8 @@ Result<Journal> Journal::create(io::WritableFile& file, const Transaction& trans
 }
 
 Result<std::uint64_t> Journal::size_of(const Transaction& transaction) {
-  std::uint64_t size = records_at;
-  TRY(transaction.for_each_change([&](const Change& change) -> Result<void> {
-    size += sizeof(wire::RecordHeader) + change.before.size() + change.after.size();
-    return {};
-  }));
-  return size;
+  const ChangeCount count = TRY(transaction.count_changes());
+  return records_at + count.changes * sizeof(wire::RecordHeader) + 2 * count.bytes;
 }
 
 Result<void> Journal::write_records(const Transaction& transaction) {

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
+#include <cassert>
 #include <set>
 
+#include <coldchain/base/checked.hpp>
 #include <coldchain/base/endian.hpp>
 #include <coldchain/base/try.hpp>
 #include <coldchain/edit/transaction.hpp>
@@ -16,18 +18,51 @@ constexpr std::uint64_t sector_size = io::OverlayFile::sector_size;
 
 }  // namespace
 
+std::uint64_t storage_to_expect(const io::File& file) {
+  const io::FileStatus& status = file.status();
+  return status.kind == io::FileKind::regular ? status.allocated : status.size;
+}
+
+Transaction::Transaction(const io::File& image, Fresh fresh)
+    : image_(&image), view_(image), fresh_(fresh) {
+  raise_limit(image);
+}
+
+void Transaction::raise_limit(const io::File& file) {
+  limit_ = checked_add(limit_, storage_to_expect(file)).value_or(limit_);
+}
+
 bool Transaction::is_empty() const {
-  return std::all_of(phases_.begin(), phases_.end(),
-                     [](const Patches& patches) { return patches.empty(); });
+  return counted_.empty() && std::all_of(phases_.begin(), phases_.end(),
+                                         [](const Patches& patches) { return patches.empty(); });
 }
 
 std::uint64_t Transaction::changed_bytes() const {
   std::set<std::uint64_t> sectors;
   for (const Patches& patches : phases_) {
-    for (const auto& [sector, patch] : patches)
-      sectors.insert(sector);
+    for (const auto& [sector, patch] : patches) {
+      if (!is_counted(sector))
+        sectors.insert(sector);
+    }
   }
-  return sectors.size() * sector_size;
+  return sectors.size() * sector_size + counted_bytes_;
+}
+
+bool Transaction::is_counted(std::uint64_t sector) const {
+  const auto after = counted_.upper_bound(sector);
+  return after != counted_.begin() && sector < std::prev(after)->second;
+}
+
+Result<Transaction::Patch*> Transaction::patch_at(Phase phase, std::uint64_t index) {
+  const auto [at, is_new] = phases_[static_cast<std::size_t>(phase)].try_emplace(index);
+  if (is_new)
+    staged_ += sector_size;
+  if (staged_ > limit_)
+    return fail(ErrorCode::too_large,
+                fmt::format("the change needs more than {} bytes of tables at once: the files that "
+                            "it is about are too small for so many",
+                            limit_));
+  return &at->second;
 }
 
 void Transaction::Patch::apply_to(Sector& sector) const {
@@ -67,7 +102,6 @@ Result<void> Transaction::check_bounds(HostOffset offset, std::uint64_t size) co
 
 Result<void> Transaction::stage(Phase phase, HostOffset offset, ByteView bytes) {
   TRY(check_bounds(offset, bytes.size()));
-  Patches& patches = phases_[static_cast<std::size_t>(phase)];
   for (std::size_t done = 0; done < bytes.size();) {
     const std::uint64_t at = offset.value + done;
     const std::uint64_t index = at / sector_size;
@@ -83,7 +117,7 @@ Result<void> Transaction::stage(Phase phase, HostOffset offset, ByteView bytes) 
       done += count;
       continue;
     }
-    Patch& patch = patches[index];
+    Patch& patch = *TRY(patch_at(phase, index));
     for (std::size_t i = in_sector; i < in_sector + count; ++i) {
       patch.bytes[i] = bytes[done + i - in_sector];
       patch.is_set.set(i);
@@ -102,9 +136,13 @@ Result<void> Transaction::stage_entry(Phase phase, HostOffset offset, std::uint6
 
 Result<void> Transaction::stage_fresh(HostOffset offset, ByteView bytes) {
   TRY(check_bounds(offset, bytes.size()));
+  if (counts_fresh()) {
+    count_fresh(offset.value / sector_size, bytes.size() / sector_size);
+    return {};
+  }
   for (std::size_t done = 0; done < bytes.size(); done += sector_size) {
     const std::uint64_t index = offset.value / sector_size + done / sector_size;
-    Patch& patch = phases_[static_cast<std::size_t>(Phase::fresh)][index];
+    Patch& patch = *TRY(patch_at(Phase::fresh, index));
     std::copy_n(bytes.begin() + static_cast<std::ptrdiff_t>(done), sector_size,
                 patch.bytes.begin());
     patch.is_set.set();
@@ -113,7 +151,41 @@ Result<void> Transaction::stage_fresh(HostOffset offset, ByteView bytes) {
   return {};
 }
 
+// Clusters are staged once: runs that touch become one, and none overlap.
+void Transaction::count_fresh(std::uint64_t first, std::uint64_t count) {
+  counted_bytes_ += count * sector_size;
+  std::uint64_t end = first + count;
+  if (const auto next = counted_.find(end); next != counted_.end()) {
+    end = next->second;
+    counted_.erase(next);
+  }
+  const auto after = counted_.upper_bound(first);
+  if (after != counted_.begin() && std::prev(after)->second == first)
+    std::prev(after)->second = end;
+  else
+    counted_.emplace_hint(after, first, end);
+}
+
+Result<ChangeCount> Transaction::count_changes() const {
+  ChangeCount count;
+  TRY(for_each_patch([&](const Change& change) -> Result<void> {
+    ++count.changes;
+    count.bytes += change.after.size();
+    return {};
+  }));
+  for (const auto& [first, end] : counted_)
+    count.changes += divide_up((end - first) * sector_size, most_change_bytes);
+  count.bytes += counted_bytes_;
+  return count;
+}
+
 Result<void> Transaction::for_each_change(
+    const std::function<Result<void>(const Change&)>& visit) const {
+  assert(!counts_fresh());
+  return for_each_patch(visit);
+}
+
+Result<void> Transaction::for_each_patch(
     const std::function<Result<void>(const Change&)>& visit) const {
   for (std::size_t phase = 0; phase < phase_count; ++phase) {
     Change change;

@@ -19,7 +19,7 @@ class AllocationPieceMaker {
  public:
   AllocationPieceMaker(const AllocationView& view, const PieceConsumer& consumer,
                        const std::function<void(HostRange)>& own)
-      : joiner_(consumer),
+      : joiner_(consumer, *view.chain, view.counts),
         own_(own),
         geometry_(view.chain->layers().front().mapping->geometry()),
         marks_zeros_(!view.writes_zeros &&
@@ -29,6 +29,11 @@ class AllocationPieceMaker {
 
   Result<void> take(Extent extent) {
     while (!extent.guest.empty()) {
+      if (const GuestRange empty = clusters_without_table(extent.guest); !empty.empty()) {
+        TRY(joiner_.add(kind_of_empty(extent), empty, {clip(extent, empty)}));
+        extent = clip(extent, {empty.end, extent.guest.end});
+        continue;
+      }
       const GuestOffset cluster_end = end_of_cluster(extent.guest.begin);
       const GuestRange part{extent.guest.begin, std::min(cluster_end, extent.guest.end)};
       parts_.push_back(clip(extent, part));
@@ -42,6 +47,19 @@ class AllocationPieceMaker {
   Result<void> finish() { return joiner_.finish(); }
 
  private:
+  // Whole clusters that `range` begins with.
+  [[nodiscard]] GuestRange clusters_without_table(GuestRange range) const {
+    if (!parts_.empty())
+      return {};
+    const GuestOffset end = entries_.end_without_table(range);
+    return {range.begin,
+            end == end_ ? end : GuestOffset{align_down(end.value, geometry_.cluster_size())}};
+  }
+
+  [[nodiscard]] PieceKind kind_of_empty(const Extent& extent) const {
+    return reads_as_zeros(extent) && marks_zeros_ ? PieceKind::reserve : PieceKind::copy;
+  }
+
   [[nodiscard]] GuestOffset end_of_cluster(GuestOffset offset) const {
     return {std::min(align_down(offset.value, geometry_.cluster_size()) + geometry_.cluster_size(),
                      end_.value)};
@@ -97,7 +115,8 @@ Result<void> for_each_allocation_piece(const AllocationView& view, const PieceCo
       TRY(maker.take(extent));
     return {};
   };
-  TRY(analysis::map(*view.chain, view.range, view.workers, take));
+  ExtentBudget budget(*view.chain);
+  TRY(map_within(budget, *view.chain, view.range, view.workers, take));
   return maker.finish();
 }
 

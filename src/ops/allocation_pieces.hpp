@@ -13,6 +13,7 @@ struct AllocationView {
   const graph::Chain* chain = nullptr;
   GuestRange range;  // whole clusters, but for the end of the disk
   bool writes_zeros = false;
+  bool counts = false;  // the pieces are only counted: many zeros are one piece
   unsigned workers = 1;
 };
 

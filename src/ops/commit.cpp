@@ -78,6 +78,7 @@ class CommitPlanner {
     for (std::size_t i = 0; i <= options_.base; ++i)
       commit_.cost.sources.push_back({view_.chain->layers()[i].node->filename});
     TRY(check_readable(view_.chain->layers()));
+    raise_limit(transaction_, *view_.chain);
     if (options_.detects_zeroes)
       view_.zeroes =
           TRY(find_zeroes(*view_.chain, {.range = {{0}, {view_.chain->guest_size()}},
@@ -129,7 +130,7 @@ class CommitPlanner {
     commit_.freed = ranges_of(header.cluster_size(), before.claims.end(), [&](std::uint64_t first) {
       return before.claims.word(first).claimed & ~after.claims.word(first).claimed;
     });
-    return fill_cost(commit_.cost, transaction_, before, after);
+    return fill_cost(commit_.cost, transaction_, before, after.counts.image_end_offset);
   }
 
   Result<void> mark_bitmaps(ImageEditor& editor, const qcow2::Image& image) {
@@ -248,13 +249,14 @@ class CommitPlanner {
   }
 
   Result<void> look_at_snapshots() {
+    ExtentBudget budget(*view_.chain);
     for (std::size_t i = 0; i < options_.base; ++i) {
       const Layer& layer = view_.chain->layers()[i];
       const auto snapshots = snapshots_of(layer.qcow2());
       if (!snapshots)
         return fail(about(layer, snapshots.error()));
       for (const qcow2::Snapshot& snapshot : *snapshots) {
-        if (TRY(reads_what_changes(layer, options_.base - i, snapshot.id)))
+        if (TRY(reads_what_changes(layer, options_.base - i, snapshot.id, budget)))
           commit_.snapshots.push_back(
               fmt::format("{} ({}) of {}", snapshot.id, snapshot.name, layer.node->filename));
       }
@@ -267,7 +269,8 @@ class CommitPlanner {
     return {};
   }
 
-  Result<bool> reads_what_changes(const Layer& layer, std::size_t base, const std::string& id) {
+  Result<bool> reads_what_changes(const Layer& layer, std::size_t base, const std::string& id,
+                                  ExtentBudget& budget) {
     const Chain through = TRY(Chain::make(*layer.node, {.snapshot = id}));
     bool reads = false;
     const auto look = [&](std::span<const Extent> extents) -> Result<void> {
@@ -277,7 +280,7 @@ class CommitPlanner {
       }
       return {};
     };
-    TRY(analysis::map(through, {{0}, {through.guest_size()}}, options_.workers, look));
+    TRY(map_within(budget, through, {{0}, {through.guest_size()}}, options_.workers, look));
     return reads;
   }
 

@@ -20,7 +20,7 @@ class CommitPieceMaker {
  public:
   CommitPieceMaker(const CommitView& view, const PieceConsumer& consumer)
       : view_(view),
-        joiner_(consumer),
+        joiner_(consumer, *view.chain),
         base_layer_(view.base_chain->layers().front()),
         geometry_(base_layer_.mapping->geometry()),
         has_zero_flag_(base_layer_.qcow2().header().version >= 3),
@@ -197,7 +197,7 @@ class CommitPieceMaker {
 
 // Of a raw image every byte has its place. What lies behind its end is zeros already.
 Result<void> for_each_raw_piece(const CommitView& view, const PieceConsumer& consumer) {
-  PieceJoiner joiner(consumer);
+  PieceJoiner joiner(consumer, *view.chain);
   const GuestOffset end{view.base_chain->guest_size()};
   const auto take = [&](std::span<const Extent> extents) -> Result<void> {
     for (const Extent& extent : extents) {

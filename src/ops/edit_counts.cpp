@@ -33,6 +33,21 @@ std::uint64_t ImageEditor::next_free(std::uint64_t from) const {
   return from;
 }
 
+std::uint64_t ImageEditor::next_used(std::uint64_t from, std::uint64_t end) const {
+  const std::uint64_t end_of_used = std::max(checked_.claims.end(), checked_.stored.end());
+  while (from < end && from < end_of_used) {
+    const std::uint64_t word = align_down(from, 64);
+    const check::StoredRefcounts::Word stored = checked_.stored.word(word);
+    const std::uint64_t used =
+        (stored.one | stored.more | stored.unreadable | checked_.claims.word(word).claimed) >>
+        (from - word);
+    if (used != 0)
+      return std::min(end, from + static_cast<std::uint64_t>(std::countr_zero(used)));
+    from = word + 64;
+  }
+  return end;
+}
+
 Result<void> ImageEditor::take(std::uint64_t first, std::uint64_t count) {
   cursor_ = first + count;
   const auto end = checked_mul(cursor_, cluster_size());
@@ -41,20 +56,39 @@ Result<void> ImageEditor::take(std::uint64_t first, std::uint64_t count) {
   transaction_.grow(*end);
   transaction_.allocate(count * cluster_size());
   append_range(taken_, {host_of(first), host_of(cursor_)});
-  if (cursor_ > refcount_table_.size() * clusters_per_block())
-    refcount_table_.resize(divide_up(cursor_, clusters_per_block()));
+  if (const std::uint64_t blocks = divide_up(cursor_, clusters_per_block());
+      blocks > refcount_table_.size()) {
+    TRY(check_table_size(blocks * sizeof(be64)));
+    refcount_table_.resize(blocks);
+  }
   return {};
+}
+
+Result<void> ImageEditor::check_table_size(std::uint64_t bytes) {
+  if (bytes <= qcow2::limits::max_refcount_table_bytes)
+    return {};
+  return fail(
+      ErrorCode::refused,
+      fmt::format("the refcount table would need {} bytes, more than an image may have", bytes));
 }
 
 // The first cluster of a range without a refcount block becomes that block, and so counts itself:
 // it is not in danger at the moment when the refcount table begins to name it.
-Result<std::uint64_t> ImageEditor::take_cluster() {
+Result<HostRange> ImageEditor::take_clusters(std::uint64_t most) {
   for (;;) {
-    const std::uint64_t cluster = next_free(cursor_);
-    TRY(take(cluster, 1));
-    if (!add_block(cluster / clusters_per_block(), cluster))
-      return cluster;
+    const std::uint64_t first = next_free(cursor_);
+    const std::uint64_t block = first / clusters_per_block();
+    const bool is_counted = block < refcount_table_.size() && refcount_table_[block] != 0;
+    const std::uint64_t end = next_used(
+        first, is_counted ? std::min(first + most, (block + 1) * clusters_per_block()) : first + 1);
+    TRY(take(first, end - first));
+    if (!add_block(block, first))
+      return HostRange{host_of(first), host_of(end)};
   }
+}
+
+Result<std::uint64_t> ImageEditor::take_cluster() {
+  return TRY(take_clusters(1)).begin.value >> geometry_.cluster_bits();
 }
 
 Result<std::uint64_t> ImageEditor::take_row(std::uint64_t count) {
@@ -132,10 +166,7 @@ Result<void> ImageEditor::place_table() {
   };
   while (clusters * entries_per_cluster < entries())
     clusters *= 2;
-  if (clusters * cluster_size() > qcow2::limits::max_refcount_table_bytes)
-    return fail(ErrorCode::refused,
-                fmt::format("the refcount table would need {} bytes, more than an image may have",
-                            clusters * cluster_size()));
+  TRY(check_table_size(clusters * cluster_size()));
   table_at_ = host_of(TRY(take_row(clusters)));
   added_.refcounts += clusters;
   refcount_table_.resize(clusters * entries_per_cluster);
@@ -184,29 +215,42 @@ Result<void> ImageEditor::change_counts(edit::Phase phase, const std::vector<Hos
                                         const CountChange& change) {
   const std::uint64_t per_block = clusters_per_block();
   const unsigned order = image_.header().refcount_order;
-  std::uint64_t open = ~std::uint64_t{0};
+  constexpr std::uint64_t none = ~std::uint64_t{0};
+  std::uint64_t open = none;
+  bool is_new = false;
   Bytes before;
   Bytes block;
+  const auto block_at = [&] {
+    return HostOffset{refcount_table_[open] & qcow2::refcount_block_mask};
+  };
   const auto close = [&]() -> Result<void> {
-    if (open == ~std::uint64_t{0})
+    if (open == none)
       return {};
-    const HostOffset at{refcount_table_[open] & qcow2::refcount_block_mask};
-    const bool is_new = phase == Phase::secure && fresh_blocks_.contains(open);
-    return is_new ? transaction_.stage_fresh(at, block) : stage_changes(phase, at, before, block);
+    if (is_new && transaction_.counts_fresh())
+      return stage_counted(block_at());
+    return is_new ? transaction_.stage_fresh(block_at(), block)
+                  : stage_changes(phase, block_at(), before, block);
   };
   for (const HostRange& range : ranges) {
     const std::uint64_t end = range.end.value >> geometry_.cluster_bits();
     for (std::uint64_t cluster = range.begin.value >> geometry_.cluster_bits(); cluster < end;
          ++cluster) {
-      if (const std::uint64_t index = cluster / per_block; index != open) {
+      const std::uint64_t index = cluster / per_block;
+      if (index != open) {
         TRY(close());
         open = index;
-        block.assign(cluster_size(), std::byte{0});
-        if (phase != Phase::secure || !fresh_blocks_.contains(index))
-          TRY(io::read_exactly(transaction_.view(),
-                               {refcount_table_[index] & qcow2::refcount_block_mask}, block,
-                               "refcount block"));
-        before = block;
+        is_new = phase == Phase::secure && fresh_blocks_.contains(index);
+        if (!is_new) {
+          block.resize(cluster_size());
+          TRY(io::read_exactly(transaction_.view(), block_at(), block, "refcount block"));
+          before = block;
+        } else if (!transaction_.counts_fresh()) {
+          block.assign(cluster_size(), std::byte{0});
+        }
+      }
+      if (is_new && transaction_.counts_fresh()) {
+        cluster = (index + 1) * per_block - 1;  // whatever its counts are
+        continue;
       }
       qcow2::set_refcount_at(
           block, order, cluster % per_block,
@@ -267,6 +311,33 @@ Result<void> ImageEditor::stage_copied_flags() {
     }
   }
   return {};
+}
+
+// The counts of what was there before may have gone down.
+Result<HostOffset> ImageEditor::end_of_image() const {
+  const HostOffset end_of_taken = taken_.empty() ? HostOffset{} : taken_.back().end;
+  const HostOffset end_before{checked_.counts.image_end_offset};
+  if (end_of_taken >= end_before)
+    return end_of_taken;
+  Bytes block(cluster_size());
+  HostOffset block_at;
+  for (std::uint64_t cluster = end_before.value >> geometry_.cluster_bits(); cluster-- > 0;) {
+    if (host_of(cluster) < end_of_taken)
+      return end_of_taken;
+    const std::uint64_t index = cluster / clusters_per_block();
+    const HostOffset at{refcount_table_[index] & qcow2::refcount_block_mask};
+    if (at.value == 0) {
+      cluster = index * clusters_per_block();
+      continue;
+    }
+    if (at != block_at)
+      TRY(io::read_exactly(transaction_.view(), at, block, "refcount block"));
+    block_at = at;
+    if (qcow2::refcount_at(block, image_.header().refcount_order, cluster % clusters_per_block()) !=
+        0)
+      return host_of(cluster + 1);
+  }
+  return HostOffset{};
 }
 
 Result<void> ImageEditor::stage_table_entries() {

@@ -4,7 +4,11 @@
 #include <algorithm>
 #include <limits>
 
+#include <coldchain/base/checked.hpp>
 #include <coldchain/base/try.hpp>
+#include <coldchain/edit/transaction.hpp>
+
+#include <fmt/format.h>
 
 namespace coldchain::ops {
 
@@ -15,6 +19,36 @@ Extent clip(const Extent& extent, GuestRange range) {
   part.guest = {std::max(extent.guest.begin, range.begin), std::min(extent.guest.end, range.end)};
   part.host = extent.host + (part.guest.begin - extent.guest.begin);
   return part;
+}
+
+ExtentBudget::ExtentBudget(const graph::Chain& chain) {
+  std::uint64_t storage = 0;
+  for (const graph::Layer& layer : chain.layers()) {
+    for (const io::File* file : {layer.node->file.get(), layer.node->data_file.get()}) {
+      if (file != nullptr)
+        storage = checked_add(storage, edit::storage_to_expect(*file)).value_or(storage);
+    }
+  }
+  most_extents_ = (1ULL << 18) + storage / sizeof(be64);
+  most_pieces_ = (1ULL << 22) + (storage >> 20);
+}
+
+Result<void> ExtentBudget::spend(std::uint64_t extents) {
+  spent_ += extents;
+  if (spent_ <= most_extents_)
+    return {};
+  return fail(ErrorCode::too_large,
+              fmt::format("the chain describes more than {} extents, more than its files have "
+                          "storage for: 'coldchain check' of its layers tells what there is",
+                          most_extents_));
+}
+
+Result<void> map_within(ExtentBudget& budget, const graph::Chain& chain, GuestRange range,
+                        unsigned workers, const analysis::ExtentConsumer& consumer) {
+  return analysis::map(chain, range, workers, [&](std::span<const Extent> extents) -> Result<void> {
+    TRY(budget.spend(extents.size()));
+    return consumer(extents);
+  });
 }
 
 Result<Extent> MapCursor::at(GuestOffset at) {
@@ -34,11 +68,11 @@ Result<Extent> MapCursor::at(GuestOffset at) {
     next_ = 0;
     if (!mapper_)
       mapper_ = TRY(analysis::Mapper::make(chain_));
-    TRY(mapper_->map({at, std::min(end, at + window_bytes_)}, workers_,
-                     [&](std::span<const Extent> some) -> Result<void> {
-                       window_.insert(window_.end(), some.begin(), some.end());
-                       return {};
-                     }));
+    const auto take = [&](std::span<const Extent> some) -> Result<void> {
+      window_.insert(window_.end(), some.begin(), some.end());
+      return budget_.spend(some.size());
+    };
+    TRY(mapper_->map({at, std::min(end, at + window_bytes_)}, workers_, take));
   }
   return window_[next_];
 }
@@ -55,6 +89,20 @@ Place EntryCursor::Entry::place_of(unsigned subcluster) const {
   if (cluster.reads_as_zero())
     return Place::zero;
   return cluster.host_offset().value != 0 ? data : Place::none;
+}
+
+GuestOffset EntryCursor::end_without_table(GuestRange range) const {
+  const qcow2::Geometry& geometry = layer_.mapping->geometry();
+  const auto& l1 = layer_.mapping->l1();
+  while (range.begin < range.end) {
+    const std::uint64_t index = geometry.l1_index(range.begin);
+    if (index >= l1.size())
+      return range.end;
+    if (qcow2::L1Entry(l1[index].get()).has_l2_table())
+      return range.begin;
+    range.begin = {(index + 1) * geometry.l2_coverage()};
+  }
+  return range.end;
 }
 
 Result<EntryCursor::Entry> EntryCursor::at(GuestOffset at) {

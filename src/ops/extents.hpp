@@ -43,11 +43,34 @@ template <class Range>
   return merged;
 }
 
+// Bounds what a plan looks at. Each extent of an honest chain takes an entry of a table or the end
+// of a hole, so that its files have storage for it; a small file can name one table many times.
+class ExtentBudget {
+ public:
+  explicit ExtentBudget(const graph::Chain& chain);
+
+  // `too_large` where there were more.
+  [[nodiscard]] Result<void> spend(std::uint64_t extents);
+  // How many pieces may be made of them.
+  [[nodiscard]] std::uint64_t most_pieces() const { return most_pieces_; }
+
+ private:
+  std::uint64_t most_extents_;
+  std::uint64_t most_pieces_;
+  std::uint64_t spent_ = 0;
+};
+
+// analysis::map, as far as the budget goes.
+[[nodiscard]] Result<void> map_within(ExtentBudget& budget, const graph::Chain& chain,
+                                      GuestRange range, unsigned workers,
+                                      const analysis::ExtentConsumer& consumer);
+
 // The map of a chain. Offsets only grow.
 class MapCursor {
  public:
   // `chain` outlives the cursor.
-  MapCursor(const graph::Chain& chain, unsigned workers) : chain_(chain), workers_(workers) {}
+  MapCursor(const graph::Chain& chain, unsigned workers)
+      : chain_(chain), workers_(workers), budget_(chain) {}
 
   // The extent that has `at`. Behind the end of the disk one that nobody has, without an end.
   [[nodiscard]] Result<analysis::Extent> at(GuestOffset at);
@@ -55,6 +78,7 @@ class MapCursor {
  private:
   const graph::Chain& chain_;
   unsigned workers_;
+  ExtentBudget budget_;
   std::optional<analysis::Mapper> mapper_;  // from the first extent that is asked for on
   std::uint64_t window_bytes_ = 256ULL << 20;
   std::vector<analysis::Extent> window_;
@@ -84,6 +108,8 @@ class EntryCursor {
     [[nodiscard]] Place place_of(unsigned subcluster) const;
   };
   [[nodiscard]] Result<Entry> at(GuestOffset at);
+  // Up to where no table describes `range` from its beginning on.
+  [[nodiscard]] GuestOffset end_without_table(GuestRange range) const;
 
  private:
   const graph::Layer& layer_;

@@ -19,6 +19,8 @@ using edit::Phase;
 using qcow2::copied_flag;
 
 constexpr std::uint64_t sector_size = io::OverlayFile::sector_size;
+// Where data goes; each takes memory.
+constexpr std::uint64_t least_ranges = 1ULL << 18;
 
 }  // namespace
 
@@ -31,7 +33,8 @@ ImageEditor::ImageEditor(edit::Transaction& transaction, const qcow2::Image& ima
       l1_at_{image.header().l1_table_offset},
       l1_size_(image.header().l1_size),
       refcount_table_(checked.stored.table()),
-      table_at_{image.header().refcount_table_offset} {
+      table_at_{image.header().refcount_table_offset},
+      most_ranges_(least_ranges + edit::storage_to_expect(image.file()) / sector_size) {
   // The entries that are not used were left out.
   entries_before_ = image.header().refcount_table_clusters * cluster_size() / sizeof(be64);
   refcount_table_.resize(entries_before_);
@@ -53,11 +56,13 @@ void ImageEditor::remove_clusters(HostOffset first, std::uint64_t count) {
   release(first.value >> geometry_.cluster_bits(), count);
 }
 
-std::uint64_t ImageEditor::entry(std::uint64_t index, unsigned word) const {
+std::uint64_t ImageEditor::entry(std::uint64_t index, unsigned word) {
+  table_->bytes.resize(cluster_size());
   return load<be64>(table_->bytes, index * geometry_.l2_entry_bytes() + word * sizeof(be64))->get();
 }
 
 void ImageEditor::set_entry(std::uint64_t index, unsigned word, std::uint64_t value) {
+  table_->bytes.resize(cluster_size());
   const be64 raw(value);
   const ByteView bytes = bytes_of(raw);
   std::copy(bytes.begin(), bytes.end(),
@@ -80,8 +85,9 @@ Result<void> ImageEditor::open_table(GuestOffset offset) {
   Table table;
   table.l1_index = l1_index;
   table.at = qcow2::L1Entry(raw.get()).l2_table();
-  table.bytes.resize(cluster_size());
   const bool exists = qcow2::L1Entry(raw.get()).has_l2_table();
+  if (exists || !transaction_.counts_fresh())
+    table.bytes.resize(cluster_size());
   if (exists)
     TRY(io::read_exactly(image_.file(), table.at, table.bytes, "L2 table"));
   const bool is_own =
@@ -89,6 +95,7 @@ Result<void> ImageEditor::open_table(GuestOffset offset) {
           ? exists && checked_.stored.is_one(table.at.value >> geometry_.cluster_bits()) == true
           : (raw.get() & copied_flag) != 0;
   table.is_fresh = !is_own;
+  table.is_new = !exists;
   if (table.is_fresh) {
     // Whoever else has it keeps it.
     if (exists)
@@ -106,12 +113,19 @@ Result<void> ImageEditor::open_table(GuestOffset offset) {
 Result<void> ImageEditor::close_table() {
   if (!table_)
     return {};
-  if (table_->is_fresh)
+  if (table_->bytes.empty())
+    TRY(stage_counted(table_->at));
+  else if (table_->is_fresh)
     TRY(transaction_.stage_fresh(table_->at, table_->bytes));
   else
     TRY(stage_changes(Phase::link, table_->at, table_->before, table_->bytes));
   table_.reset();
   return {};
+}
+
+Result<void> ImageEditor::stage_counted(HostOffset at) {
+  blank_.resize(cluster_size());
+  return transaction_.stage_fresh(at, blank_);
 }
 
 Result<void> ImageEditor::stage_changes(Phase phase, HostOffset at, ByteView before,
@@ -144,12 +158,21 @@ void ImageEditor::release_entry(qcow2::L2Entry entry) {
   }
 }
 
-void ImageEditor::add_data(GuestRange part, std::uint64_t size) {
+Result<void> ImageEditor::append_data(HostRange range) {
+  append_range(data_, range);
+  if (data_.size() > most_ranges_)
+    return fail(ErrorCode::too_large,
+                fmt::format("the change needs more than {} separate ranges of the file at once",
+                            most_ranges_));
+  return {};
+}
+
+Result<void> ImageEditor::add_data(GuestRange part, std::uint64_t size) {
   const HostOffset cluster = qcow2::L2Entry(entry(geometry_.l2_index(part.begin), 0)).host_offset();
   const HostOffset host = cluster + geometry_.in_cluster(part.begin.value);
   // The file may end in a cluster that is there already.
   transaction_.grow(align_up(host.value + 1, cluster_size()));
-  append_range(data_, {host, host + size});
+  return append_data({host, host + size});
 }
 
 // The host cluster of an entry, which has none but its own afterwards.
@@ -173,7 +196,7 @@ Result<void> ImageEditor::place_in_cluster(GuestRange part, bool as_zeros) {
   const std::uint64_t zero_mark = as_zeros && !is_extended ? qcow2::zero_flag : 0;
   set_entry(index, 0, TRY(own_cluster(index)).value | copied_flag | zero_mark);
   // Behind the end of the disk, too, nothing may come to light that was there before.
-  add_data(part, align_up(part.size(), geometry_.subcluster_size()));
+  TRY(add_data(part, align_up(part.size(), geometry_.subcluster_size())));
   if (is_extended) {
     const std::uint64_t allocated = subclusters_of(part);
     const std::uint64_t zero = allocated << 32;
@@ -196,8 +219,7 @@ Result<void> ImageEditor::place_compressed(GuestOffset cluster, qcow2::Compresse
   set_entry(index, 0, qcow2::L2Entry(placed, geometry_.cluster_bits()).raw());
   if (geometry_.subclusters_per_cluster() > 1)
     set_entry(index, 1, 0);
-  append_range(data_, {at, at + from.size()});
-  return {};
+  return append_data({at, at + from.size()});
 }
 
 void ImageEditor::set_zero_in_cluster(GuestRange part) {
@@ -234,11 +256,54 @@ Result<void> ImageEditor::for_each_cluster(GuestRange range, const Action& actio
 }
 
 Result<void> ImageEditor::allocate(GuestRange range) {
-  return for_each_cluster(range, [&](GuestRange part) { return place_in_cluster(part, false); });
+  return place(range, false);
 }
 
 Result<void> ImageEditor::reserve(GuestRange range) {
-  return for_each_cluster(range, [&](GuestRange part) { return place_in_cluster(part, true); });
+  return place(range, true);
+}
+
+GuestOffset ImageEditor::end_of_table(GuestOffset offset) const {
+  return {(geometry_.l1_index(offset) + 1) * geometry_.l2_coverage()};
+}
+
+Result<void> ImageEditor::place(GuestRange range, bool as_zeros) {
+  for (GuestOffset at = range.begin; at < range.end;) {
+    TRY(open_table(at));
+    const GuestOffset next{align_down(at.value, cluster_size()) + cluster_size()};
+    const GuestOffset end{align_down(std::min(range.end, end_of_table(at)).value, cluster_size())};
+    if (table_->is_new && is_aligned(at.value, cluster_size()) && end > at) {
+      TRY(place_whole_clusters({at, end}, as_zeros));
+      at = end;
+    } else {
+      TRY(place_in_cluster({at, std::min(next, range.end)}, as_zeros));
+      at = next;
+    }
+  }
+  return {};
+}
+
+// Ranges come in ascending order: the entries are empty yet.
+Result<void> ImageEditor::place_whole_clusters(GuestRange range, bool as_zeros) {
+  const bool is_extended = geometry_.subclusters_per_cluster() > 1;
+  const std::uint64_t flags = copied_flag | (as_zeros && !is_extended ? qcow2::zero_flag : 0);
+  const std::uint64_t all = ~std::uint32_t{0};
+  std::uint64_t index = geometry_.l2_index(range.begin);
+  const std::uint64_t end = index + (range.size() >> geometry_.cluster_bits());
+  while (index < end) {
+    const HostRange clusters = TRY(take_clusters(end - index));
+    const std::uint64_t count = clusters.size() >> geometry_.cluster_bits();
+    added_.data += count;
+    TRY(append_data(clusters));
+    // Nobody looks at a table that is only counted.
+    for (std::uint64_t i = 0; i < count && !transaction_.counts_fresh(); ++i) {
+      set_entry(index + i, 0, (clusters.begin + (i << geometry_.cluster_bits())).value | flags);
+      if (is_extended)
+        set_entry(index + i, 1, as_zeros ? all << 32 : all);
+    }
+    index += count;
+  }
+  return {};
 }
 
 Result<void> ImageEditor::set_zero(GuestRange range) {
@@ -249,10 +314,7 @@ Result<void> ImageEditor::set_zero(GuestRange range) {
 }
 
 Result<void> ImageEditor::overwrite(GuestRange range) {
-  return for_each_cluster(range, [&](GuestRange part) -> Result<void> {
-    add_data(part, part.size());
-    return {};
-  });
+  return for_each_cluster(range, [&](GuestRange part) { return add_data(part, part.size()); });
 }
 
 Result<void> ImageEditor::turn_to(const qcow2::Snapshot& snapshot) {

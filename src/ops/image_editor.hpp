@@ -69,6 +69,8 @@ class ImageEditor {
   [[nodiscard]] Result<void> finish();
 
   [[nodiscard]] const AddedClusters& added() const { return added_; }
+  // Behind the last cluster that counts as used, once all is staged.
+  [[nodiscard]] Result<HostOffset> end_of_image() const;
   // Where data goes: sorted, disjoint.
   [[nodiscard]] std::vector<HostRange> sorted_data() const;
 
@@ -78,13 +80,18 @@ class ImageEditor {
     std::uint64_t l1_index = 0;
     HostOffset at;
     bool is_fresh = false;
-    Bytes before;  // as it is in the image; empty where it is fresh
-    Bytes bytes;
+    bool is_new = false;  // instead of none
+    Bytes before;         // as it is in the image; empty where it is fresh
+    Bytes bytes;  // empty where the table is only counted, and nobody has looked into it yet
   };
 
   [[nodiscard]] Result<std::uint64_t> take_cluster();
+  // At most so many clusters that follow each other, and at least one.
+  [[nodiscard]] Result<HostRange> take_clusters(std::uint64_t most);
   Result<void> take(std::uint64_t first, std::uint64_t count);
   [[nodiscard]] std::uint64_t next_free(std::uint64_t from) const;
+  // `end` where all are free up to there.
+  [[nodiscard]] std::uint64_t next_used(std::uint64_t from, std::uint64_t end) const;
   // Less than a cluster, of such as only compressed clusters refer to.
   [[nodiscard]] Result<HostOffset> take_sectors(std::uint64_t bytes);
   Result<void> extend_sectors();
@@ -93,16 +100,23 @@ class ImageEditor {
 
   Result<void> open_table(GuestOffset offset);
   Result<void> close_table();
+  // A fresh cluster that is only counted.
+  Result<void> stage_counted(HostOffset at);
   Result<void> stage_changes(edit::Phase phase, HostOffset at, ByteView before, ByteView after);
-  [[nodiscard]] std::uint64_t entry(std::uint64_t index, unsigned word) const;
+  [[nodiscard]] std::uint64_t entry(std::uint64_t index, unsigned word);
   void set_entry(std::uint64_t index, unsigned word, std::uint64_t value);
   // Calls `action` for the part of each cluster, with its table open.
   template <class Action>
   Result<void> for_each_cluster(GuestRange range, const Action& action);
+  Result<void> place(GuestRange range, bool as_zeros);
   Result<void> place_in_cluster(GuestRange part, bool as_zeros);
+  // Whole clusters of a table that has nothing there.
+  Result<void> place_whole_clusters(GuestRange range, bool as_zeros);
+  [[nodiscard]] GuestOffset end_of_table(GuestOffset offset) const;
   void set_zero_in_cluster(GuestRange part);
   Result<HostOffset> own_cluster(std::uint64_t index);
-  void add_data(GuestRange part, std::uint64_t size);
+  Result<void> add_data(GuestRange part, std::uint64_t size);
+  Result<void> append_data(HostRange range);
   // What an L2 entry refers to.
   void release_entry(qcow2::L2Entry entry);
   [[nodiscard]] std::uint32_t subclusters_of(GuestRange part) const;
@@ -113,6 +127,7 @@ class ImageEditor {
   Result<std::uint64_t> take_row(std::uint64_t count);
   Result<void> drop_empty_blocks();
   Result<void> place_table();
+  static Result<void> check_table_size(std::uint64_t bytes);
   void release(std::uint64_t first, std::uint64_t count);
   // What a cluster's refcount becomes.
   using CountChange = std::function<std::uint64_t(std::uint64_t cluster, std::uint64_t count)>;
@@ -156,6 +171,8 @@ class ImageEditor {
   std::vector<HostRange> released_;     // clusters that lose one reference for each time
   std::vector<HostRange> left_to_one_;  // clusters of those that one reference is left to
   std::vector<HostRange> data_;
+  std::uint64_t most_ranges_;  // of those
+  Bytes blank_;                // a cluster, once one is only counted
   AddedClusters added_;
 };
 

@@ -135,7 +135,7 @@ class PieceMaker {
         stays_(below.stays),
         is_snapshot_(below.is_snapshot),
         compressed_(below.compressed),
-        joiner_(consumer),
+        joiner_(consumer, chain),
         entries_(chain.layers().front()),
         geometry_(chain.layers().front().mapping->geometry()),
         has_zero_flag_(chain.layers().front().qcow2().header().version >= 3) {
@@ -362,6 +362,12 @@ Result<void> PieceJoiner::add(PieceKind kind, GuestRange range,
                          (!has_sources || piece_.guest.size() < most_piece_bytes);
     if (!goes_on) {
       TRY(finish());
+      if (counts_ && has_sources && sources.size() == 1 && reads_as_zeros(sources.front())) {
+        const std::uint64_t whole = align_down(range.size(), most_piece_bytes);
+        piece_ = {{range.begin, range.begin + whole}, kind, {sources.front()}};
+        TRY(finish());
+        range.begin = range.begin + whole;
+      }
       piece_ = {.guest = {range.begin, range.begin}, .kind = kind};
     }
     GuestRange part = range;
@@ -383,8 +389,13 @@ Result<void> PieceJoiner::add(PieceKind kind, GuestRange range,
 }
 
 Result<void> PieceJoiner::finish() {
-  if (!piece_.guest.empty())
+  if (!piece_.guest.empty()) {
+    if (left_-- == 0)
+      return fail(
+          ErrorCode::too_large,
+          "there are more pieces to be copied than the files of the chain have storage for");
     TRY(consumer_(piece_));
+  }
   piece_ = {};
   return {};
 }

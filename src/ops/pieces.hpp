@@ -3,6 +3,8 @@
 // Drawn from the map of the chain, so that each layer's tables are read once, whatever the depth.
 #pragma once
 
+#include "extents.hpp"
+
 #include <functional>
 #include <vector>
 
@@ -32,7 +34,9 @@ using PieceConsumer = std::function<Result<void>(const Piece&)>;
 // Joins what is handed to it into pieces that are neither too many nor too large.
 class PieceJoiner {
  public:
-  explicit PieceJoiner(const PieceConsumer& consumer) : consumer_(consumer) {}
+  // With `counts`, many zeros that are copied come in one piece: nothing stops between them.
+  PieceJoiner(const PieceConsumer& consumer, const graph::Chain& chain, bool counts = false)
+      : consumer_(consumer), left_(ExtentBudget(chain).most_pieces()), counts_(counts) {}
 
   // `sources` cover `range`, and may reach beyond it.
   [[nodiscard]] Result<void> add(PieceKind kind, GuestRange range,
@@ -42,6 +46,8 @@ class PieceJoiner {
 
  private:
   const PieceConsumer& consumer_;
+  std::uint64_t left_;  // pieces
+  bool counts_;
   Piece piece_;
 };
 

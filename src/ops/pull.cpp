@@ -45,7 +45,8 @@ constexpr std::uint64_t most_l1_bytes = 512ULL << 20;
 
 // Whether an internal snapshot reads through the layers that go. `through` is the chain that it
 // reads.
-Result<bool> reads_what_goes(const Chain& through, const Below& below, unsigned workers) {
+Result<bool> reads_what_goes(const Chain& through, const Below& below, unsigned workers,
+                             ExtentBudget& budget) {
   const std::size_t base = below.base;
   bool reads = false;
   const auto look = [&](std::span<const Extent> extents) -> Result<void> {
@@ -58,7 +59,7 @@ Result<bool> reads_what_goes(const Chain& through, const Below& below, unsigned 
     }
     return {};
   };
-  TRY(analysis::map(through, {{0}, {through.guest_size()}}, workers, look));
+  TRY(map_within(budget, through, {{0}, {through.guest_size()}}, workers, look));
   return reads;
 }
 
@@ -71,6 +72,15 @@ class Planner {
     views_.push_back({std::shared_ptr<const Chain>(std::shared_ptr<const Chain>(), &chain)});
   }
 
+  // What was found before, for another transaction.
+  Planner(edit::Transaction& transaction, const Planner& other)
+      : transaction_(transaction),
+        chain_(other.chain_),
+        options_(other.options_),
+        range_(other.range_),
+        views_(other.views_),
+        pull_(other.pull_) {}
+
   Result<Pull> plan() {
     const Layer& top = chain_.layers().front();
     range_ = TRY(whole_clusters(options_.allocation.value_or(Allocation{}),
@@ -79,8 +89,11 @@ class Planner {
     const check::CheckResult before = TRY(check_metadata(transaction_.view(), options_.workers));
     TRY(check_sound(top.qcow2().header(), before));
     pull_.cost.cluster_size = top.qcow2().header().cluster_size();
+    raise_limit(transaction_, chain_);
+    if (options_.onto != nullptr)
+      raise_limit(transaction_, *options_.onto);
     if (TRY(is_done())) {
-      TRY(fill_cost(pull_.cost, transaction_, before, before));
+      TRY(fill_cost(pull_.cost, transaction_, before, before.counts.image_end_offset));
       return std::move(pull_);
     }
     TRY(check_layers());
@@ -88,11 +101,38 @@ class Planner {
       TRY(look_at_snapshots());
       pull_.bitmaps = TRY(bitmaps_of(chain_, 1, end_of_sources()));
     }
+    if (makes_places() && !transaction_.counts_fresh()) {
+      Pull counted = TRY(count(before));
+      if (counted.limit)
+        return options_.is_plan ? Result<Pull>(std::move(counted)) : fail(too_large(counted));
+    }
+    TRY(look_for_zeroes());
+    return stage(before);
+  }
+
+ private:
+  // What an allocation comes to, before anything of its size takes memory or time: the same change,
+  // of which fresh tables are counted, not filled. The result is checked when they are filled.
+  Result<Pull> count(const check::CheckResult& before) const {
+    edit::Transaction counted(transaction_.view(), edit::Fresh::counted);
+    raise_limit(counted, chain_);
+    return Planner(counted, *this).stage(before);
+  }
+
+  static Error too_large(const Pull& counted) {
+    return {ErrorCode::refused,
+            fmt::format("nothing was changed: the tables of so many places take {} bytes, more "
+                        "than the {} that are changed at once: 'allocate --range OFFSET:LENGTH' "
+                        "does it in parts",
+                        counted.cost.metadata_bytes, *counted.limit),
+            0};
+  }
+
+  Result<Pull> stage(const check::CheckResult& before) {
     const qcow2::Image image = TRY(qcow2::Image::open(transaction_.view()));
     if (transaction_.view().status().kind == io::FileKind::regular)
-      transaction_.grow(align_up(transaction_.size_before(), top.qcow2().header().cluster_size()));
-    const std::uint64_t whole_size = transaction_.size_after();
-    TRY(look_for_zeroes());
+      transaction_.grow(align_up(transaction_.size_before(), image.header().cluster_size()));
+    pull_.data.whole_size = transaction_.size_after();
     ImageEditor editor(transaction_, image, before);
     TRY(clear_unknown_autoclear(transaction_, image.header()));
     TRY(take_pieces(editor));
@@ -102,17 +142,25 @@ class Planner {
     if (!keeps_link())
       TRY(stage_backing_link(transaction_, changed.header(), options_.link));
     TRY(check_device(transaction_));
-    const check::CheckResult after = TRY(check_metadata(transaction_.view(), options_.workers));
-    TRY(check_plan(after));
-    pull_.cost.added = editor.added();
-    TRY(fill_cost(pull_.cost, transaction_, before, after));
-    TRY(fill_change());
+    TRY(look_at_result(before, editor));
     TRY(fill_data(editor));
-    pull_.data.whole_size = whole_size;
     return std::move(pull_);
   }
 
- private:
+  Result<void> look_at_result(const check::CheckResult& before, const ImageEditor& editor) {
+    pull_.cost.added = editor.added();
+    if (transaction_.counts_fresh()) {
+      const HostOffset end = TRY(editor.end_of_image());
+      TRY(fill_cost(pull_.cost, transaction_, before, end.value));
+      if (pull_.cost.metadata_bytes > transaction_.limit())
+        pull_.limit = transaction_.limit();
+      return {};
+    }
+    const check::CheckResult after = TRY(check_metadata(transaction_.view(), options_.workers));
+    TRY(check_plan(after));
+    TRY(fill_cost(pull_.cost, transaction_, before, after.counts.image_end_offset));
+    return fill_change();
+  }
   // Nothing to be copied, and the same link.
   [[nodiscard]] Result<bool> is_done() const {
     if (options_.allocation || options_.onto != nullptr ||
@@ -202,10 +250,11 @@ class Planner {
 
   Result<void> look_at_snapshots() {
     const Layer& top = chain_.layers().front();
+    ExtentBudget budget(chain_);
     for (const qcow2::Snapshot& snapshot : TRY(snapshots_of(top.qcow2()))) {
       auto through = std::make_shared<const Chain>(
           TRY(Chain::make(*top.node, {.snapshot = snapshot.id, .written = 0})));
-      if (!TRY(reads_what_goes(*through, below(views_.front()), options_.workers)))
+      if (!TRY(reads_what_goes(*through, below(views_.front()), options_.workers, budget)))
         continue;
       const std::string name = fmt::format("{} ({})", snapshot.id.c_str(), snapshot.name.c_str());
       if (options_.fills_snapshots) {
@@ -242,8 +291,11 @@ class Planner {
   [[nodiscard]] PieceSource pieces(const View& view,
                                    const std::function<void(HostRange)>& own = nullptr) const {
     if (makes_places()) {
-      const AllocationView all{&chain_, range_, options_.allocation->places == Places::zero_fill,
-                               options_.workers};
+      const AllocationView all{.chain = &chain_,
+                               .range = range_,
+                               .writes_zeros = options_.allocation->places == Places::zero_fill,
+                               .counts = transaction_.counts_fresh(),
+                               .workers = options_.workers};
       return [all, own](const PieceConsumer& consumer) {
         return for_each_allocation_piece(all, consumer, own);
       };
@@ -350,6 +402,8 @@ class Planner {
       pull_.cost.file_size_after =
           std::max(transaction_.size_before(),
                    pull_.data.places.empty() ? 0 : pull_.data.places.back().end.value);
+    if (transaction_.counts_fresh())
+      return {};
     std::vector<PieceSource> all;
     for (const View& view : views_)
       all.push_back(pieces(view));

@@ -2,6 +2,7 @@
 // Order of writes: 1. all changes into the side file, flush; 2. phase by phase
 // (edit/transaction.hpp): tables that are fresh; counts; references to refcount blocks; entries
 // that become zeros, which the guest reads there already; the link, by one write of one sector.
+#include "extents.hpp"
 #include "image_editor.hpp"
 #include "soundness.hpp"
 
@@ -26,7 +27,7 @@ using graph::Chain;
 // What reads as zeros only since the committed image, below the overlay, ends before it, up to the
 // end of the base.
 Result<std::vector<GuestRange>> behind_the_end(const Chain& chain, GuestOffset end_of_base,
-                                               unsigned workers) {
+                                               unsigned workers, ExtentBudget& budget) {
   std::vector<GuestRange> ranges;
   const auto look = [&](std::span<const Extent> extents) -> Result<void> {
     for (const Extent& extent : extents) {
@@ -36,15 +37,16 @@ Result<std::vector<GuestRange>> behind_the_end(const Chain& chain, GuestOffset e
     }
     return {};
   };
-  TRY(analysis::map(chain, {{0}, {chain.guest_size()}}, workers, look));
+  TRY(map_within(budget, chain, {{0}, {chain.guest_size()}}, workers, look));
   return ranges;
 }
 
 Result<void> check_snapshots(const Chain& chain, GuestOffset end_of_base, unsigned workers) {
   const graph::Layer& overlay = chain.layers().front();
+  ExtentBudget budget(chain);
   for (const qcow2::Snapshot& snapshot : TRY(snapshots_of(overlay.qcow2()))) {
     const Chain through = TRY(Chain::make(*overlay.node, {.snapshot = snapshot.id}));
-    if (!TRY(behind_the_end(through, end_of_base, workers)).empty())
+    if (!TRY(behind_the_end(through, end_of_base, workers, budget)).empty())
       return fail(ErrorCode::refused,
                   fmt::format("its internal snapshot {} ({}) would read what the base has behind "
                               "the end of the committed image",
@@ -69,7 +71,8 @@ Result<edit::ChangeFacts> plan_reparenting(edit::Transaction& transaction, const
   const qcow2::Image image = TRY(qcow2::Image::open(transaction.view()));
   ImageEditor editor(transaction, image, before);
   TRY(clear_unknown_autoclear(transaction, header));
-  for (const GuestRange& range : TRY(behind_the_end(chain, end_of_base, workers))) {
+  ExtentBudget budget(chain);
+  for (const GuestRange& range : TRY(behind_the_end(chain, end_of_base, workers, budget))) {
     if (header.version < 3 || !is_aligned(range.begin.value, geometry.subcluster_size()))
       return fail(ErrorCode::refused,
                   fmt::format("it needs zeros of its own from guest offset {:#x} on, where the "

@@ -93,7 +93,17 @@ Result<void> check_readable(const std::vector<graph::Layer>& layers) {
 Result<std::vector<qcow2::Snapshot>> snapshots_of(const qcow2::Image& image) {
   auto snapshots = TRY(qcow2::read_snapshots(image.file(), image.header()));
   std::set<std::string> ids;
+  // Each of them is read. Tables that lie in holes, or in one place, need no storage for that.
+  std::uint64_t l1_bytes = 0;
+  const std::uint64_t most_l1_bytes =
+      edit::Transaction::least_limit + edit::storage_to_expect(image.file());
   for (const qcow2::Snapshot& snapshot : snapshots) {
+    l1_bytes += std::uint64_t{snapshot.l1_size} * sizeof(be64);
+    if (l1_bytes > most_l1_bytes)
+      return fail(ErrorCode::too_large,
+                  fmt::format("the L1 tables of its internal snapshots take more than {} bytes, "
+                              "for which its file has no storage",
+                              most_l1_bytes));
     if (!ids.insert(snapshot.id).second)
       return fail(ErrorCode::refused,
                   fmt::format("has two internal snapshots with the ID '{}': 'qemu-img snapshot -d' "
@@ -101,6 +111,15 @@ Result<std::vector<qcow2::Snapshot>> snapshots_of(const qcow2::Image& image) {
                               to_terminal(snapshot.id), to_terminal(snapshot.name)));
   }
   return snapshots;
+}
+
+void raise_limit(edit::Transaction& transaction, const graph::Chain& chain) {
+  for (const graph::Layer& layer : chain.layers()) {
+    for (const io::File* file : {layer.node->file.get(), layer.node->data_file.get()}) {
+      if (file != nullptr)
+        transaction.raise_limit(*file);
+    }
+  }
 }
 
 Result<std::vector<std::string>> bitmaps_of(const graph::Chain& chain, std::size_t begin,
@@ -128,10 +147,10 @@ LayerStorage storage_of(const graph::Node& layer) {
 }
 
 Result<void> fill_cost(Cost& cost, const edit::Transaction& transaction,
-                       const check::CheckResult& before, const check::CheckResult& after) {
+                       const check::CheckResult& before, std::uint64_t end_after) {
   cost.metadata_bytes = transaction.changed_bytes();
   cost.image_end_before = before.counts.image_end_offset;
-  cost.image_end_after = after.counts.image_end_offset;
+  cost.image_end_after = end_after;
   cost.file_size_before = transaction.size_before();
   cost.file_size_after = transaction.size_after();
   cost.side_file_bytes = TRY(edit::Journal::size_of(transaction));

@@ -42,6 +42,9 @@ namespace coldchain::ops {
 // Internal snapshots, which are found by their IDs from here on: `refused` where two have the same.
 [[nodiscard]] Result<std::vector<qcow2::Snapshot>> snapshots_of(const qcow2::Image& image);
 
+// Lets the changes need as many tables as the files of the layers have storage for.
+void raise_limit(edit::Transaction& transaction, const graph::Chain& chain);
+
 // "NAME in FILE" for each bitmap of the layers from `begin` up to `end` but for some names.
 [[nodiscard]] Result<std::vector<std::string>> bitmaps_of(
     const graph::Chain& chain, std::size_t begin, std::size_t end,
@@ -49,9 +52,9 @@ namespace coldchain::ops {
 
 [[nodiscard]] LayerStorage storage_of(const graph::Node& layer);
 
-// What `transaction` does to the metadata of an image, as the checks before and after it tell.
+// What `transaction` does to the metadata of an image, where clusters in use end at `end_after`
+// then.
 [[nodiscard]] Result<void> fill_cost(Cost& cost, const edit::Transaction& transaction,
-                                     const check::CheckResult& before,
-                                     const check::CheckResult& after);
+                                     const check::CheckResult& before, std::uint64_t end_after);
 
 }  // namespace coldchain::ops

@@ -46,7 +46,8 @@ Result<std::vector<GuestRange>> find_zeroes(const graph::Chain& chain, const Zer
     }
     return {};
   };
-  TRY(analysis::map(chain, search.range, search.workers, take));
+  ExtentBudget budget(chain);
+  TRY(map_within(budget, chain, search.range, search.workers, take));
   return zeroes;
 }
 
@@ -71,7 +72,8 @@ Result<void> map_with_zeroes(const graph::Chain& chain, GuestRange range,
     }
     return consumer(parts);
   };
-  return analysis::map(chain, range, workers, take);
+  ExtentBudget budget(chain);
+  return map_within(budget, chain, range, workers, take);
 }
 
 }  // namespace coldchain::ops

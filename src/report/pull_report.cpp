@@ -42,6 +42,11 @@ std::string pull_text(const PullFacts& facts) {
   if (makes_places(facts))
     out += plan_line("storage", fmt::format("{} bytes are added to that of the file",
                                             facts.pull->storage_bytes));
+  if (facts.pull->limit)
+    out += plan_line("too large",
+                     fmt::format("at once: tables of at most {} bytes are; 'coldchain allocate "
+                                 "--range OFFSET:LENGTH' does it in parts",
+                                 *facts.pull->limit));
   for (const std::string& snapshot : facts.pull->filled_snapshots)
     out += plan_line("filled", fmt::format("internal snapshot {}, too", to_terminal(snapshot)));
   for (const ops::LayerStorage& layer : facts.pull->not_needed)
@@ -69,7 +74,10 @@ std::string pull_json(const PullFacts& facts) {
     json.member("places", ops::to_string(facts.allocation->places));
   if (makes_places(facts))
     json.member("storage-bytes", facts.pull->storage_bytes);
-  json.member("digest", codec::to_hex(facts.pull->change.digest.sha256));
+  if (facts.pull->limit)
+    json.member("metadata-limit", *facts.pull->limit);
+  else
+    json.member("digest", codec::to_hex(facts.pull->change.digest.sha256));
   write_not_needed(json, facts.pull->not_needed);
   write_names(json, "snapshots-changed", facts.pull->snapshots);
   write_names(json, "snapshots-filled", facts.pull->filled_snapshots);

@@ -71,6 +71,52 @@ TEST_CASE("Transaction: what does not change anything is no change") {
   CHECK(changes_of(transaction).empty());
 }
 
+TEST_CASE("Transaction: fresh clusters that are counted come to what they come to when kept") {
+  const io::MemoryFile file(filled(4096, 'o'));
+  Transaction kept(file);
+  Transaction counted(file, edit::Fresh::counted);
+  for (Transaction* transaction : {&kept, &counted}) {
+    transaction->grow(16ULL << 20);
+    // Behind each other in any order, and one for itself.
+    for (const std::uint64_t mib : {2ULL, 1ULL, 3ULL, 9ULL})
+      REQUIRE(transaction->stage_fresh({mib << 20}, filled(1 << 20, 'f')).has_value());
+    REQUIRE(transaction->stage_fresh({4ULL << 20}, filled(512, 'f')).has_value());
+    REQUIRE(transaction->stage(Phase::link, {0}, filled(8, 'l')).has_value());
+    // A sector that is fresh, too, is no further one.
+    REQUIRE(transaction->stage(Phase::settle, {9ULL << 20}, filled(8, 's')).has_value());
+  }
+  CHECK(counted.changed_bytes() == kept.changed_bytes());
+  const auto figures = counted.count_changes().value();
+  const auto expected = kept.count_changes().value();
+  CHECK(figures.changes == expected.changes);
+  CHECK(figures.bytes == expected.bytes);
+  CHECK(expected.changes == changes_of(kept).size());
+  CHECK_FALSE(counted.is_empty());
+  counted.discard();
+  CHECK(counted.is_empty());
+  CHECK(counted.changed_bytes() == 0);
+}
+
+TEST_CASE("Transaction: no more is staged than the file has storage for, and a little") {
+  const io::MemoryFile file(filled(4096, 'o'));
+  Transaction transaction(file);
+  CHECK(transaction.limit() == Transaction::least_limit + 4096);
+  transaction.grow(1ULL << 40);
+  const Bytes cluster = filled(1 << 20, 'f');
+  std::uint64_t staged = 0;
+  Result<void> done;
+  for (; done && staged < 1ULL << 30; staged += done ? cluster.size() : 0)
+    done = transaction.stage_fresh({4096 + staged}, cluster);
+  REQUIRE_FALSE(done.has_value());
+  CHECK(done.error().code == ErrorCode::too_large);
+  CHECK(staged == Transaction::least_limit);
+  transaction.discard();
+  transaction.grow(1ULL << 40);
+  transaction.raise_limit(io::MemoryFile(filled(1 << 20, 'x')));
+  CHECK(transaction.limit() == Transaction::least_limit + 4096 + (1 << 20));
+  CHECK(transaction.stage_fresh({4096}, cluster).has_value());
+}
+
 TEST_CASE("Transaction: neighbours become one change of at most a MiB") {
   const io::MemoryFile file(filled(3 << 20, 1));
   Transaction transaction(file);

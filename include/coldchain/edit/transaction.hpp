@@ -37,13 +37,31 @@ struct Change {
   Bytes after;
 };
 
+// How much storage there can be behind a file: all of a block device, whose storage is not seen.
+[[nodiscard]] std::uint64_t storage_to_expect(const io::File& file);
+
+// What a transaction keeps of fresh clusters.
+enum class Fresh {
+  kept,     // their bytes: the change can be carried out
+  counted,  // where they lie: the change is known by its figures alone
+};
+
+// How many changes there are, and how many bytes they come to.
+struct ChangeCount {
+  std::uint64_t changes = 0;
+  std::uint64_t bytes = 0;
+};
+
 class Transaction {
  public:
   // Changes of one Change come to at most so many bytes.
   static constexpr std::uint64_t most_change_bytes = 1 << 20;
+  // A change of an image without storage stages at most so many bytes. A byte takes about 2.4 of
+  // memory.
+  static constexpr std::uint64_t least_limit = 24ULL << 20;
 
   // `image` outlives the transaction, which only reads it.
-  explicit Transaction(const io::File& image) : image_(&image), view_(image) {}
+  explicit Transaction(const io::File& image, Fresh fresh = Fresh::kept);
 
   [[nodiscard]] const io::File& view() const { return view_; }
   [[nodiscard]] bool is_empty() const;
@@ -51,6 +69,14 @@ class Transaction {
   [[nodiscard]] std::uint64_t size_after() const { return view_.size(); }
   // Of the sectors that change, however often.
   [[nodiscard]] std::uint64_t changed_bytes() const;
+  // How many bytes may be staged, a sector once for each phase that changes it: an honest change
+  // needs no more tables than the files have storage that it is about. A table of a small file can
+  // be named many times. What exceeds the limit is refused, as `too_large`; fresh clusters that are
+  // counted do not.
+  [[nodiscard]] std::uint64_t limit() const { return limit_; }
+  // `file` is read by the change, too.
+  void raise_limit(const io::File& file);
+  [[nodiscard]] bool counts_fresh() const { return fresh_ == Fresh::counted; }
 
   // The bytes at `offset`, which lie below size_after(), as they will be from `phase` on.
   [[nodiscard]] Result<void> stage(Phase phase, HostOffset offset, ByteView bytes);
@@ -62,6 +88,9 @@ class Transaction {
   // Forgets all that was staged.
   void discard() {
     phases_ = {};
+    staged_ = 0;
+    counted_.clear();
+    counted_bytes_ = 0;
     view_.reset();
   }
 
@@ -71,9 +100,10 @@ class Transaction {
   // Makes the file longer, up to `size`.
   void grow(std::uint64_t size) { view_.resize(std::max(size, size_after())); }
 
-  // In the order in which they are to be written.
+  // In the order in which they are to be written. Not where fresh clusters are counted.
   [[nodiscard]] Result<void> for_each_change(
       const std::function<Result<void>(const Change&)>& visit) const;
+  [[nodiscard]] Result<ChangeCount> count_changes() const;
 
  private:
   using Sector = io::OverlayFile::Sector;
@@ -87,6 +117,12 @@ class Transaction {
   using Patches = std::map<std::uint64_t, Patch>;  // by sector
 
   [[nodiscard]] Result<void> check_bounds(HostOffset offset, std::uint64_t size) const;
+  // The patch of a sector in a phase, which is a new one where there was none.
+  [[nodiscard]] Result<Patch*> patch_at(Phase phase, std::uint64_t index);
+  [[nodiscard]] Result<void> for_each_patch(
+      const std::function<Result<void>(const Change&)>& visit) const;
+  void count_fresh(std::uint64_t first, std::uint64_t count);
+  [[nodiscard]] bool is_counted(std::uint64_t sector) const;
   // The sector as it is when the phases before `end` are done.
   [[nodiscard]] Result<Sector> sector_at(std::uint64_t index, std::size_t end) const;
   // What the phases after `phase` set in a sector.
@@ -95,6 +131,11 @@ class Transaction {
   const io::File* image_;
   io::OverlayFile view_;
   std::array<Patches, phase_count> phases_;
+  Fresh fresh_;
+  std::uint64_t staged_ = 0;  // bytes of all patches
+  std::uint64_t limit_ = least_limit;
+  std::map<std::uint64_t, std::uint64_t> counted_;  // runs of fresh sectors: their first and end
+  std::uint64_t counted_bytes_ = 0;
 };
 
 }  // namespace coldchain::edit

@@ -33,6 +33,9 @@ struct PullOptions {
   bool fills_snapshots = false;
   bool detects_zeroes = false;  // data of the layers that go that is zeros takes no place
   Compressed compressed = Compressed::unpack;
+  // The plan is not carried out: an allocation of more tables than a transaction stages is answered
+  // all the same, with its figures.
+  bool is_plan = false;
   unsigned workers = 1;
   Progress progress{};
 };
@@ -46,6 +49,9 @@ struct Pull {
   std::uint64_t compressed_bytes = 0;         // in sectors that are copied as they are
   std::uint64_t recompressed_bytes = 0;       // in sectors of what is compressed anew
   std::uint64_t storage_bytes = 0;            // that the places of an allocation do not have yet
+  // Of an allocation that needs more bytes of tables at once than this: it was only counted, and
+  // can be carried out range by range.
+  std::optional<std::uint64_t> limit;
   edit::ChangeFacts change;
   edit::FreshData data;
 };
@@ -58,10 +64,11 @@ struct Pull {
 [[nodiscard]] Result<Pull> plan_allocation(const raw::Image& image, const Allocation& allocation);
 
 // `transaction` is of the image's file, empty, and gets the changes of metadata: none, where the
-// image's backing file is the base already, or there is none; `chain` is that of
-// the image. Both outlive what is returned. Errors: `refused` for an image that is damaged, dirty
-// or encrypted, has an external data file or (without `force`) snapshots that would read something
-// else, or where a block device is too small (with the size needed).
+// image's backing file is the base already, or there is none; one that counts gets the figures of
+// an allocation alone, and nothing to be carried out. `chain` is that of the image. Both outlive
+// what is returned. Errors: `refused` for an image that is damaged, dirty or encrypted, has an
+// external data file or (without `force`) snapshots that would read something else, or where a
+// block device is too small (with the size needed).
 [[nodiscard]] Result<Pull> plan_pull(edit::Transaction& transaction, const graph::Chain& chain,
                                      const PullOptions& options);
 
