@@ -13,6 +13,12 @@ namespace coldchain::cli {
 
 namespace {
 
+// Without symbolic links; under a sysroot its path inside.
+Result<std::string> own_name(const io::FileSource& files, const graph::Node& node) {
+  const io::Location location = TRY(locate(node));
+  return files.name_of(location.folder + "/" + location.name);
+}
+
 // The image is opened with that link, by the name that was given and by its own.
 Result<void> try_out(const io::FileSource& files, const CommonOptions& options,
                      std::span<const graph::Node* const> nodes, std::size_t base,
@@ -20,12 +26,7 @@ Result<void> try_out(const io::FileSource& files, const CommonOptions& options,
   const graph::Node& image = *nodes.front();
   edit::Transaction transaction(*image.file);
   TRY(ops::stage_backing_link(transaction, image.qcow2_image()->header(), link));
-  std::vector<std::string> paths = {image.filename};
-  if (options.policy.sysroot.empty()) {
-    const io::Location own = TRY(locate(image));
-    paths.push_back(own.folder + "/" + own.name);
-  }
-  for (const std::string& path : paths) {
+  for (const std::string& path : {image.filename, TRY(own_name(files, image))}) {
     const auto linked =
         graph::open_chain_of(files, policy_for_links(options),
                              std::make_unique<io::OverlayFile>(transaction.view()), path);
@@ -50,11 +51,10 @@ Result<ops::BackingLink> link_to_layer(const io::FileSource& files, const Common
   if (base >= nodes.size() || !nodes[base]->is_open())
     return fail(ErrorCode::refused, "the chain is shorter than it was, or broken");
   const graph::Node& node = *nodes[base];
-  const io::Location location = TRY(locate(node));
   const ops::BackingLink recorded{node.name, node.format};
   if (try_out(files, options, nodes, base, recorded))
     return recorded;
-  const ops::BackingLink own{location.folder + "/" + location.name, node.format};
+  const ops::BackingLink own{TRY(own_name(files, node)), node.format};
   TRY(try_out(files, options, nodes, base, own));
   return own;
 }

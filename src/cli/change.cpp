@@ -74,7 +74,7 @@ Result<ExitStatus> with_target(
     const TargetOptions& options, World& world,
     const std::function<Result<ExitStatus>(ChangeTarget& target)>& work) {
   const auto files = TRY(world.files(options.policy));
-  const Result<std::unique_ptr<io::File>> opened = files->open(options.image);
+  const Result<std::unique_ptr<io::File>> opened = files->open_operand(options.image);
   if (!opened)
     return fail(cannot_change(options.image, opened.error()));
   Result<ChangeTarget> target = open_for_change(**opened, options.image, options.folders);

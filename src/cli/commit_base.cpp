@@ -18,10 +18,10 @@ Result<std::size_t> find_commit_base(const io::FileSource& files, const CommitRe
   std::optional<io::FileIdentity> from_here;
   if (request.base && !request.base->empty()) {
     const bool is_absolute = request.base->starts_with('/');
-    if (const auto file =
-            files.open(is_absolute ? *request.base : top.folder + "/" + *request.base))
+    if (const auto file = is_absolute ? files.open(*request.base)
+                                      : files.open_operand(top.folder + "/" + *request.base))
       from_image = (*file)->status().identity;
-    if (const auto file = files.open(*request.base))
+    if (const auto file = files.open_operand(*request.base))
       from_here = (*file)->status().identity;
   }
   const auto find = [&](const auto& is_it) -> std::size_t {

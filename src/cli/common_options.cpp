@@ -36,7 +36,7 @@ void add_common_options(CLI::App& app, CommonOptions& options) {
       ->check(CLI::IsMember({"qemu", "libvirt"}))
       ->type_name("RULE");
   app.add_option("--root", options.policy.root, "Open nothing outside DIR")->type_name("DIR");
-  app.add_option("--sysroot", options.policy.sysroot, "Read absolute names inside DIR")
+  app.add_option("--sysroot", options.policy.sysroot, "Read every name inside DIR, as if it were /")
       ->type_name("DIR");
   app.add_flag("--no-follow", options.no_follow,
                "Open nothing but the named file: no backing, no data file");
@@ -90,7 +90,7 @@ Result<OpenedTree> open_tree(const CommonOptions& options, const std::string& im
 void warn_of_pending(const CommonOptions& options, const std::string& image, World& world) {
   const auto look = [&]() -> Result<edit::PendingFile> {
     const auto files = TRY(world.files(policy_of(options)));
-    const auto file = TRY(files->open(image));
+    const auto file = TRY(files->open_operand(image));
     return edit::look_at_pending(*file, TRY(edit::SideFiles::of(*file, {})));
   };
   const Result<edit::PendingFile> found = look();

@@ -23,7 +23,7 @@ Result<std::vector<io::FileIdentity>> identities_of(const std::vector<std::strin
   const auto files = TRY(world.files({}));
   std::vector<io::FileIdentity> identities;
   for (const std::string& image : images) {
-    const auto file = files->open(image);
+    const auto file = files->open_operand(image);
     if (!file)
       return fail(with_context(file.error(), to_terminal(image)));
     identities.push_back((*file)->status().identity);

@@ -17,6 +17,15 @@ class FormerFiles final : public io::FileSource {
 
   void add(std::unique_ptr<io::File> former) { former_.push_back(std::move(former)); }
 
+  [[nodiscard]] Result<std::string> name_of(const std::string& operand) const override {
+    return files_.name_of(operand);
+  }
+  [[nodiscard]] Result<std::string> real_folder(const std::string& name) const override {
+    return files_.real_folder(name);
+  }
+  [[nodiscard]] std::string operand_of(const std::string& name) const override {
+    return files_.operand_of(name);
+  }
   [[nodiscard]] Result<std::unique_ptr<io::File>> open(const std::string& path) const override;
 
  private:

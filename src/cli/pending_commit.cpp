@@ -104,7 +104,7 @@ class Search {
   Result<std::optional<PendingCommit>> above() {
     const Result<std::vector<std::string>> paths = readers();
     for (const std::string& path : paths.value_or(std::vector<std::string>())) {
-      const auto top = files_.open(path);
+      const auto top = files_.open_operand(path);
       if (!top)
         continue;
       if (const auto change = change_of(path, **top, edit::is_commit_top))
@@ -116,7 +116,7 @@ class Search {
   // The journal of this image says that a commit into it is pending, and knows the top.
   Result<std::optional<PendingCommit>> commit_of_base(const edit::ChangeFacts& change) {
     for (const std::string& path : TRY(readers())) {
-      const auto top = files_.open(path);
+      const auto top = files_.open_operand(path);
       if (!top || number_of(**top) != change.argument)
         continue;
       const auto pending = TRY(pending_of(**top));
@@ -167,7 +167,7 @@ class Search {
 
 Result<std::optional<PendingCommit>> find_pending_commit(const TargetOptions& image, World& world) {
   const auto files = TRY(world.files(image.policy));
-  const auto opened = files->open(image.image);
+  const auto opened = files->open_operand(image.image);
   // Why it cannot be opened, the change itself says.
   if (!opened)
     return std::nullopt;

@@ -227,7 +227,7 @@ class PullRun {
     if (request_.base->empty())
       return fail(ErrorCode::invalid_argument,
                   "-b names no image: leave it out, if there shall be no backing file");
-    const Result<std::unique_ptr<io::File>> file = tree_.files->open(*request_.base);
+    const Result<std::unique_ptr<io::File>> file = tree_.files->open_operand(*request_.base);
     for (std::size_t i = 1; i < nodes_.size(); ++i) {
       const bool is_it = file ? nodes_[i]->file != nullptr &&
                                     nodes_[i]->file->status().identity == (*file)->status().identity

@@ -118,7 +118,7 @@ Result<void> end_reparentings(const io::FileSource& files, const CommonOptions& 
                               const edit::SideFolders& folders, World& world) {
   for (const std::string& path : TRY(find_readers(files, policy_for_links(options), directories,
                                                   base.file->status().identity, world))) {
-    const auto file = TRY(files.open(path));
+    const auto file = TRY(files.open_operand(path));
     const auto side_files = TRY(edit::SideFiles::of(*file, folders));
     const edit::PendingFile pending = TRY(edit::look_at_pending(*file, side_files));
     // What is not believed is none of ours, and stays.

@@ -5,7 +5,6 @@
 #include "verb.hpp"
 
 #include <algorithm>
-#include <filesystem>
 #include <mutex>
 
 #include <coldchain/analysis/usage.hpp>
@@ -77,23 +76,6 @@ bool is_sound(const report::Tree& tree) {
   });
 }
 
-// A folder is listed by its name on this machine: it must lie where its files may be opened.
-Result<void> check_beneath(const io::OpenPolicy& policy, const std::string& folder) {
-  namespace fs = std::filesystem;
-  const std::string& root = policy.root.empty() ? policy.sysroot : policy.root;
-  if (root.empty())
-    return {};
-  std::error_code error;
-  const fs::path inside =
-      fs::canonical(folder, error).lexically_relative(fs::canonical(root, error));
-  if (error || inside.empty() || *inside.begin() == "..")
-    return fail(
-        ErrorCode::refused,
-        fmt::format("the folder '{}' does not lie in '{}'; name it by its path on this machine",
-                    to_terminal(folder), to_terminal(root)));
-  return {};
-}
-
 Result<ExitStatus> run_forest(const TreeOptions& options, const std::vector<std::string>& folders,
                               World& world) {
   TRY(check_no_secrets(options.common));
@@ -106,8 +88,6 @@ Result<ExitStatus> run_forest(const TreeOptions& options, const std::vector<std:
                 "unless another image there records it as raw");
   const io::OpenPolicy policy = policy_of(options.common);
   const auto files = TRY(world.files(policy));
-  for (const std::string& folder : folders)
-    TRY(check_beneath(policy, folder));
   report::ForestUsage usage;
   std::mutex mutex;
   const graph::Inspect inspect = [&](const std::string& path, const graph::Node& node) {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "links.hpp"
+#include "listing.hpp"
 #include "roles.hpp"
 
 #include <algorithm>
-#include <filesystem>
 #include <map>
 #include <set>
 #include <tuple>
@@ -25,36 +25,6 @@ namespace coldchain::graph {
 namespace {
 
 using finding::Code;
-namespace fs = std::filesystem;
-
-struct Listing {
-  std::vector<std::string> files;  // regular files
-  std::vector<std::string> links;  // symbolic links to regular files, wherever those are
-  std::vector<Error> unreadable;
-};
-
-// What lies below `top`. Folder by folder, so that one that cannot be read costs nothing but
-// itself. Symbolic links to folders are not followed.
-void list_files(const std::string& top, Listing& listing) {
-  std::vector<std::string> folders = {top};
-  while (!folders.empty()) {
-    const std::string folder = std::move(folders.back());
-    folders.pop_back();
-    std::error_code error;
-    fs::directory_iterator entry(folder, error);
-    for (const fs::directory_iterator end; !error && entry != end; entry.increment(error)) {
-      std::error_code ignored;
-      const bool is_link = entry->is_symlink(ignored);
-      const std::string path = entry->path().string();
-      if (entry->is_regular_file(ignored))
-        (is_link ? listing.links : listing.files).push_back(path);
-      else if (!is_link && entry->is_directory(ignored))
-        folders.push_back(path);
-    }
-    if (error)
-      listing.unreadable.push_back(system_error(error.value(), to_terminal(folder)));
-  }
-}
 
 // What was learned of one file while it was open.
 struct Looked {
@@ -84,9 +54,7 @@ class Scanner {
       : files_(files), policy_(policy), inspect_(inspect) {}
 
   Result<Forest> run(const std::vector<std::string>& directories, unsigned workers) {
-    Listing listing;
-    for (const std::string& directory : directories)
-      list_files(directory, listing);
+    Listing listing = TRY(list_folders(files_, policy_, directories));
     forest_.unreadable = std::move(listing.unreadable);
     // A file that is there under its own name is shown by that, not by a link to it.
     look_at_all(std::move(listing.files), workers);
@@ -123,25 +91,27 @@ class Scanner {
     }
   }
 
-  [[nodiscard]] Looked look(const std::string& path) const {
-    Result<std::unique_ptr<io::File>> file = files_.open(path);
+  [[nodiscard]] Looked look(const std::string& name) const {
+    const std::string path = files_.operand_of(name);
+    Result<std::unique_ptr<io::File>> file = files_.open(name);
     const Result<std::string_view> format =
-        file ? probe_format(**file, path) : Result<std::string_view>(fail(file.error()));
+        file ? probe_format(**file, name) : Result<std::string_view>(fail(file.error()));
     if (!format)
       return {path, std::nullopt, std::nullopt, with_context(format.error(), to_terminal(path))};
     Looked looked{path, (*file)->status().identity, std::nullopt, std::nullopt};
     if (*format == "qcow2")
-      looked.image = describe(path, "qcow2", std::move(*file));
+      looked.image = describe(name, "qcow2", std::move(*file));
     return looked;
   }
 
-  [[nodiscard]] ForestImage describe(const std::string& path, const std::string& format,
+  [[nodiscard]] ForestImage describe(const std::string& name, const std::string& format,
                                      std::unique_ptr<io::File> file) const {
     ForestImage image;
-    image.path = path;
+    image.path = files_.operand_of(name);
+    image.name = name;
     image.format = format;
     image.status = file->status();
-    const Result<std::unique_ptr<Node>> node = open_file(std::move(file), path, format);
+    const Result<std::unique_ptr<Node>> node = open_file(std::move(file), name, format);
     if (!node) {
       image.findings.push_back({Code::image_unreadable, node.error().message});
       return image;
@@ -163,7 +133,7 @@ class Scanner {
                              format == "qcow2" ? io::LockNeed::read : io::LockNeed::read_raw)
             : Result<void>{};
     if (lock)
-      inspect_(path, **node);
+      inspect_(image.path, **node);
     else
       image.findings.push_back({Code::link_locked, lock.error().message});
     return image;
@@ -189,7 +159,7 @@ class Scanner {
         image.findings.push_back({Code::data_file_missing_name, "no name is recorded"});
       else
         links.push_back(
-            {resolve_path(image.path, name), "raw", true, false, std::nullopt, std::nullopt});
+            {resolve_path(image.name, name), "raw", true, false, std::nullopt, std::nullopt});
     }
     for (Link& link : links)
       find_target(link);
@@ -214,7 +184,7 @@ class Scanner {
     }
     if (is_ambiguous(*spec))
       image.findings.push_back({Code::link_relative_json, "read as relative to the overlay"});
-    return Link{resolve_path(image.path, spec->path),
+    return Link{resolve_path(image.name, spec->path),
                 spec->format,
                 false,
                 spec->raw_offset != 0 || spec->raw_size.has_value(),
@@ -322,8 +292,8 @@ class Scanner {
             {Code::link_roles_contradict, "it says of another that it is raw, and is called raw"});
       } else if (image.format == "qcow2") {
         const bool in_scan = image.in_scan;
-        if (Result<std::unique_ptr<io::File>> file = files_.open(image.path); file)
-          image = describe(image.path, "raw", std::move(*file));
+        if (Result<std::unique_ptr<io::File>> file = files_.open(image.name); file)
+          image = describe(image.name, "raw", std::move(*file));
         image.in_scan = in_scan;
       }
     }

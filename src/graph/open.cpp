@@ -90,7 +90,7 @@ class Opener {
           fmt::format("'{}' is a protocol, and nothing is contacted; a path with ':' in it is "
                       "written './…'",
                       to_terminal(spec.protocol)));
-    mark_typed(spec);
+    TRY(take_as_typed(spec));
     auto node = std::make_unique<Node>();
     node->name = request.name;
     node->filename = spec.path;
@@ -114,12 +114,15 @@ class Opener {
   }
 
  private:
-  static void mark_typed(NameSpec& spec) {
+  Result<void> take_as_typed(NameSpec& spec) {
     spec.typed = true;
+    if (spec.protocol.empty())
+      spec.path = TRY(files_.name_of(spec.path));
     for (const auto* part : {&spec.backing, &spec.data_file}) {
       if (*part)
-        mark_typed(**part);
+        TRY(take_as_typed(**part));
     }
+    return {};
   }
 
   // Sets format and image of a node whose file is open.

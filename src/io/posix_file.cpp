@@ -105,24 +105,6 @@ bool for_each_extent(int fd, HostRange range, std::uint32_t flags, const Take& t
   return true;
 }
 
-// A file that was deleted, or lies outside of what this process sees, has no path.
-Result<Location> location_of(int fd) {
-  std::array<char, PATH_MAX> buffer{};
-  const ssize_t size =
-      ::readlink(fmt::format("/proc/self/fd/{}", fd).c_str(), buffer.data(), buffer.size());
-  if (size < 0)
-    return fail(system_error(errno, "finding the file's folder"));
-  const std::string path(buffer.data(), static_cast<std::size_t>(size));
-  struct stat by_path = {};
-  struct stat by_descriptor = {};
-  if (!path.starts_with('/') || ::lstat(path.c_str(), &by_path) != 0 ||
-      ::fstat(fd, &by_descriptor) != 0 || by_path.st_ino != by_descriptor.st_ino ||
-      by_path.st_dev != by_descriptor.st_dev)
-    return fail(ErrorCode::not_found, "the file's folder cannot be found");
-  const std::size_t slash = path.rfind('/');
-  return Location{slash == 0 ? "/" : path.substr(0, slash), path.substr(slash + 1)};
-}
-
 // The file behind `fd`, for reading and writing; a block device only if nobody has mounted or holds
 // it.
 Result<std::unique_ptr<WritableFile>> reopen_for_writing(int fd);
@@ -480,6 +462,24 @@ Result<std::unique_ptr<WritableFile>> reopen_for_writing(int fd) {
 }
 
 }  // namespace
+
+// A file that was deleted, or lies outside of what this process sees, has no path.
+Result<Location> location_of(int fd) {
+  std::array<char, PATH_MAX> buffer{};
+  const ssize_t size =
+      ::readlink(fmt::format("/proc/self/fd/{}", fd).c_str(), buffer.data(), buffer.size());
+  if (size < 0)
+    return fail(system_error(errno, "finding the file's folder"));
+  const std::string path(buffer.data(), static_cast<std::size_t>(size));
+  struct stat by_path = {};
+  struct stat by_descriptor = {};
+  if (!path.starts_with('/') || ::lstat(path.c_str(), &by_path) != 0 ||
+      ::fstat(fd, &by_descriptor) != 0 || by_path.st_ino != by_descriptor.st_ino ||
+      by_path.st_dev != by_descriptor.st_dev)
+    return fail(ErrorCode::not_found, "the file's folder cannot be found");
+  const std::size_t slash = path.rfind('/');
+  return Location{slash == 0 ? "/" : path.substr(0, slash), path.substr(slash + 1)};
+}
 
 Descriptor::Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
 

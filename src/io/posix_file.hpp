@@ -26,6 +26,9 @@ class Descriptor {
   int fd_ = -1;
 };
 
+// Where the file or folder behind a descriptor lies now; `not_found` where it was deleted.
+[[nodiscard]] Result<Location> location_of(int fd);
+
 // Takes a descriptor opened with O_PATH, looks at what it is, and opens it for reading.
 // `steady_holes` as in OpenPolicy.
 [[nodiscard]] Result<std::unique_ptr<File>> open_descriptor(const Descriptor& path_descriptor,

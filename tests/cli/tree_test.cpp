@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "fake_world.hpp"
 #include "image_builder.hpp"
+#include "oracle.hpp"
 #include "temp_folder.hpp"
 
 #include <filesystem>
@@ -12,6 +13,7 @@ using namespace coldchain;
 using testing::ImageBuilder;
 using testing::ImageOptions;
 using testing::run_coldchain;
+using testing::run_coldchain_in;
 using testing::TempFolder;
 
 namespace {
@@ -151,6 +153,91 @@ TEST_CASE("tree: of a folder draws bases above their overlays and tells the rest
   CHECK(run_coldchain({"tree", "--root", folder.path(), folder.path()}).err.empty());
   CHECK(run_coldchain({"tree", "--sysroot", folder.path(), "/usr"}).err.find("does not lie in") !=
         std::string::npos);
+}
+
+namespace {
+
+// disk/images/{a,b,…}, reached through the link mnt, too, and a folder outside.
+struct Mounted {
+  TempFolder folder;
+  Mounted() {
+    std::filesystem::create_directories(folder / "disk/images");
+    std::filesystem::create_directories(folder / "host");
+    std::filesystem::create_symlink("disk", folder / "mnt");
+    std::filesystem::create_symlink(folder / "host", folder / "disk/escape");
+    write("disk/images/base", "");
+    write("disk/images/top", "/images/base");
+    write("host/secret", "");
+  }
+  void write(const std::string& name, const std::string& backing) const {
+    ImageOptions options;
+    options.backing_file = backing;
+    options.backing_format = backing.empty() ? "" : "qcow2";
+    ImageBuilder(options).build().write_to(folder / name);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("tree, check: a folder in a root or sysroot is the same one however it is spelled") {
+  const Mounted scene;
+  for (const char* verb : {"tree", "check"}) {
+    for (const std::string& sysroot : {scene.folder / "mnt", scene.folder / "disk"}) {
+      for (const std::string& given :
+           {std::string("."), scene.folder / "mnt/images", scene.folder / "disk/images"}) {
+        CAPTURE(verb);
+        CAPTURE(given);
+        const auto inside =
+            run_coldchain_in(scene.folder / "mnt/images", {verb, "--sysroot", sysroot, given});
+        CHECK(inside.status == 0);
+        CHECK(inside.out.find(sysroot + "/images/top") != std::string::npos);
+        const auto rooted =
+            run_coldchain_in(scene.folder / "mnt/images", {verb, "--root", sysroot, given});
+        CHECK(rooted.out.find("/top") != std::string::npos);
+        CHECK(rooted.err.find("lies outside") == std::string::npos);
+      }
+    }
+  }
+}
+
+TEST_CASE("tree, check: a folder that leads out of a root or sysroot is refused") {
+  const Mounted scene;
+  for (const char* verb : {"tree", "check"}) {
+    for (const char* option : {"--root", "--sysroot"}) {
+      for (const std::string& given :
+           {scene.folder / "disk/escape", scene.folder / "host", scene.folder / "disk/../host"}) {
+        CAPTURE(verb);
+        CAPTURE(given);
+        const auto ran = run_coldchain({verb, option, scene.folder / "disk", given});
+        CHECK(ran.status == 1);
+        CHECK(ran.err.find("does not lie in") != std::string::npos);
+        CHECK(ran.out.find("secret") == std::string::npos);
+      }
+    }
+  }
+}
+
+TEST_CASE("tree: symbolic links in a folder lead where they lead inside a sysroot") {
+  const Mounted scene;
+  scene.write("disk/other", "");
+  std::filesystem::create_symlink("/other", scene.folder / "disk/images/inside");
+  std::filesystem::create_symlink(scene.folder / "host/secret", scene.folder / "disk/images/out");
+  const auto ran =
+      run_coldchain({"tree", "--sysroot", scene.folder / "disk", scene.folder / "disk/images"});
+  CHECK(ran.status == 0);
+  CHECK(ran.out.find("/images/inside") != std::string::npos);
+  CHECK(ran.out.find("3 image(s)") != std::string::npos);
+}
+
+TEST_CASE(
+    "tree: a relative operand outside a sysroot is refused, and the message says what to do") {
+  const Mounted scene;
+  const auto ran =
+      run_coldchain_in(scene.folder / "mnt/images",
+                       {"tree", "--sysroot", scene.folder / "mnt", "../../host/secret"});
+  CHECK(ran.status == 1);
+  CHECK(ran.err.find("'../../host/secret': lies outside the sysroot '" + (scene.folder / "mnt") +
+                     "': name it by its path beneath that directory") != std::string::npos);
 }
 
 TEST_CASE("tree: of a folder refuses options that are for images") {

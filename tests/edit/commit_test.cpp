@@ -102,11 +102,11 @@ TEST_CASE("commit: where memory ends, the side file stays, and resume goes on or
     for (int call = 1;; ++call) {
       CAPTURE(call);
       const Scene change;
-      io::WritableTarget target = change.open();
-      auto faulty = std::make_unique<FaultyFile>(std::move(target.file), call, call, true);
+      auto image = change.open();
+      auto faulty = std::make_unique<FaultyFile>(std::move(image), call, call, true);
       const FaultyFile& file = *faulty;
-      target.file = std::move(faulty);
-      const auto done = change.commit(target, {.verb = "test"});
+      image = std::move(faulty);
+      const auto done = change.commit(image, {.verb = "test"});
       if (!file.has_failed()) {
         CHECK(done.has_value());
         CHECK(call > 4);

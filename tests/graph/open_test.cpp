@@ -181,6 +181,48 @@ TEST_CASE("open: policies of root and no-follow are findings, not failures") {
   CHECK(opened.chain[1]->file == nullptr);
 }
 
+TEST_CASE("open: under a sysroot every name that an image records is read inside it") {
+  const TempFolder folder;
+  std::filesystem::create_directories(folder / "disk/images");
+  std::filesystem::create_symlink("disk", folder / "mnt");
+  const std::string raw(1 << 20, 'x');
+  testing::write_file(folder / "out", raw);
+  testing::write_file(folder / "disk/images/base", raw);
+  std::filesystem::create_symlink(folder / "out", folder / "disk/images/to-out");
+  std::filesystem::create_symlink("/images/base", folder / "disk/images/to-base");
+  std::filesystem::create_symlink("../../../images/base", folder / "disk/images/relative-to-base");
+  std::filesystem::create_symlink("disk/images/top", folder / "outside-link");
+  const std::string top = folder / "disk/images/top";
+  const auto reads = [&](const std::string& name, const std::string& sysroot) {
+    CAPTURE(name);
+    ImageBuilder(over(name, "raw")).build().write_to(top);
+    io::OpenPolicy policy;
+    policy.sysroot = sysroot;
+    bool all = true;
+    for (const std::string& operand :
+         {top, folder / "mnt/images/top", folder / "outside-link", std::string("/images/top")}) {
+      const Opened opened(operand, policy);
+      REQUIRE(opened.chain.size() == 2);
+      CHECK(opened.chain[0]->filename == "/images/top");
+      all = all && opened.chain[1]->is_open();
+      CHECK(opened.chain[1]->is_open() != opened.has(1, Code::link_missing));
+    }
+    return all;
+  };
+  for (const std::string& sysroot : {folder / "disk", folder / "mnt"}) {
+    for (const char* name : {"base", "/images/base", "../images/base", "../../../images/base",
+                             "to-base", "relative-to-base", "/images/to-base"})
+      CHECK(reads(name, sysroot));
+    for (const std::string& name : {std::string("../../out"), folder / "out", std::string("to-out"),
+                                    folder / "disk/images/base", folder / "mnt/images/base"})
+      CHECK_FALSE(reads(name, sysroot));
+  }
+  // There is such a path inside: that one is read.
+  std::filesystem::create_directories((folder / "disk") + (folder / "disk/images"));
+  testing::write_file((folder / "disk") + (folder / "disk/images/base"), "inner");
+  CHECK(reads(folder / "disk/images/base", folder / "disk"));
+}
+
 TEST_CASE("open: layers of other sizes and a changed backing file are noted") {
   const TempFolder folder;
   testing::write_file(folder / "short", std::string(65536, 'x'));

@@ -15,6 +15,14 @@ class MemoryFiles final : public io::FileSource {
  public:
   explicit MemoryFiles(std::map<std::string, Bytes> files) : files_(std::move(files)) {}
 
+  [[nodiscard]] Result<std::string> name_of(const std::string& operand) const override {
+    return operand;
+  }
+  [[nodiscard]] Result<std::string> real_folder(const std::string& /*name*/) const override {
+    return fail(ErrorCode::not_found, "files in memory lie in no folder");
+  }
+  [[nodiscard]] std::string operand_of(const std::string& name) const override { return name; }
+
   [[nodiscard]] Result<std::unique_ptr<io::File>> open(const std::string& path) const override {
     const auto found = files_.find(path);
     if (found == files_.end())

@@ -16,7 +16,8 @@
 namespace coldchain::graph {
 
 struct ForestImage {
-  std::string path;
+  std::string path;  // an operand for it
+  std::string name;  // by which it was opened
   std::string format;
   bool is_open = false;
   bool in_scan = true;         // false: named by an image, but not in the folders that were scanned

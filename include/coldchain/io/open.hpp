@@ -17,7 +17,8 @@ struct OpenPolicy {
   // Nothing outside this directory. Absolute names with this prefix are opened beneath it, and the
   // kernel keeps every symbolic link on the way inside (openat2, or a refusal).
   std::string root;
-  // Absolute names are read inside this directory, as if it were "/": a mounted evidence tree.
+  // All names and symbolic links are read inside this directory, as if it were "/" (openat2, or a
+  // refusal): a mounted evidence tree.
   std::string sysroot;
   // Whether backing and data files are opened at all.
   bool follow = true;
@@ -36,6 +37,23 @@ class FileSource {
   FileSource(const FileSource&) = delete;
   FileSource& operator=(const FileSource&) = delete;
   virtual ~FileSource() = default;
+
+  // An operand is what a user types, or what the system says of a file. A name is what the
+  // functions below take, and what an image records. They differ under a sysroot: there a name is a
+  // path inside it.
+
+  // The name of an operand. An operand that lies beneath the sysroot on the host is that file;
+  // another absolute one is read inside the sysroot. Errors: refused (a relative one outside it).
+  [[nodiscard]] virtual Result<std::string> name_of(const std::string& operand) const = 0;
+
+  // An operand that has this name.
+  [[nodiscard]] virtual std::string operand_of(const std::string& name) const = 0;
+
+  // Where the folder of that name lies on the host, without symbolic links. Errors as of open().
+  [[nodiscard]] virtual Result<std::string> real_folder(const std::string& name) const = 0;
+
+  // As open() of the operand's name.
+  [[nodiscard]] Result<std::unique_ptr<File>> open_operand(const std::string& operand) const;
 
   // Errors: not_found, permission_denied, refused (outside the root), invalid_argument (a
   // directory, FIFO, socket or character device), io_error. The message does not repeat the name.

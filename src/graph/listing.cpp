@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: MIT
+#include "listing.hpp"
+
+#include <cerrno>
+#include <filesystem>
+#include <utility>
+
+#include <coldchain/base/text.hpp>
+#include <coldchain/base/try.hpp>
+
+#include <fmt/format.h>
+
+namespace coldchain::graph {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+struct FolderToList {
+  std::string operand;  // by which the system lists it
+  std::string name;     // by which its files are opened
+};
+
+// Whether a symbolic link in a folder leads to a file, or to one that cannot be looked at.
+bool leads_to_file(const io::FileSource& files, const std::string& name) {
+  const Result<std::unique_ptr<io::File>> file = files.open(name);
+  if (file)
+    return (*file)->status().kind == io::FileKind::regular;
+  const Error& error = file.error();
+  return error.code != ErrorCode::not_found && error.code != ErrorCode::invalid_argument &&
+         error.system_errno != ELOOP;
+}
+
+// What lies below `top`. Folder by folder, so that one that cannot be read costs nothing but
+// itself. Symbolic links to folders are not followed; those to files lead where `files` says, which
+// need not be where they lead for the system.
+void list_files(const io::FileSource& files, FolderToList top, Listing& listing) {
+  std::vector<FolderToList> folders = {std::move(top)};
+  while (!folders.empty()) {
+    const FolderToList folder = std::move(folders.back());
+    folders.pop_back();
+    std::error_code error;
+    fs::directory_iterator entry(folder.operand, error);
+    for (const fs::directory_iterator end; !error && entry != end; entry.increment(error)) {
+      std::error_code ignored;
+      const std::string name = (fs::path(folder.name) / entry->path().filename()).string();
+      if (entry->is_symlink(ignored)) {
+        if (leads_to_file(files, name))
+          listing.links.push_back(name);
+      } else if (entry->is_regular_file(ignored)) {
+        listing.files.push_back(name);
+      } else if (entry->is_directory(ignored)) {
+        folders.push_back({entry->path().string(), name});
+      }
+    }
+    if (error)
+      listing.unreadable.push_back(system_error(error.value(), to_terminal(folder.operand)));
+  }
+}
+
+// The system lists the folder, and `files` opens what lies there: both must mean the same one.
+Result<std::string> name_of_folder(const io::FileSource& files, const io::OpenPolicy& policy,
+                                   const std::string& folder) {
+  const std::string& root = policy.root.empty() ? policy.sysroot : policy.root;
+  Result<std::string> name = files.name_of(folder);
+  if (root.empty())
+    return name;
+  const Result<std::string> opened = name ? files.real_folder(*name) : fail(name.error());
+  if (!opened && opened.error().code != ErrorCode::refused &&
+      opened.error().code != ErrorCode::not_found)
+    return fail(with_context(opened.error(), to_terminal(folder)));
+  std::error_code error;
+  if (opened && fs::canonical(folder, error) == fs::path(*opened) && !error)
+    return name;
+  return fail(
+      ErrorCode::refused,
+      fmt::format("the folder '{}' does not lie in '{}'; name it by its path on this machine",
+                  to_terminal(folder), to_terminal(root)));
+}
+
+}  // namespace
+
+Result<Listing> list_folders(const io::FileSource& files, const io::OpenPolicy& policy,
+                             const std::vector<std::string>& folders) {
+  Listing listing;
+  for (const std::string& folder : folders)
+    list_files(files, {folder, TRY(name_of_folder(files, policy, folder))}, listing);
+  return listing;
+}
+
+}  // namespace coldchain::graph

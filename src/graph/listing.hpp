@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: MIT
+// The files below folders, by the names that a FileSource opens them by.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include <coldchain/base/result.hpp>
+#include <coldchain/io/open.hpp>
+
+namespace coldchain::graph {
+
+struct Listing {
+  std::vector<std::string> files;  // regular files
+  std::vector<std::string> links;  // symbolic links to regular files, wherever those are
+  std::vector<Error> unreadable;
+};
+
+// Errors: refused (a folder outside the root or sysroot).
+[[nodiscard]] Result<Listing> list_folders(const io::FileSource& files,
+                                           const io::OpenPolicy& policy,
+                                           const std::vector<std::string>& folders);
+
+}  // namespace coldchain::graph
