@@ -103,9 +103,15 @@ Result<ExitStatus> run_verb(const RebaseOptions& rebase, World& world) {
     return fail(ErrorCode::refused,
                 fmt::format("Could not change the backing file of '{}': only a qcow2 image has one",
                             to_terminal(request.image)));
-  const TargetOptions target{request.common.policy, request.folders, request.image};
-  const auto work = [&](ChangeTarget& opened) { return rebase_unsafely(rebase, opened); };
-  const Result<ExitStatus> done = with_target(target, world, work);
+  Result<ChangeTarget> target =
+      open_for_change(*tree->top->file, tree->top->filename, request.folders);
+  if (!target && target.error().code == ErrorCode::locked) {
+    world.complain(target.error());
+    return in_use;
+  }
+  if (!target)
+    return fail(target.error());
+  const Result<ExitStatus> done = rebase_unsafely(rebase, *target);
   return done ? done : fail(with_context(done.error(), to_terminal(request.image)));
 }
 

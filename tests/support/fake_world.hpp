@@ -7,11 +7,38 @@
 #include "world.hpp"
 
 #include <filesystem>
+#include <functional>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
 namespace coldchain::testing {
+
+// Files of this machine, while somebody else is at work.
+class WatchedFiles final : public io::FileSource {
+ public:
+  WatchedFiles(std::unique_ptr<io::FileSource> files, std::function<void()> before_open)
+      : files_(std::move(files)), before_open_(std::move(before_open)) {}
+
+  [[nodiscard]] Result<std::string> name_of(const std::string& operand) const override {
+    return files_->name_of(operand);
+  }
+  [[nodiscard]] std::string operand_of(const std::string& name) const override {
+    return files_->operand_of(name);
+  }
+  [[nodiscard]] Result<std::string> real_folder(const std::string& name) const override {
+    return files_->real_folder(name);
+  }
+  [[nodiscard]] Result<std::unique_ptr<io::File>> open(const std::string& path) const override {
+    before_open_();
+    return files_->open(path);
+  }
+
+ private:
+  std::unique_ptr<io::FileSource> files_;
+  std::function<void()> before_open_;
+};
 
 class FakeWorld final : public cli::World {
  public:
@@ -23,6 +50,8 @@ class FakeWorld final : public cli::World {
   bool out_fails = false;
   bool interrupted = false;
   std::map<std::string, Bytes> memory;
+  // Called before each file is opened: somebody else may do something then.
+  std::function<void()> before_open;
 
   [[nodiscard]] Result<void> out(std::string_view text) override {
     if (out_fails)
@@ -44,7 +73,10 @@ class FakeWorld final : public cli::World {
       const io::OpenPolicy& policy) const override {
     if (!memory.empty())
       return std::make_unique<MemoryFiles>(memory);
-    return io::system_files(policy);
+    auto files = io::system_files(policy);
+    if (!files || !before_open)
+      return files;
+    return std::make_unique<WatchedFiles>(std::move(*files), before_open);
   }
   [[nodiscard]] unsigned workers() const override { return worker_count; }
   void catch_interrupts() override {}
