@@ -7,6 +7,8 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <memory>
+#include <optional>
 
 #include <coldchain/base/try.hpp>
 #include <coldchain/codec/checksum.hpp>
@@ -25,12 +27,14 @@ void put(Bytes& bytes, std::size_t at, const Wire& wire) {
   std::copy_n(bytes_of(wire).begin(), sizeof wire, bytes.begin() + static_cast<std::ptrdiff_t>(at));
 }
 
-void mend_checksums(Bytes& bytes) {
-  if (auto header = load<wire::SideHeader>(bytes, 0)) {
-    header->records_end = bytes.size();
-    header->checksum = 0;
-    header->checksum = codec::crc32(bytes_of(*header));
-    put(bytes, 0, *header);
+void set_checksums(Bytes& bytes) {
+  auto whole = load<wire::SideHeader2>(bytes, 0);
+  if (whole) {
+    wire::SideHeader& header = whole->common;
+    header.records_end = bytes.size();
+    header.checksum = 0;
+    header.checksum = codec::crc32(header.version.get() == 1 ? bytes_of(header) : bytes_of(*whole));
+    put(bytes, 0, *whole);
   }
   if (auto state = load<wire::SideState>(bytes, 4096)) {
     state->checksum = 0;
@@ -65,11 +69,21 @@ Bytes image_before(const Journal& journal) {
   return image;
 }
 
+// What a roll is said to leave.
+std::optional<Bytes> content_of(const Result<std::unique_ptr<io::File>>& rolled) {
+  if (!rolled)
+    return std::nullopt;
+  Bytes content((*rolled)->size());
+  if ((*rolled)->read_at({0}, content) != content.size())
+    std::abort();
+  return content;
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   Bytes bytes = fuzz::to_bytes(data, size);
-  mend_checksums(bytes);
+  set_checksums(bytes);
   io::MemoryFile side(std::move(bytes), 1);
   (void)Journal::is_incomplete(side);
   const auto journal = Journal::open(side);
@@ -78,12 +92,17 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     return 0;
   const Bytes before = image_before(*journal);
   io::MemoryFile image(before);
+  // The journal outlives what is read of it.
+  const std::shared_ptr<const Journal> shared(std::shared_ptr<const Journal>(), &*journal);
+  const auto planned = content_of(result_of_roll(shared, image, true));
   if (!roll_forward(*journal, image)) {
     if (image.content() != before)
       std::abort();
     return 0;
   }
   const Bytes after = image.content();
+  if (planned != after || content_of(result_of_roll(shared, image, false)) != before)
+    std::abort();
   if (!roll_forward(*journal, image) || image.content() != after)
     std::abort();
   if (!roll_back(*journal, image) || image.content() != before)

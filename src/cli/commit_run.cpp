@@ -190,6 +190,7 @@ class CommitRun {
   }
 
   Result<std::optional<ExitStatus>> plan() {
+    warn_of_pending(*tree_.top, world_);
     TRY(check_may_change_all({nodes_.front(), &base()}));
     TRY(check_may_read(layers_read(), request_.common.force_share));
     TRY(make_plan());

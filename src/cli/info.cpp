@@ -31,7 +31,7 @@ void options(CLI::App& app, InfoOptions& info) {
 
 Result<ExitStatus> run_verb(const InfoOptions& info, World& world) {
   const OpenedTree tree = TRY(open_tree(info.common, info.image, info.backing_chain, world));
-  warn_of_pending(info.common, info.image, world);
+  warn_of_pending(*tree.top, world);
   std::vector<analysis::ImageInfo> images;
   for (const graph::Node* node : graph::chain_of(*tree.top)) {
     // A missing data file does not hide the metadata; a missing layer would.

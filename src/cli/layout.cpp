@@ -32,6 +32,7 @@ void options(CLI::App& app, LayoutOptions& layout) {
 Result<ExitStatus> run_verb(const LayoutOptions& options, World& world) {
   const OpenedTree tree =
       TRY(open_tree(options.common, options.image, false, world, graph::OpenFor::checking));
+  warn_of_pending(*tree.top, world);
   const qcow2::Image* image = tree.top->qcow2_image();
   if (image == nullptr)
     return fail(ErrorCode::unsupported,

@@ -108,6 +108,7 @@ Result<ExitStatus> run_verb(const MapOptions& map, World& world) {
                               to_terminal(*map.context)));
   }
   const OpenedTree tree = TRY(open_tree(map.common, map.image, true, world));
+  warn_of_pending(*tree.top, world);
   const graph::Chain chain =
       TRY(graph::Chain::make(*tree.top, {.snapshot = map.snapshot, .layer = map.layer}));
   const GuestRange range = TRY(wanted_range(map, chain.guest_size()));

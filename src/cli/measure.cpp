@@ -67,6 +67,7 @@ Result<analysis::Measure> measure_image(const MeasureOptions& measure,
     return is_raw ? analysis::measure_raw(size) : analysis::measure_qcow2(made, size);
   }
   const OpenedTree tree = TRY(open_tree(measure.common, *measure.image, true, world));
+  warn_of_pending(*tree.top, world);
   const graph::Chain chain = TRY(graph::Chain::make(*tree.top, {.snapshot = measure.snapshot}));
   return is_raw ? analysis::measure_raw(chain.guest_size())
                 : analysis::measure_qcow2(made, chain, world.workers());

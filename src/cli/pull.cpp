@@ -256,6 +256,7 @@ class PullRun {
   }
 
   Result<std::optional<ExitStatus>> plan() {
+    warn_of_pending(*tree_.top, world_);
     TRY(check_may_change(*tree_.top, request_.common.force_share));
     TRY(check_may_read(layers_below(), request_.common.force_share));
     TRY(make_plan(*tree_.top->file));

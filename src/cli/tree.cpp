@@ -130,6 +130,7 @@ Result<ExitStatus> run_trees(const TreeOptions& options, World& world) {
       status = failure;
       continue;
     }
+    warn_of_pending(*opened->top, world);
     const report::Tree tree = describe(*opened->top, options.fast, world);
     if (!is_sound(tree))
       status = failure;

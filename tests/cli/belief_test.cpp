@@ -122,10 +122,16 @@ TEST_CASE("check: what is no journal that is believed is named, and no resume is
   const std::string pending = scene.path("top.coldchain-pending");
   const auto check_verbs = [&](const std::string& what) {
     CAPTURE(what);
-    const Ran looked = scene.run({"check", "top"});
-    CHECK(looked.status == 0);
-    CHECK_MESSAGE(looked.err.find("'mv " + pending) != std::string::npos, looked.err);
-    CHECK(looked.err.find("'coldchain resume") == std::string::npos);
+    const std::vector<std::vector<std::string>> looking{
+        {"check", "top"},          {"info", "top"},        {"map", "top"},
+        {"tree", "top"},           {"layout", "top"},      {"measure", "-O", "qcow2", "top"},
+        {"plan", "commit", "top"}, {"plan", "pull", "top"}};
+    for (const std::vector<std::string>& verb : looking) {
+      const Ran looked = scene.run(verb);
+      CHECK(looked.status == 0);
+      CHECK_MESSAGE(looked.err.find("'mv " + pending) != std::string::npos, looked.err);
+      CHECK(looked.err.find("'coldchain resume") == std::string::npos);
+    }
     const std::vector<std::vector<std::string>> verbs{
         {"commit", "top"},   {"pull", "top"},   {"rebase", "-u", "-b", "", "top"},
         {"allocate", "top"}, {"repair", "top"}, {"plan", "repair", "top"}};
