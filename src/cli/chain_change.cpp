@@ -14,15 +14,16 @@ namespace coldchain::cli {
 
 namespace {
 
+bool is_same_file(const io::File* one, const io::File* other) {
+  return one == nullptr || other == nullptr ? one == other
+                                            : one->status().identity == other->status().identity;
+}
+
 bool is_same(const graph::Node& a, const graph::Node& b) {
   if (!a.is_open() || !b.is_open() || a.format != b.format)
     return false;
   if (const raw::Image* raw = a.raw_image())
     return raw->is_same(*b.raw_image());
-  const auto is_same_file = [](const io::File* one, const io::File* other) {
-    return one == nullptr || other == nullptr ? one == other
-                                              : one->status().identity == other->status().identity;
-  };
   return is_same_file(a.file.get(), b.file.get()) &&
          is_same_file(a.data_file.get(), b.data_file.get());
 }
@@ -72,17 +73,24 @@ Result<void> check_is_file(const graph::Node& image, const std::optional<io::Fil
                                               to_terminal(image.filename)));
 }
 
-Result<void> check_probed(const OpenedTree& tree, const CommonOptions& options,
-                          const std::string& image) {
-  if (!tree.top->format_probed || !options.policy.root.empty())
+Result<void> check_probed(const graph::Node& top, const CommonOptions& options,
+                          const std::string& image, const graph::Node* named) {
+  const bool is_vouched_for = !top.format_probed || !options.policy.root.empty();
+  if (is_vouched_for && !options.is_of_plan)
     return {};
-  const io::Location top = TRY(locate(*tree.top));
-  for (const graph::Node* node : graph::chain_of(*tree.top)) {
-    if (node->is_open() && TRY(locate(*node)).folder != top.folder)
-      return fail(ErrorCode::refused,
-                  fmt::format("the format of '{}' was only probed, and its chain leads to another "
-                              "folder ('{}'): give -f qcow2 if you trust it",
-                              to_terminal(image), to_terminal(node->filename)));
+  const io::Location own = TRY(locate(top));
+  for (const graph::Node* node : graph::chain_of(top)) {
+    if (node == named || !node->is_open())
+      continue;
+    const bool is_beside =
+        TRY(locate(*node)).folder == own.folder &&
+        (!node->data_file || TRY(node->data_file->location()).folder == own.folder);
+    if (!is_beside)
+      return fail(
+          ErrorCode::refused,
+          fmt::format("the format of '{}' was only probed, and its chain leads to a file in "
+                      "another folder ('{}'): give -f qcow2 if you trust it",
+                      to_terminal(image), to_terminal(node->filename)));
   }
   return {};
 }
@@ -101,6 +109,17 @@ Result<void> check_recorded(const OpenedTree& tree, const CommonOptions& options
                 fmt::format("the chain that is given is not the one that '{}' records",
                             to_terminal(image)));
   return {};
+}
+
+Result<void> check_same_files(const NodeChain& now, const NodeChain& checked) {
+  const auto is_same_node = [](const graph::Node* one, const graph::Node* other) {
+    return is_same_file(one->file.get(), other->file.get()) &&
+           is_same_file(one->data_file.get(), other->data_file.get());
+  };
+  if (std::equal(now.begin(), now.end(), checked.begin(), checked.end(), is_same_node))
+    return {};
+  return fail(ErrorCode::refused,
+              "a layer of the chain was replaced by another file meanwhile: try again");
 }
 
 bool is_same_chain(std::span<const graph::Node* const> one,

@@ -28,13 +28,18 @@ using NodeChain = std::vector<const graph::Node*>;
 
 // `refused` where the format of the image was only probed, and its chain leads to another folder:
 // who could write to a raw disk could write a header into it that names any file.
-[[nodiscard]] Result<void> check_probed(const OpenedTree& tree, const CommonOptions& options,
-                                        const std::string& image);
+// A base that the user has `named` may lie anywhere.
+[[nodiscard]] Result<void> check_probed(const graph::Node& top, const CommonOptions& options,
+                                        const std::string& image,
+                                        const graph::Node* named = nullptr);
 
 // `refused` where the chain was typed together with the image and is not what the image records: it
 // is gone when the change is resumed, and no guest saw it.
 [[nodiscard]] Result<void> check_recorded(const OpenedTree& tree, const CommonOptions& options,
                                           const std::string& image);
+
+// `refused` where a chain that is opened again leads to other files than the one that was checked.
+[[nodiscard]] Result<void> check_same_files(const NodeChain& now, const NodeChain& checked);
 
 // The same files and formats, one after the other, all of them open.
 [[nodiscard]] bool is_same_chain(std::span<const graph::Node* const> one,

@@ -111,7 +111,8 @@ class Checker {
                                                   unsigned workers) const {
     const Result<OpenedTree> tree =
         open_tree(options_.common, image, true, world_,
-                  is_for_admission(options_, denials_) ? graph::OpenFor::admission : graph::OpenFor::checking);
+                  is_for_admission(options_, denials_) ? graph::OpenFor::admission
+                                                       : graph::OpenFor::checking);
     if (!tree)
       return {failed(image, tree.error())};
     std::vector<CheckedImage> checked = {look_at_node(*tree->top, image, workers)};
@@ -374,7 +375,8 @@ Result<ExitStatus> run_verb(const CheckVerbOptions& options, World& world) {
     return repair(options, world);
   const std::set<finding::Code> denials = TRY(parse_denials(options.deny));
   Total total;
-  const std::vector<std::string> names = TRY(expand(options, is_for_admission(options, denials), total, world));
+  const std::vector<std::string> names =
+      TRY(expand(options, is_for_admission(options, denials), total, world));
   const bool is_one = options.images.size() == 1 && names == options.images;
   constexpr std::size_t most_of_one = 1 << 18;
   constexpr std::size_t most_of_each = 1 << 14;  // several images are looked at at once

@@ -86,8 +86,8 @@ class CommitRun {
                       "probed",
                       to_terminal(base().filename), to_shell_word(base().name),
                       to_shell_word(nodes_[base_ - 1]->filename)));
-    if (!request_.base)
-      TRY(check_probed(tree_, request_.common, request_.image));
+    TRY(check_probed(*tree_.top, request_.common, request_.image,
+                     request_.base ? &base() : nullptr));
     return check_recorded(tree_, request_.common, request_.image);
   }
 
@@ -273,7 +273,8 @@ class CommitRun {
     for (const auto* head : {&top, &base_pending})
       may_be_left = may_be_left ||
                     (*head && ops::has_option((*head)->facts.change.verb, ops::reparent_option));
-    if (!may_be_left)
+    // Where `apply` was given the images, these overlays are not among them.
+    if (!may_be_left || (world_.agreement && !world_.agreement->images.empty()))
       return {};
     const std::vector<std::string> folders = TRY(directories());
     return end_reparentings(*tree_.files, request_.common, folders, base(), request_.folders,
@@ -354,6 +355,7 @@ class CommitRun {
     NodeChain former = graph::chain_of(*former_top_);
     if (base_ >= former.size() || !former[base_]->is_open())
       return fail(ErrorCode::refused, "the chain is shorter than it was, or broken");
+    TRY(check_same_files(former, graph::chain_of(*tree_.top)));
     nodes_ = std::move(former);
     return {};
   }

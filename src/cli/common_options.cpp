@@ -22,6 +22,13 @@ void warn_of_pending(const io::File& file, const std::string& image, World& worl
     return;
   if (found->error)
     return world.complain(*found->error);
+  if (found->head && found->head->facts.change.undoes != 0)
+    return world.complain(
+        {ErrorCode::refused,
+         fmt::format("an undo of {} was interrupted: run the same 'coldchain undo' "
+                     "again",
+                     to_terminal(image)),
+         0});
   world.complain({ErrorCode::refused,
                   fmt::format("a change of {0} was interrupted; continue with 'coldchain resume "
                               "{1}', or roll back with 'coldchain resume --abandon {1}'",

@@ -27,6 +27,8 @@ struct CommonOptions {
   std::string probe = "qemu";
   io::OpenPolicy policy;
   bool no_follow = false;
+  // They come from a plan file, which vouches for no format, and `format` was not given with it.
+  bool is_of_plan = false;
 
   [[nodiscard]] bool json() const { return output == "json"; }
 };

@@ -38,7 +38,9 @@ void take_consent(const World& world, CommonOptions& common, edit::SideFolders& 
   if (!is_applying(world))
     return;
   const Consent& consent = world.agreement->consent;
-  common.format = consent.format;
+  common.is_of_plan = !consent.format;
+  if (!common.image_opts)
+    common.format = consent.format;
   common.force_share = false;
   common.policy.allow_probe = consent.allow_probe;
   folders = consent.folders;

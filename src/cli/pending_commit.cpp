@@ -87,8 +87,8 @@ class Search {
       return change;
     named_by_ =
         Error{ErrorCode::refused,
-              fmt::format("{} has no journal; nothing is pending for it alone. The journal "
-                          "of {} names it: {}",
+              fmt::format("{} has no journal, and nothing was written to it. The journal of "
+                          "{} names it: {}",
                           to_terminal(options_.image), to_terminal(name), found->error->message),
               0};
     return std::nullopt;

@@ -97,8 +97,15 @@ class PullRun {
     const auto says = [&](ErrorCode code) { return !done && done.error().code == code; };
     const bool may_be_planned_later = says(ErrorCode::io_error) || says(ErrorCode::locked) ||
                                       says(ErrorCode::permission_denied) ||
-                                      says(ErrorCode::interrupted);
-    return done || may_be_planned_later ? std::move(done) : edit::leave(target.side_files);
+                                      says(ErrorCode::interrupted) || says(ErrorCode::not_found) ||
+                                      says(ErrorCode::invalid_argument);
+    if (done || may_be_planned_later)
+      return done;
+    // Nothing is left of a change that nobody has looked at.
+    const auto pending = TRY(edit::read_pending(*target.image, target.side_files));
+    if (!pending || pending->facts.change.operation != operation())
+      return fail(ErrorCode::refused, "what was pending has been ended meanwhile");
+    return edit::leave(target.side_files);
   }
 
  private:
@@ -120,7 +127,7 @@ class PullRun {
                   fmt::format("'{}' is {}: only a qcow2 image has a backing file",
                               to_terminal(request_.image), to_terminal(tree_.top->format)));
     nodes_ = graph::chain_of(*tree_.top);
-    TRY(check_probed(tree_, request_.common, request_.image));
+    TRY(check_probed(*tree_.top, request_.common, request_.image));
     TRY(check_links_allowed());
     is_allowed_ = true;
     TRY(check_recorded(tree_, request_.common, request_.image));
@@ -345,9 +352,17 @@ class PullRun {
       return fail(about_image(former.error()));
     if (*former == nullptr)
       return make_plan(*target.image);
+    io::OpenPolicy policy = policy_of(request_.common);
+    policy.test_locks = false;  // they were, and we hold them now
     locked_ = std::exchange(
-        tree_.top, TRY(graph::open_chain_of(*tree_.files, policy_for_links(request_.common),
-                                            std::move(*former), tree_.top->filename)));
+        tree_.top,
+        TRY(graph::open_chain_of(*tree_.files, policy, std::move(*former), tree_.top->filename)));
+    tree_.top->format_probed = locked_->format_probed;
+    nodes_ = graph::chain_of(*tree_.top);
+    // It may have more layers than the chain that was checked, and its names were asked again.
+    TRY(check_probed(*tree_.top, request_.common, request_.image));
+    TRY(check_links_allowed());
+    TRY(lock_for_reading(layers_below()));
     TRY(look_at_chain());
     return make_plan(*tree_.top->file);
   }

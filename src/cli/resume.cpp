@@ -149,11 +149,11 @@ Result<ExitStatus> run_verb(const ResumeOptions& options, World& world) {
   if (outcome.resumed == edit::Resumed::needs_plan) {
     const bool lacks_base =
         outcome.operation == edit::Operation::rebase && outcome.argument != 0 && !options.base;
-    if (lacks_base && !options.abandon)
+    if (lacks_base)
       return fail(ErrorCode::refused,
-                  fmt::format("'{}' is pending: the same command goes on, or 'coldchain resume' "
-                              "with the same -b and -F",
-                              outcome.verb));
+                  fmt::format("'{}' is pending, and its data is looked at again: give the same -b "
+                              "and -F to 'coldchain resume{}'",
+                              outcome.verb, options.abandon ? " --abandon" : ""));
     const PullRequest request = request_for(options, outcome, image);
     if (!options.abandon)
       return run_pull(request, world);

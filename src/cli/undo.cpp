@@ -34,7 +34,10 @@ Result<std::unique_ptr<io::WritableFile>> open_undo_file(const std::string& path
   const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
   const std::string name = slash == std::string::npos ? path : path.substr(slash + 1);
   const io::Folder opened = TRY(io::Folder::open(folder));
-  std::unique_ptr<io::WritableFile> file = TRY(opened.open_file(name));
+  Result<std::unique_ptr<io::WritableFile>> found = opened.open_file(name);
+  if (!found)
+    return fail(with_context(found.error(), to_terminal(path)));
+  std::unique_ptr<io::WritableFile> file = std::move(*found);
   const edit::Authorship authorship = edit::authorship_of(file->status(), image_owner);
   const edit::Belief belief = edit::belief_in(authorship, false);
   if (belief != edit::Belief::believed)

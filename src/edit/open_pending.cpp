@@ -24,6 +24,27 @@ std::string way_out(const SideFiles& side_files) {
                      to_shell_word(side_files.image_path()), command_to_set_aside(side_files));
 }
 
+// The command in the journal of another user is that user's text.
+std::string_view name_of(Operation operation) {
+  switch (operation) {
+    case Operation::none:
+      return "repair or an undo";
+    case Operation::pull:
+      return "pull";
+    case Operation::rebase:
+      return "rebase";
+    case Operation::commit_base:
+    case Operation::commit_top:
+    case Operation::commit_top_kept:
+      return "commit";
+    case Operation::allocate:
+      return "allocation";
+    case Operation::reparent:
+      return "commit of the image below";
+  }
+  return "change";
+}
+
 Error not_believed(const Authorship& authorship, Belief belief,
                    const std::optional<JournalHead>& head, const SideFiles& side_files) {
   const bool is_planned = head && is_planned_again(head->facts.change.operation);
@@ -31,10 +52,11 @@ Error not_believed(const Authorship& authorship, Belief belief,
                                     to_terminal(side_files.pending_path()),
                                     reason_for(belief, authorship, is_planned));
   if (head && belief == Belief::foreign)
-    message += fmt::format("'{}coldchain resume {}' continues its change, '{}'; ",
+    message += fmt::format("'{}coldchain resume {}' continues its change, a {}; ",
                            as_user(authorship.owner), to_shell_word(side_files.image_path()),
-                           to_terminal(head->facts.change.verb));
-  return {ErrorCode::permission_denied, message + command_to_set_aside(side_files), 0};
+                           name_of(head->facts.change.operation));
+  return {ErrorCode::permission_denied,
+          message + "if the image is as it should be, " + command_to_set_aside(side_files), 0};
 }
 
 // It exists, but the caller may not read it.
@@ -42,18 +64,21 @@ Error not_readable(const SideFiles& side_files) {
   const Result<std::uint32_t> owner = side_files.owner_of_pending();
   if (!owner)
     return owner.error();
-  return {ErrorCode::permission_denied,
-          fmt::format("{} exists and belongs to {}; you may not read it, so that it is not known "
-                      "which change is pending. Nothing was written. '{}coldchain resume {}' "
-                      "continues it; {}",
-                      to_terminal(side_files.pending_path()), name_of_user(*owner), as_user(*owner),
-                      to_shell_word(side_files.image_path()), command_to_set_aside(side_files)),
-          0};
+  return {
+      ErrorCode::permission_denied,
+      fmt::format("{} exists and belongs to {}; you may not open it, so that the change that is "
+                  "pending is not known. Nothing was written. '{}coldchain resume {}' continues "
+                  "it; if the image is as it should be, {}",
+                  to_terminal(side_files.pending_path()), name_of_user(*owner), as_user(*owner),
+                  to_shell_word(side_files.image_path()), command_to_set_aside(side_files)),
+      0};
 }
 
-PendingFile no_journal(const Error& error, const SideFiles& side_files,
+PendingFile no_journal(Error error, const SideFiles& side_files,
                        std::optional<JournalHead> head = std::nullopt) {
-  return {PendingKind::no_journal, std::move(head), stuck(error, side_files)};
+  if (const Result<std::uint32_t> owner = side_files.owner_of_pending())
+    error.message += fmt::format(", and belongs to {}", name_of_user(*owner));
+  return {PendingKind::no_journal, std::move(head), stuck(std::move(error), side_files)};
 }
 
 Result<PendingFile> look_at(const io::File& file, const io::File& image,
@@ -136,7 +161,7 @@ Error undo_pending(const JournalFacts& facts, const SideFiles& side_files) {
 Error unfinished(Error error, bool goes_back, const SideFiles& side_files) {
   error.message =
       fmt::format("{}. {} keeps what is left to do; 'coldchain resume' {}", error.message,
-                  side_files.pending_path(),
+                  to_terminal(side_files.pending_path()),
                   goes_back ? "goes on going back" : "goes on or, with --abandon, goes back");
   return error;
 }
@@ -154,7 +179,7 @@ Error not_put_away(Error error, const SideFiles& side_files) {
   return with_context(std::move(error),
                       fmt::format("the image is changed, but {} could not be put away; 'coldchain "
                                   "resume' tries again",
-                                  side_files.pending_path()));
+                                  to_terminal(side_files.pending_path())));
 }
 
 bool is_of(const JournalFacts& facts, const io::File& image) {
@@ -193,7 +218,7 @@ Error only_given_up(Error error, const SideFiles& side_files) {
   error.message = fmt::format(
       "{}: {}. Nothing was written. 'coldchain resume --abandon' gives up what is "
       "left to do; then it can be started again",
-      side_files.pending_path(), error.message);
+      to_terminal(side_files.pending_path()), error.message);
   return error;
 }
 
@@ -253,17 +278,20 @@ Result<Pending> open_begun(const SideFiles& side_files, const io::File& image,
   const bool is_same = pending->journal && is_under_way(*pending->journal) &&
                        pending->journal->facts().change.operation == change.operation &&
                        pending->journal->facts().change.argument == change.argument;
+  // Not `refused`: nothing that is said of this change is true of another one.
   if (!is_same)
-    return fail(ErrorCode::refused,
-                fmt::format("another change is pending ({}): 'coldchain resume' goes on or goes "
-                            "back",
-                            side_files.pending_path()));
-  if (!is_same_plan(pending->journal->facts(), change.digest))
     return fail(
-        ErrorCode::refused,
-        fmt::format("the image, or one below it, was changed since '{}' was interrupted "
-                    "({}): 'coldchain resume --abandon' gives it up, then start again",
-                    to_terminal(pending->journal->facts().change.verb), side_files.pending_path()));
+        ErrorCode::invalid_argument,
+        fmt::format("another change is pending ({}): 'coldchain resume {}' continues it or, "
+                    "with --abandon, rolls it back",
+                    to_terminal(side_files.pending_path()),
+                    to_shell_word(side_files.image_path())));
+  if (!is_same_plan(pending->journal->facts(), change.digest))
+    return fail(ErrorCode::refused,
+                fmt::format("the image, or one below it, was changed since '{}' was interrupted "
+                            "({}): 'coldchain resume --abandon' gives it up, then start again",
+                            to_terminal(pending->journal->facts().change.verb),
+                            to_terminal(side_files.pending_path())));
   return pending;
 }
 

@@ -95,10 +95,12 @@ bool may_tell_of_kept(const SideFiles::Found& found, const SideFiles& side_files
                       const io::File& image) {
   const Result<std::unique_ptr<io::File>> file = side_files.read(found.name);
   const Result<JournalHead> head = file ? Journal::read_head(**file) : fail(file.error());
-  // What is no journal, and none of those wrote who change this image, says nothing of it.
-  if (!head && file && head.error().code == ErrorCode::not_this_format &&
-      belief_in(authorship_of((*file)->status(), side_files.image_owner()), false) !=
-          Belief::believed)
+  // What is no journal says nothing of the image, unless those can have written it who change it.
+  const bool is_no_file = !file && file.error().code == ErrorCode::refused;
+  const bool is_foreign =
+      file && belief_in(authorship_of((*file)->status(), side_files.image_owner()), false) !=
+                  Belief::believed;
+  if (!head && (is_no_file || is_foreign))
     return false;
   if (!head)
     return found.is_by_name || head.error().code == ErrorCode::permission_denied ||
@@ -118,7 +120,7 @@ Result<std::unique_ptr<io::File>> former_view(const io::File& image, const SideF
     return nullptr;
   const Journal& journal = *pending->journal;
   if (const Result<std::uint64_t> sound = check_goes_back(journal, image, examine); !sound)
-    return fail(only_given_up(sound.error(), side_files));
+    return fail(is_final(sound.error()) ? only_given_up(sound.error(), side_files) : sound.error());
   return result_of_roll(std::shared_ptr<const Journal>(pending, &journal), image, false);
 }
 

@@ -52,9 +52,14 @@ Result<void> undo(io::WritableFile& undo_file, const std::string& undo_path,
                   io::WritableFile& image, const SideFiles& side_files, const Examine& examine) {
   Journal journal = TRY(Journal::open(undo_file));
   TRY(check_identity(journal.facts(), image));
-  if (journal.state() == JournalState::applying)
+  const bool was_done = journal.state() == JournalState::done ||
+                        journal.state() == JournalState::undoing ||
+                        journal.state() == JournalState::undone;
+  // A change that is planned again keeps nothing for an undo.
+  if (!was_done || is_planned_again(journal.facts().change.operation))
     return fail(ErrorCode::refused,
-                "is of a change that is not finished; 'coldchain resume' goes on or goes back");
+                "is of a change that is not finished; 'coldchain resume' continues it or rolls it "
+                "back");
   const bool is_marked = TRY(take_marker(journal, image, side_files));
   if (journal.state() == JournalState::undone) {
     if (is_marked)

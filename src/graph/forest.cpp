@@ -267,6 +267,8 @@ class Scanner {
     if (!probed)
       return probed.error();
     const io::FileIdentity identity = (*file)->status().identity;
+    if (identity != *link.target)
+      return Error{ErrorCode::refused, "it was replaced by another file meanwhile", 0};
     ForestImage image =
         describe(link.path, link.format.value_or(std::string(*probed)), std::move(*file));
     image.in_scan = others_.erase(identity) != 0;
@@ -309,6 +311,8 @@ class Scanner {
           continue;
         }
         const auto known = by_identity_.find(*link.target);
+        if (known == by_identity_.end())
+          continue;  // it was replaced while the folder was looked at
         if (link.is_data_file)
           forest_.images[known->second].data_file_of.push_back(i);
         else

@@ -37,9 +37,9 @@ Result<Descriptor> open_regular(int folder, const std::string& name, const std::
   if (!found.is_open() || ::fstat(found.get(), &facts) != 0)
     return fail(named_error(errno, path));
   if (S_ISLNK(facts.st_mode))
-    return fail(ErrorCode::refused, path + " is a symbolic link");
+    return fail(ErrorCode::refused, "is a symbolic link");
   if (!S_ISREG(facts.st_mode))
-    return fail(ErrorCode::refused, path + " is not a regular file");
+    return fail(ErrorCode::refused, "is not a regular file");
   Descriptor opened(::open(fmt::format("/proc/self/fd/{}", found.get()).c_str(),
                            access | O_NONBLOCK | O_CLOEXEC));
   if (!opened.is_open())

@@ -476,7 +476,7 @@ Result<Location> location_of(int fd) {
   if (!path.starts_with('/') || ::lstat(path.c_str(), &by_path) != 0 ||
       ::fstat(fd, &by_descriptor) != 0 || by_path.st_ino != by_descriptor.st_ino ||
       by_path.st_dev != by_descriptor.st_dev)
-    return fail(ErrorCode::not_found, "the file's folder cannot be found");
+    return fail(ErrorCode::not_found, "the file was deleted or moved while it was open");
   const std::size_t slash = path.rfind('/');
   return Location{slash == 0 ? "/" : path.substr(0, slash), path.substr(slash + 1)};
 }

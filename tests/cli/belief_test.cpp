@@ -241,3 +241,57 @@ TEST_CASE("apply: a plan allows nothing; what is missing is given to apply") {
   const Ran ran = scene.run({"apply", "--force", plan});
   CHECK_MESSAGE(ran.status == 0, ran.err);
 }
+
+TEST_CASE("apply: --root in a plan vouches for no chain") {
+  const TempFolder folder;
+  std::filesystem::create_directory(folder / "below");
+  testing::ImageBuilder(testing::over("")).data(1, 'b').build().write_to(folder / "below/base");
+  testing::ImageBuilder(testing::over("below/base")).build().write_to(folder / "top");
+  const std::string plan = folder / "plan.json";
+  testing::write_file(
+      plan,
+      run_coldchain_in(folder.path(), {"plan", "pull", "--root", "/", "--output=json", "top"}).out);
+  const Ran refused = run_coldchain_in(folder.path(), {"apply", plan});
+  CHECK(refused.status == 1);
+  CHECK_MESSAGE(refused.err.find("give -f qcow2") != std::string::npos, refused.err);
+  const Ran ran = run_coldchain_in(folder.path(), {"apply", "-f", "qcow2", plan});
+  CHECK_MESSAGE(ran.status == 0, ran.err);
+}
+
+TEST_CASE("commit: with -b, a layer in between that lies in another folder needs the format") {
+  const TempFolder folder;
+  std::filesystem::create_directory(folder / "private");
+  testing::ImageBuilder(testing::over("")).build().write_to(folder / "base");
+  testing::ImageBuilder(testing::over("../base"))
+      .data(1, 's')
+      .build()
+      .write_to(folder / "private/mid");
+  testing::ImageBuilder(testing::over("private/mid")).build().write_to(folder / "top");
+  const std::string before = read_file(folder / "base");
+  const Ran refused = run_coldchain_in(folder.path(), {"commit", "-b", "../base", "top"});
+  CHECK(refused.status == 1);
+  CHECK_MESSAGE(refused.err.find("give -f qcow2") != std::string::npos, refused.err);
+  CHECK((read_file(folder / "base") == before));
+}
+
+TEST_CASE("undo: a journal of a pull that was set aside is no undo file") {
+  const FormerJournals journals;
+  const TempFolder folder;
+  journals.lay_out("pull-top.pull.linking", folder);
+  std::filesystem::rename(folder / "top.coldchain-pending", folder / "top.coldchain-given-up");
+  const std::string before = read_file(folder / "top");
+  const Ran ran = run_coldchain_in(folder.path(), {"undo", "top.coldchain-given-up", "top"});
+  CHECK(ran.status == 1);
+  CHECK((read_file(folder / "top") == before));
+}
+
+TEST_CASE("resume: a foreign journal is described in our words alone") {
+  if (!is_root())
+    return;
+  const FormerJournals journals;
+  const TempFolder folder;
+  journals.lay_out("pull-top.pull.writing", folder);
+  give(folder / "top.coldchain-pending");
+  const Ran ran = run_coldchain_in(folder.path(), {"resume", "top"});
+  CHECK_MESSAGE(ran.err.find("continues its change, a pull; ") != std::string::npos, ran.err);
+}

@@ -120,6 +120,8 @@ TEST_CASE("change: a name that is exchanged while a verb runs leads no write els
       {{"pull", "top"}, "top"},
       {{"rebase", "-b", "", "top"}, "top"},
       {{"rebase", "-u", "-b", "", "top"}, "top"},
+      {{"tree", "."}, "base"},
+      {{"tree", "."}, "base", "raw"},
       {{"allocate", "top"}, "top"},
       {{"allocate", "-f", "raw", "base"}, "base", "raw"},
       {{"repair", "top"}, "top"},
