@@ -28,7 +28,6 @@ namespace {
 
 using finding::Code;
 using finding::Finding;
-using finding::FindingList;
 using finding::Structure;
 using qcow2::L2Entry;
 
