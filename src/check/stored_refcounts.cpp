@@ -270,4 +270,23 @@ std::uint64_t StoredRefcounts::next_used(std::uint64_t from) const {
                                      : ~std::uint64_t{0};
 }
 
+std::uint64_t StoredRefcounts::next_counted(std::uint64_t from) const {
+  const std::uint64_t per_piece = std::uint64_t{1} << piece_bits_;
+  const std::uint64_t end = block_index_.size() * clusters_per_block_;
+  while (from < end) {
+    const std::uint32_t index = block_of(from);
+    if (index >= unreadable_block) {
+      from = align_down(from, clusters_per_block_) + clusters_per_block_;
+    } else if (pieces_[index + ((from & (clusters_per_block_ - 1)) >> piece_bits_)].one.empty()) {
+      from = align_down(from, per_piece) + per_piece;
+    } else {
+      const Word word = this->word(from);
+      if ((word.one | word.more) != 0)
+        return from;
+      from += 64;
+    }
+  }
+  return ~std::uint64_t{0};
+}
+
 }  // namespace coldchain::check

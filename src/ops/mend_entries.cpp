@@ -4,6 +4,8 @@
 // reads as zeros where the format can say so: what a backing file has there was overwritten once.
 #include "mender.hpp"
 
+#include <algorithm>
+
 #include <coldchain/base/try.hpp>
 
 namespace coldchain::ops {
@@ -191,17 +193,26 @@ class EntryMender {
   }
 
   Result<void> drop_tables_over_the_header() {
-    for (const check::Owner& owner : m_.checked->owners) {
-      if (owner.structure != Structure::l2_table || !is_header_or_l1(owner.first))
+    const std::vector<check::Owner>& owners = m_.checked->owners;
+    const bool has_some = std::any_of(owners.begin(), owners.end(), [&](const check::Owner& owner) {
+      return owner.structure == Structure::l2_table && is_header_or_l1(owner.first);
+    });
+    if (!has_some)
+      return {};
+    // Many entries may name one table. An owner has the index of one of them.
+    std::vector<be64> l1(m_.header().l1_size);
+    TRY(io::read_table(m_.view(), {m_.header().l1_table_offset}, writable_bytes_of(l1)));
+    const std::uint64_t coverage = m_.geometry().l2_coverage();
+    for (std::uint64_t i = 0; i < l1.size(); ++i) {
+      const std::uint64_t table = l1[i].get() & qcow2::offset_mask;
+      // QEMU takes an entry with flags but no offset for a table in the header.
+      const bool is_walked =
+          l1[i].get() != 0 && is_aligned(table, m_.cluster_size()) && table < m_.view().size();
+      if (!is_walked || !is_header_or_l1(m_.cluster_of(table)))
         continue;
-      const HostOffset at{m_.header().l1_table_offset + owner.index * sizeof(be64)};
-      const std::uint64_t coverage = m_.geometry().l2_coverage();
-      const Entry entry{Structure::l1_table,
-                        owner.index,
-                        at,
-                        {{owner.index * coverage}, {(owner.index + 1) * coverage}},
-                        TRY(m_.entry_at(at))};
-      TRY(drop_table(entry));
+      const HostOffset at{m_.header().l1_table_offset + i * sizeof(be64)};
+      TRY(drop_table(
+          {Structure::l1_table, i, at, {{i * coverage}, {(i + 1) * coverage}}, l1[i].get()}));
     }
     return {};
   }

@@ -34,7 +34,7 @@ Result<void> Mender::check_again() {
   if (data_file != nullptr)
     image->attach_data_file(*data_file);
   checked.emplace(TRY(check::check(*image, {.deep = false, .workers = options.workers})));
-  occupancy_ = Occupancy(believable_owners());
+  find_occupancy();
   table_was_bad_ = table_was_bad_ || table_is_bad_;
   counted_end_ = std::max({counted_end_, checked->claims.end(), checked->stored.end()});
   if (checked->is_partial)
@@ -95,17 +95,23 @@ bool Mender::can_append(std::uint64_t count) {
   return false;
 }
 
-Result<HostOffset> Mender::append_clusters(std::uint64_t count) {
+Result<void> Mender::check_growth(std::uint64_t count) const {
   // No sound image needs many times the metadata that its storage has room for.
   constexpr std::uint64_t always = 64ULL << 20;
   const io::FileStatus& status = view().status();
-  appended_bytes_ += count * cluster_size();
+  const std::uint64_t bytes = appended_bytes_ + count * cluster_size();
   if (status.kind == io::FileKind::regular && status.allocated != 0 &&
-      appended_bytes_ > std::max(always, 16 * status.allocated))
+      bytes > std::max(always, 16 * status.allocated))
     return fail(ErrorCode::refused,
                 fmt::format("the repair would add more than {} bytes of metadata to a file that "
                             "uses {}: no sound image has so much; restore it from a copy",
-                            appended_bytes_, status.allocated));
+                            bytes, status.allocated));
+  return {};
+}
+
+Result<HostOffset> Mender::append_clusters(std::uint64_t count) {
+  TRY(check_growth(count));
+  appended_bytes_ += count * cluster_size();
   const std::uint64_t first = TRY(find_room(next_fresh_cluster(), count));
   const auto end = checked_mul(first + count, cluster_size());
   if (!end || *end >= 1ULL << 56)
@@ -156,11 +162,12 @@ void Mender::add(Action action) {
 }
 
 // Where the refcount table cannot be right, neither it nor the blocks that it names own anything.
-std::vector<check::Owner> Mender::believable_owners() {
+void Mender::find_occupancy() {
+  occupancy_ = Occupancy(checked->owners);
   bogus_ = check::Claims(~std::uint64_t{0});
   table_is_bad_ = find_whether_table_is_bad();
   if (!table_is_bad_ || leaves_tables)
-    return checked->owners;
+    return;
   std::vector<check::Owner> owners;
   for (const check::Owner& owner : checked->owners) {
     if (owner.structure == Structure::refcount_table ||
@@ -169,7 +176,7 @@ std::vector<check::Owner> Mender::believable_owners() {
     else
       owners.push_back(owner);
   }
-  return owners;
+  occupancy_ = Occupancy(owners);
 }
 
 bool Mender::find_whether_table_is_bad() const {
@@ -177,10 +184,9 @@ bool Mender::find_whether_table_is_bad() const {
   const std::uint64_t count = header().refcount_table_clusters;
   if (count == 0 || header().refcount_table_offset == 0)
     return true;
-  const Occupancy occupancy(checked->owners);
   for (std::uint64_t i = 0; i < count; ++i) {
     const std::uint64_t cluster = first + i;
-    const Occupants& there = occupancy.at(cluster);
+    const Occupants& there = occupancy_.at(cluster);
     if ((cluster + 1) * cluster_size() > view().size() || there.owners != 1 ||
         checked->claims.at(cluster) + checked->overflows.at(cluster) != there.times)
       return true;

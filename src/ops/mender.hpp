@@ -6,12 +6,14 @@
 
 #include "occupancy.hpp"
 
+#include <algorithm>
 #include <optional>
 #include <set>
 
 #include <coldchain/base/checked.hpp>
 #include <coldchain/ops/repair.hpp>
 #include <coldchain/qcow2/image.hpp>
+#include <coldchain/qcow2/refcounts.hpp>
 #include <coldchain/qcow2/tables.hpp>
 
 namespace coldchain::ops {
@@ -58,6 +60,11 @@ class Mender {
   [[nodiscard]] std::uint64_t references(std::uint64_t cluster) const {
     return checked->claims.at(cluster) + checked->overflows.at(cluster) - bogus_.at(cluster);
   }
+  // What the refcount of a cluster should be; as much as it can hold, where there are more
+  // references.
+  [[nodiscard]] std::uint64_t right_refcount(std::uint64_t cluster) const {
+    return std::min(references(cluster), qcow2::max_refcount(header().refcount_order));
+  }
   [[nodiscard]] std::uint64_t clusters_per_block() const {
     return checked->stored.clusters_per_block();
   }
@@ -102,6 +109,8 @@ class Mender {
   // Whether the refcount table cannot be right.
   [[nodiscard]] bool table_is_bad() const { return table_is_bad_; }
   [[nodiscard]] bool table_was_bad() const { return table_was_bad_; }
+  // Whether a file may honestly need so many clusters more.
+  [[nodiscard]] Result<void> check_growth(std::uint64_t count) const;
   // Clusters at the end of the file; on a block device behind all that is in use.
   [[nodiscard]] Result<HostOffset> append_clusters(std::uint64_t count);
   // The cluster that append_clusters() would return first.
@@ -114,7 +123,7 @@ class Mender {
   // Whether nothing but the structures there refers to the cluster.
   [[nodiscard]] bool holds_metadata_alone(std::uint64_t cluster) const;
 
-  [[nodiscard]] std::vector<check::Owner> believable_owners();
+  void find_occupancy();
   [[nodiscard]] bool find_whether_table_is_bad() const;
 
   // As of the last check.

@@ -25,8 +25,9 @@ using finding::Structure;
 // A step may uncover what the next round mends; each mends all that it sees.
 constexpr int most_rounds = 32;
 
-Condition condition_of(const check::CheckResult& result) {
-  return {result.counts, result.findings, result.failure};
+// The findings of a hostile image are many: they are moved.
+Condition condition_of(check::CheckResult& result) {
+  return {result.counts, std::move(result.findings), std::move(result.failure)};
 }
 
 bool concerns_mapping(const Finding& finding) {
@@ -79,7 +80,7 @@ bool is_mapping_damaged(const check::CheckResult& checked, const qcow2::Header& 
          });
 }
 
-std::map<Code, std::uint64_t> corruptions_by_code(const Condition& result) {
+std::map<Code, std::uint64_t> corruptions_by_code(const check::CheckResult& result) {
   std::map<Code, std::uint64_t> counts;
   for (const Finding& finding : result.findings.runs()) {
     if (finding::row(finding.code).severity >= Severity::corruption)
@@ -90,7 +91,8 @@ std::map<Code, std::uint64_t> corruptions_by_code(const Condition& result) {
 
 // What makes the repaired image worse than it was, in words: a kind of damage that was not there,
 // or more of what qemu-img counts.
-std::optional<std::string> what_is_worse(const Condition& before, const Condition& after) {
+std::optional<std::string> what_is_worse(const check::CheckResult& before,
+                                         const check::CheckResult& after) {
   if (after.failure && !before.failure)
     return after.failure;
   const auto then = corruptions_by_code(before);
@@ -128,15 +130,19 @@ Result<std::optional<std::string>> what_is_harmed(const Mender& mender) {
         return fmt::format("a refcount of cluster {} that is too low", cluster);
     }
   }
-  for (std::uint64_t word = align_down(before.stored.next_used(0), 64); word < before.stored.end();
-       word = align_down(before.stored.next_used(word + 64), 64)) {
+  HostOffset data = TRY(mender.view().next_data({0}));
+  for (std::uint64_t word = before.stored.next_counted(0); word < before.stored.end();
+       word = before.stored.next_counted(word + 64)) {
     const check::StoredRefcounts::Word was = before.stored.word(word);
     const check::StoredRefcounts::Word is = after.stored.word(word);
     for (std::uint64_t bits =
              (was.one | was.more) & ~(is.one | is.more) & ~mender.freed.word(word).claimed;
          bits != 0; bits &= bits - 1) {
       const std::uint64_t cluster = word + static_cast<std::uint64_t>(std::countr_zero(bits));
-      if (!TRY(io::data_ranges(mender.view(), mender.clusters(cluster))).empty())
+      const HostRange range = mender.clusters(cluster);
+      if (data < range.begin)
+        data = TRY(mender.view().next_data(range.begin));
+      if (range.begin <= data && data < range.end && data.value < mender.view().size())
         return fmt::format("cluster {} free, which may be lost data", cluster);
     }
   }
@@ -204,9 +210,8 @@ Result<void> mend(Mender& mender) {
 
 Result<Repair> result_of(Mender& mender) {
   TRY(check_links(mender));
-  Condition before = condition_of(mender.at_first ? *mender.at_first : *mender.checked);
-  Condition after = condition_of(*mender.checked);
-  std::optional<std::string> worse = what_is_worse(before, after);
+  std::optional<std::string> worse =
+      what_is_worse(mender.at_first ? *mender.at_first : *mender.checked, *mender.checked);
   if (!worse)
     worse = TRY(what_is_harmed(mender));
   if (worse)
@@ -214,6 +219,8 @@ Result<Repair> result_of(Mender& mender) {
                 fmt::format("the repair would leave what was not there before: {}{}. Nothing is "
                             "changed; 'coldchain check --list' tells what there is",
                             *worse, mender.obstacle ? "; " + *mender.obstacle : ""));
+  Condition after = condition_of(*mender.checked);
+  Condition before = mender.at_first ? condition_of(*mender.at_first) : after;
   return Repair{std::move(before),         std::move(after),     std::move(mender.actions),
                 mender.omitted_actions,    mender.kept_clusters, std::move(mender.proposals),
                 std::move(mender.obstacle)};
@@ -267,7 +274,8 @@ std::string_view to_string(Mending mending) {
 
 Result<Condition> condition_of(const io::File& file) {
   const qcow2::Image image = TRY(qcow2::Image::open_damaged(file));
-  return condition_of(TRY(check::check(image, {})));
+  check::CheckResult result = TRY(check::check(image, {}));
+  return condition_of(result);
 }
 
 std::uint64_t corruption_count(const Condition& condition) {

@@ -53,6 +53,10 @@ class StoredRefcounts {
   // The first cluster at or after `from` that may have a count; the largest number if none has.
   [[nodiscard]] std::uint64_t next_used(std::uint64_t from) const;
 
+  // The first 64 clusters, at or after a multiple of 64, of which one has a count that is not zero;
+  // the largest number if none has. Passes over what cannot be read.
+  [[nodiscard]] std::uint64_t next_counted(std::uint64_t from) const;
+
   // How many counts are not zero; those of a block that several entries name are counted once.
   [[nodiscard]] std::uint64_t counted() const { return counted_; }
 
