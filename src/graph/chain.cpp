@@ -16,8 +16,10 @@ Error in_file(Error error, const Node& node) {
   return with_context(std::move(error), to_terminal(node.filename));
 }
 
-Result<qcow2::Mapping> open_mapping(const qcow2::Image& image,
-                                    const std::optional<std::string>& snapshot) {
+Result<qcow2::Mapping> open_mapping(const qcow2::Image& image, const ChainOptions& options) {
+  if (options.snapshot_entry != nullptr)
+    return image.snapshot_mapping(*options.snapshot_entry);
+  const std::optional<std::string>& snapshot = options.snapshot;
   if (!snapshot)
     return image.active_mapping();
   const std::vector<qcow2::Snapshot> snapshots =
@@ -30,19 +32,18 @@ Result<qcow2::Mapping> open_mapping(const qcow2::Image& image,
   return image.snapshot_mapping(*found);
 }
 
-Result<Layer> open_layer(const Node& node, std::size_t index,
-                         const std::optional<std::string>& snapshot) {
+Result<Layer> open_layer(const Node& node, std::size_t index, const ChainOptions& options) {
   Layer layer;
   layer.node = &node;
   layer.index = index;
   layer.guest_size = node.guest_size();
   if (const qcow2::Image* image = node.qcow2_image()) {
-    Result<qcow2::Mapping> mapping = open_mapping(*image, snapshot);
+    Result<qcow2::Mapping> mapping = open_mapping(*image, options);
     if (!mapping)
       return fail(in_file(mapping.error(), node));
     layer.guest_size = mapping->guest_size();
     layer.mapping.emplace(std::move(*mapping));
-  } else if (snapshot) {
+  } else if (options.snapshot) {
     return fail(
         in_file({ErrorCode::invalid_argument, "a raw image has no internal snapshots", 0}, node));
   }
@@ -70,8 +71,8 @@ Result<Chain> Chain::make(const Node& top, const ChainOptions& options) {
       return fail(*node->gap);
     assert(node->is_open());
     const bool is_top = node == nodes.front();
-    chain.layers_.push_back(TRY(
-        open_layer(*node, first + chain.layers_.size(), is_top ? options.snapshot : std::nullopt)));
+    chain.layers_.push_back(
+        TRY(open_layer(*node, first + chain.layers_.size(), is_top ? options : ChainOptions{})));
     chain.layers_.back().is_written = options.written == chain.layers_.size() - 1;
     if (const auto& mapping = chain.layers_.back().mapping)
       l1_bytes += mapping->l1().size() * sizeof(be64);

@@ -256,7 +256,7 @@ class CommitPlanner {
       if (!snapshots)
         return fail(about(layer, snapshots.error()));
       for (const qcow2::Snapshot& snapshot : *snapshots) {
-        if (TRY(reads_what_changes(layer, options_.base - i, snapshot.id, budget)))
+        if (TRY(reads_what_changes(layer, options_.base - i, snapshot, budget)))
           commit_.snapshots.push_back(
               fmt::format("{} ({}) of {}", snapshot.id, snapshot.name, layer.node->filename));
       }
@@ -269,9 +269,9 @@ class CommitPlanner {
     return {};
   }
 
-  Result<bool> reads_what_changes(const Layer& layer, std::size_t base, const std::string& id,
-                                  ExtentBudget& budget) {
-    const Chain through = TRY(Chain::make(*layer.node, {.snapshot = id}));
+  Result<bool> reads_what_changes(const Layer& layer, std::size_t base,
+                                  const qcow2::Snapshot& snapshot, ExtentBudget& budget) {
+    const Chain through = TRY(Chain::make(*layer.node, {.snapshot_entry = &snapshot}));
     bool reads = false;
     const auto look = [&](std::span<const Extent> extents) -> Result<void> {
       for (const Extent& extent : extents) {

@@ -253,7 +253,7 @@ class Planner {
     ExtentBudget budget(chain_);
     for (const qcow2::Snapshot& snapshot : TRY(snapshots_of(top.qcow2()))) {
       auto through = std::make_shared<const Chain>(
-          TRY(Chain::make(*top.node, {.snapshot = snapshot.id, .written = 0})));
+          TRY(Chain::make(*top.node, {.snapshot_entry = &snapshot, .written = 0})));
       if (!TRY(reads_what_goes(*through, below(views_.front()), options_.workers, budget)))
         continue;
       const std::string name = fmt::format("{} ({})", snapshot.id.c_str(), snapshot.name.c_str());

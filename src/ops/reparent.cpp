@@ -45,7 +45,7 @@ Result<void> check_snapshots(const Chain& chain, GuestOffset end_of_base, unsign
   const graph::Layer& overlay = chain.layers().front();
   ExtentBudget budget(chain);
   for (const qcow2::Snapshot& snapshot : TRY(snapshots_of(overlay.qcow2()))) {
-    const Chain through = TRY(Chain::make(*overlay.node, {.snapshot = snapshot.id}));
+    const Chain through = TRY(Chain::make(*overlay.node, {.snapshot_entry = &snapshot}));
     if (!TRY(behind_the_end(through, end_of_base, workers, budget)).empty())
       return fail(ErrorCode::refused,
                   fmt::format("its internal snapshot {} ({}) would read what the base has behind "

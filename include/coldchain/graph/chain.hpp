@@ -15,7 +15,9 @@ namespace coldchain::graph {
 
 struct ChainOptions {
   std::optional<std::string> snapshot{};  // ID or name of an internal snapshot of the top layer
-  std::optional<std::size_t> layer{};     // this layer of the tree alone, as if it had no backing
+  // The same for who has read the table of snapshots: to read it for each of them takes too long.
+  const qcow2::Snapshot* snapshot_entry = nullptr;
+  std::optional<std::size_t> layer{};  // this layer of the tree alone, as if it had no backing
   // This layer of the chain is going to be written to.
   std::optional<std::size_t> written{};
   // L1 tables are kept in memory: all layers together may need so many bytes.
