@@ -154,23 +154,29 @@ class Confines {
   // This only chooses a name: that is opened by the descriptor, whatever has changed since.
   [[nodiscard]] Result<std::optional<std::string>> inside_of(const std::string& operand) const {
     std::string host = TRY(start_of(operand));
-    std::optional<std::string> inside = rest_below(host.empty() ? "/" : host, real_);
+    std::string inside;
+    const auto enter = [&](const std::string& path) {
+      const std::optional<std::string> rest = rest_below(path, real_);
+      inside = rest.value_or("");
+      return rest.has_value();
+    };
+    bool is_inside = enter(host.empty() ? "/" : host);
     for (const std::string_view part : parts_of(operand)) {
-      if (inside && part == ".." && inside->empty()) {
+      if (is_inside && part == ".." && inside.empty()) {
         host = real_;
-        inside.reset();
+        is_inside = false;
       }
-      if (inside) {
-        inside->append("/").append(part);
-        if (is_directory_itself(*inside))
-          inside->clear();
+      if (is_inside) {
+        inside.append("/").append(part);
+        if (is_directory_itself(inside))
+          inside.clear();
         continue;
       }
       host.append("/").append(part);
       if (const Result<std::string> real = real_path(host))
-        inside = rest_below(*real, real_);
+        is_inside = enter(*real);
     }
-    return inside;
+    return is_inside ? std::optional(inside) : std::nullopt;
   }
 
   [[nodiscard]] bool is_directory_itself(const std::string& inside) const {
