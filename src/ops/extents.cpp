@@ -21,6 +21,10 @@ Extent clip(const Extent& extent, GuestRange range) {
   return part;
 }
 
+// Deflate makes at most 1,032 times as much of a stream, of zeros alone, which are not stored.
+constexpr std::uint64_t most_expansion = 512;
+constexpr std::uint64_t least_data_bytes = 512ULL << 20;
+
 ExtentBudget::ExtentBudget(const graph::Chain& chain) {
   std::uint64_t storage = 0;
   for (const graph::Layer& layer : chain.layers()) {
@@ -31,6 +35,18 @@ ExtentBudget::ExtentBudget(const graph::Chain& chain) {
   }
   most_extents_ = (1ULL << 18) + storage / sizeof(be64);
   most_pieces_ = (1ULL << 22) + (storage >> 20);
+  most_data_ = std::max(least_data_bytes, checked_mul(storage, most_expansion).value_or(~0ULL));
+}
+
+Result<void> ExtentBudget::spend_data(std::uint64_t bytes) {
+  spent_data_ = checked_add(spent_data_, bytes).value_or(~0ULL);
+  if (spent_data_ <= most_data_)
+    return {};
+  return fail(ErrorCode::too_large,
+              fmt::format("the plan would read more than {} bytes of data, {} times what the files "
+                          "of the chain have storage for: plan it without --detect-zeroes and "
+                          "--recompress",
+                          most_data_, most_expansion));
 }
 
 Result<void> ExtentBudget::spend(std::uint64_t extents) {

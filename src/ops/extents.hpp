@@ -51,13 +51,18 @@ class ExtentBudget {
 
   // `too_large` where there were more.
   [[nodiscard]] Result<void> spend(std::uint64_t extents);
+  // The same for guest data that a plan reads or unpacks: clusters that many entries name, or that
+  // unpack to very much, cost more than the files can honestly hold.
+  [[nodiscard]] Result<void> spend_data(std::uint64_t bytes);
   // How many pieces may be made of them.
   [[nodiscard]] std::uint64_t most_pieces() const { return most_pieces_; }
 
  private:
   std::uint64_t most_extents_;
   std::uint64_t most_pieces_;
+  std::uint64_t most_data_;  // bytes
   std::uint64_t spent_ = 0;
+  std::uint64_t spent_data_ = 0;
 };
 
 // analysis::map, as far as the budget goes.

@@ -364,6 +364,7 @@ class Planner {
       pull_.recompressed_bytes += cluster.stream.size();
       return editor.place_compressed(cluster.guest.begin, {{0}, cluster.stream.size()});
     };
+    TRY(data_budget_.spend_data(piece.guest.size()));
     return for_each_recompressed(reader, chain_.layers().front().qcow2(), piece, options_.workers,
                                  place);
   }
@@ -433,6 +434,7 @@ class Planner {
   std::vector<View> views_;  // that get what the layers below provide
   std::uint64_t l1_bytes_ = 0;
   PlanDigester digester_{0};
+  ExtentBudget data_budget_{chain_};
   Pull pull_;
 };
 

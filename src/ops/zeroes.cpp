@@ -23,7 +23,9 @@ Result<std::vector<GuestRange>> find_zeroes(const graph::Chain& chain, const Zer
   std::vector<GuestRange> zeroes;
   Bytes bytes;
   graph::Reader reader(chain);
+  ExtentBudget budget(chain);
   const auto look_at = [&](GuestRange some) -> Result<void> {
+    TRY(budget.spend_data(some.size()));
     bytes.resize(some.size());
     TRY(reader.read(some.begin, bytes));
     for (GuestRange grain = some; grain.begin < some.end; grain.begin = grain.end) {
@@ -46,7 +48,6 @@ Result<std::vector<GuestRange>> find_zeroes(const graph::Chain& chain, const Zer
     }
     return {};
   };
-  ExtentBudget budget(chain);
   TRY(map_within(budget, chain, search.range, search.workers, take));
   return zeroes;
 }
