@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "plan_digest.hpp"
 
+#include "extents.hpp"
+
 #include <utility>
 
 #include <coldchain/base/try.hpp>
@@ -35,8 +37,11 @@ void PlanDigester::add(const Piece& piece) {
     whole.guest = piece.guest;
     add(piece.kind, whole);
   }
-  for (const analysis::Extent& source : piece.sources)
-    add(piece.kind, source);
+  for (const analysis::Extent& source : piece.sources) {
+    // Zeros in place become holes, and are no piece any more when the change is continued.
+    if (piece.kind != PieceKind::overwrite || !reads_as_zeros(source))
+      add(piece.kind, source);
+  }
 }
 
 void PlanDigester::add(PieceKind kind, analysis::Extent extent) {
