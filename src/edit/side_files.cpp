@@ -34,7 +34,8 @@ Result<SideFiles> SideFiles::of_file(const io::File& image) {
   const io::Location location = TRY(image.location());
   io::Folder folder = TRY(io::Folder::open(location.folder));
   if (!folder.has_file(location.name, image.status().identity))
-    return fail(ErrorCode::refused, "the image was moved or replaced while it was opened: try again");
+    return fail(ErrorCode::refused,
+                "the image was moved or replaced while it was opened: try again");
   std::string path = folder.path_of(location.name);
   return SideFiles(std::move(folder), location.name, std::move(path), image.status().owner);
 }

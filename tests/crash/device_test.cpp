@@ -60,7 +60,8 @@ TEST_CASE("crash: what is killed while it writes to a block device goes on, and 
           CHECK((content(folder, image) == expected));
           CHECK(badness(folder, disk) <= 1);
           if (when % 2 == 0) {
-            const Process resumed = run_program(folder, "resume -f qcow2 --state-dir state " + image);
+            const Process resumed =
+                run_program(folder, "resume -f qcow2 --state-dir state " + image);
             CHECK_MESSAGE(resumed.status == 0, resumed.err);
           }
           const Process again = run_program(folder, command);

@@ -123,7 +123,7 @@ class FormerJournals {
                                                 : std::vector<std::string>{"mid", "base", "other"};
     if (get<be32>(journal, 112).get() == digest_of(folder, journal, inodes, images, true))
       put(journal, 112, be32(digest_of(folder, journal, inodes, images, false)));
-    for (const std::size_t at : {24, 104})
+    for (const std::size_t at : {std::size_t{24}, std::size_t{104}})
       put(journal, at, be64(now_of(inodes, get<be64>(journal, at).get())));
     put(journal, 12, be32(0));
     put(journal, 12, be32(codec::crc32(text_bytes(journal.substr(0, 392)))));
