@@ -26,7 +26,8 @@ Result<void> try_out(const io::FileSource& files, const CommonOptions& options,
   const graph::Node& image = *nodes.front();
   edit::Transaction transaction(*image.file);
   TRY(ops::stage_backing_link(transaction, image.qcow2_image()->header(), link));
-  for (const std::string& path : {image.filename, TRY(own_name(files, image))}) {
+  const std::string own = TRY(own_name(files, image));
+  for (const std::string& path : {image.filename, own}) {
     const auto linked =
         graph::open_chain_of(files, policy_for_links(options),
                              std::make_unique<io::OverlayFile>(transaction.view()), path);

@@ -83,8 +83,10 @@ Result<std::string> name_of_folder(const io::FileSource& files, const io::OpenPo
 Result<Listing> list_folders(const io::FileSource& files, const io::OpenPolicy& policy,
                              const std::vector<std::string>& folders) {
   Listing listing;
-  for (const std::string& folder : folders)
-    list_files(files, {folder, TRY(name_of_folder(files, policy, folder))}, listing);
+  for (const std::string& folder : folders) {
+    std::string name = TRY(name_of_folder(files, policy, folder));
+    list_files(files, {folder, std::move(name)}, listing);
+  }
   return listing;
 }
 
