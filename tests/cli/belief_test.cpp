@@ -163,9 +163,12 @@ TEST_CASE("check: a user who may not read a journal learns whose it is") {
   REQUIRE(scene.interrupt({"commit", "top"}).status == 1);
   const std::string folder = std::filesystem::path(scene.path("top")).parent_path();
   REQUIRE(::chmod(folder.c_str(), 0755) == 0);
+  // Where the program lies, that user may not be allowed to look.
+  const std::string program = folder + "/program";
+  std::filesystem::copy_file(COLDCHAIN_PROGRAM, program);
+  REQUIRE(::chmod(program.c_str(), 0755) == 0);
   const Process ran = testing::run_in(
-      folder, std::string("setpriv --reuid=65533 --regid=65533 --clear-groups " COLDCHAIN_PROGRAM
-                          " check top"));
+      folder, "setpriv --reuid=65533 --regid=65533 --clear-groups ./program check top");
   CHECK_MESSAGE(ran.err.find("belongs to root") != std::string::npos, ran.err);
   CHECK_MESSAGE(ran.err.find("'sudo coldchain resume ") != std::string::npos, ran.err);
 }
