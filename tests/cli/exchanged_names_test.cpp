@@ -6,6 +6,7 @@
 #include "oracle.hpp"
 #include "temp_folder.hpp"
 
+#include <atomic>
 #include <functional>
 
 #include <doctest/doctest.h>
@@ -97,7 +98,7 @@ int attack_at(const Attack& attack, int call) {
   folder.make_victim_of(attack.exchanged);
   const std::string before = read_file(folder.victim());
   FakeWorld world;
-  int calls = 0;
+  std::atomic<int> calls = 0;  // a scan opens files in several threads
   world.before_open = [&] {
     if (++calls == call)
       folder.exchange(attack.exchanged);
