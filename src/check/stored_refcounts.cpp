@@ -29,10 +29,10 @@ struct WordOf64 {
   std::uint64_t more = 0;
 };
 
-WordOf64 look_at(ByteView block, unsigned order, std::uint64_t first) {
+WordOf64 look_at(ByteView group, unsigned order) {
   WordOf64 word;
   for (std::uint64_t i = 0; i < 64; ++i) {
-    const std::uint64_t value = qcow2::refcount_at(block, order, first + i);
+    const std::uint64_t value = qcow2::refcount_at(group, order, i);
     word.one |= std::uint64_t{value == 1} << i;
     word.more |= std::uint64_t{value > 1} << i;
   }
@@ -53,9 +53,8 @@ StoredRefcounts::StoredRefcounts(const io::File& file, const qcow2::Header& head
     : file_(&file),
       cluster_bits_(header.cluster_bits),
       order_(header.refcount_order),
-      clusters_per_block_((8ULL << header.cluster_bits) >> header.refcount_order),
-      piece_bits_(static_cast<unsigned>(
-          std::countr_zero(std::min(clusters_per_block_, (8 * piece_bytes) >> order_)))) {}
+      block_bits_(header.cluster_bits + 3 - header.refcount_order),
+      piece_bits_(std::min(block_bits_, most_piece_bits)) {}
 
 Result<StoredRefcounts> StoredRefcounts::read(const io::File& file, const qcow2::Header& header,
                                               unsigned workers) {
@@ -95,7 +94,7 @@ std::vector<std::uint64_t> StoredRefcounts::list_blocks() {
       if (is_new)
         offsets.push_back(offset);
       else
-        repeated += clusters_per_block_;
+        repeated += clusters_per_block();
       const bool is_left_out = !is_new && repeated > most_repeated_counts;
       is_partial_ = is_partial_ || is_left_out;
       block_index_.push_back(is_left_out ? unreadable_block : place->second);
@@ -137,11 +136,8 @@ Result<void> StoredRefcounts::read_blocks(unsigned workers) {
     if (index < unreadable_block)
       index = begins[index];
   }
-  for (const Piece& piece : pieces_) {
-    for (std::size_t i = 0; i < piece.one.size(); ++i)
-      counted_ += static_cast<std::uint64_t>(
-          std::popcount(piece.one[i] | (piece.more.empty() ? 0 : piece.more[i])));
-  }
+  for (const Piece& piece : pieces_)
+    counted_ += piece.counted;
   find_end();
   return {};
 }
@@ -149,11 +145,11 @@ Result<void> StoredRefcounts::read_blocks(unsigned workers) {
 void StoredRefcounts::find_end() {
   for (std::size_t i = block_index_.size(); i-- > 0 && end_ == 0;) {
     if (block_index_[i] == unreadable_block)
-      end_ = (i + 1) * clusters_per_block_;
+      end_ = (i + 1) * clusters_per_block();
     if (block_index_[i] >= unreadable_block)
       continue;
-    const std::uint64_t begin = i * clusters_per_block_;
-    for (std::uint64_t first = begin + clusters_per_block_; first > begin && end_ == 0;) {
+    const std::uint64_t begin = i * clusters_per_block();
+    for (std::uint64_t first = begin + clusters_per_block(); first > begin && end_ == 0;) {
       first -= 64;
       const Word word = this->word(first);
       if ((word.one | word.more) != 0)
@@ -173,31 +169,37 @@ Result<StoredRefcounts::Block> StoredRefcounts::read_block(std::uint64_t offset,
   const Bytes all_one = uniform_group(order_, 1);
   const Bytes all_zero(all_one.size());
   const std::size_t per_piece = (std::size_t{1} << piece_bits_) / 64;
-  Block block;
-  for (std::size_t i = 0; i < clusters_per_block_ / 64; ++i) {
-    const std::byte* group = bytes.data() + i * all_one.size();
-    // Groups that are all zero or all one are the rule.
-    if (std::memcmp(group, all_zero.data(), all_zero.size()) == 0)
-      continue;
-    block.resize(clusters_per_block_ >> piece_bits_);
-    Piece& piece = block[i / per_piece];
-    piece.one.resize(per_piece);
-    if (std::memcmp(group, all_one.data(), all_one.size()) == 0) {
-      piece.one[i % per_piece] = ~std::uint64_t{0};
-      continue;
-    }
-    const WordOf64 word = look_at(bytes, order_, i * 64);
-    piece.one[i % per_piece] = word.one;
-    if (word.more != 0) {
-      piece.more.resize(per_piece);
-      piece.more[i % per_piece] = word.more;
+  const std::byte* group = bytes.data();
+  Block block(clusters_per_block() >> piece_bits_);
+  bool is_empty = true;
+  for (Piece& piece : block) {
+    for (std::size_t i = 0; i < per_piece; ++i, group += all_one.size()) {
+      // Groups that are all zero or all one are the rule.
+      if (std::memcmp(group, all_zero.data(), all_zero.size()) == 0)
+        continue;
+      is_empty = false;
+      piece.one.resize(per_piece);
+      if (std::memcmp(group, all_one.data(), all_one.size()) == 0) {
+        piece.one[i] = ~std::uint64_t{0};
+        piece.counted += 64;
+        continue;
+      }
+      const WordOf64 word = look_at({group, all_one.size()}, order_);
+      piece.one[i] = word.one;
+      piece.counted += static_cast<std::uint64_t>(std::popcount(word.one | word.more));
+      if (word.more != 0) {
+        piece.more.resize(per_piece);
+        piece.more[i] = word.more;
+      }
     }
   }
+  if (is_empty)
+    block.clear();
   return block;
 }
 
 std::uint32_t StoredRefcounts::block_of(std::uint64_t cluster) const {
-  const std::uint64_t index = cluster / clusters_per_block_;
+  const std::uint64_t index = cluster >> block_bits_;
   return index < block_index_.size() ? block_index_[index] : no_block;
 }
 
@@ -207,7 +209,7 @@ StoredRefcounts::Word StoredRefcounts::word(std::uint64_t first) const {
     return {};
   if (index == unreadable_block)
     return {0, 0, ~std::uint64_t{0}};
-  const std::uint64_t in_block = first & (clusters_per_block_ - 1);
+  const std::uint64_t in_block = first & (clusters_per_block() - 1);
   const Piece& piece = pieces_[index + (in_block >> piece_bits_)];
   if (piece.one.empty())
     return {};
@@ -247,8 +249,8 @@ std::optional<std::uint64_t> StoredRefcounts::at(std::uint64_t cluster, Cursor& 
     return (word.one & bit) != 0 ? 1 : 0;
   // A page around the entry: a hostile table may jump from block to block.
   constexpr std::uint64_t page_bytes = 4096;
-  const std::uint64_t block = table_[cluster / clusters_per_block_] & qcow2::refcount_block_mask;
-  const std::uint64_t in_block = (cluster % clusters_per_block_ << order_) / 8;
+  const std::uint64_t block = table_[cluster >> block_bits_] & qcow2::refcount_block_mask;
+  const std::uint64_t in_block = (cluster % clusters_per_block() << order_) / 8;
   const std::uint64_t size = std::min(page_bytes, std::uint64_t{1} << cluster_bits_);
   const std::uint64_t offset = block + align_down(in_block, size);
   if (cursor.offset != offset) {
@@ -259,25 +261,25 @@ std::optional<std::uint64_t> StoredRefcounts::at(std::uint64_t cluster, Cursor& 
     cursor.offset = offset;
   }
   return qcow2::refcount_at(cursor.bytes, order_,
-                            cluster % clusters_per_block_ % ((8 * size) >> order_));
+                            cluster % clusters_per_block() % ((8 * size) >> order_));
 }
 
 std::uint64_t StoredRefcounts::next_used(std::uint64_t from) const {
-  std::uint64_t index = from / clusters_per_block_;
+  std::uint64_t index = from >> block_bits_;
   while (index < block_index_.size() && block_index_[index] == no_block)
     ++index;
-  return index < block_index_.size() ? std::max(from, index * clusters_per_block_)
+  return index < block_index_.size() ? std::max(from, index * clusters_per_block())
                                      : ~std::uint64_t{0};
 }
 
 std::uint64_t StoredRefcounts::next_counted(std::uint64_t from) const {
   const std::uint64_t per_piece = std::uint64_t{1} << piece_bits_;
-  const std::uint64_t end = block_index_.size() * clusters_per_block_;
+  const std::uint64_t end = block_index_.size() * clusters_per_block();
   while (from < end) {
     const std::uint32_t index = block_of(from);
     if (index >= unreadable_block) {
-      from = align_down(from, clusters_per_block_) + clusters_per_block_;
-    } else if (pieces_[index + ((from & (clusters_per_block_ - 1)) >> piece_bits_)].one.empty()) {
+      from = align_down(from, clusters_per_block()) + clusters_per_block();
+    } else if (pieces_[index + ((from & (clusters_per_block() - 1)) >> piece_bits_)].one.empty()) {
       from = align_down(from, per_piece) + per_piece;
     } else {
       const Word word = this->word(from);

@@ -68,9 +68,9 @@ class TableScanner {
         std::min(table.size() - i, divide_up(survey_.file_size - offset, cluster_size_));
     const std::uint64_t first = survey_.cluster_of(offset);
     std::uint64_t count = 0;
-    // In short pieces: where the refcounts disagree, looking far ahead would be in vain.
-    for (bool goes_on = true; goes_on && count < most;) {
-      constexpr std::uint64_t piece = 64;
+    std::uint64_t piece = 64;
+    // In pieces that grow: where the refcounts disagree, looking far ahead would be in vain.
+    for (bool goes_on = true; goes_on && count < most; piece *= 2) {
       const std::uint64_t begin = count;
       const std::uint64_t end = std::min(most, count + piece);
       while (count < end && table[i + count].get() == raw + count * cluster_size_)

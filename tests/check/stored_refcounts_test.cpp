@@ -92,3 +92,36 @@ TEST_CASE("StoredRefcounts: a block that is named again and again is unreadable 
   CHECK_FALSE(stored.at(9 * 524288, cursor).has_value());
   CHECK(stored.end() == 20 * 524288);
 }
+
+TEST_CASE("StoredRefcounts: next_counted() finds each group of 64 that has a count, no other") {
+  for (const std::uint32_t order : {0, 3, 6}) {
+    ImageOptions options;
+    options.cluster_bits = 18;
+    options.refcount_order = order;
+    Patient patient(ImageBuilder(options).data(0, 'a').build().flat());
+    const std::uint64_t block = (8ULL << 18) >> order;
+    // The third entry names no block, and the fourth cannot have one.
+    patient.set(patient.refcount_table_entry(1), patient.at(patient.refcount_table_entry()));
+    patient.set(patient.refcount_table_entry(3), ~0xffffULL);
+    for (const std::uint64_t cluster : {block / 2 + 70, block - 1})
+      patient.set_refcount(cluster, 1);
+    std::vector<std::uint64_t> groups;
+    for (const std::uint64_t begin : {std::uint64_t{0}, block})
+      for (const std::uint64_t group : {std::uint64_t{0}, block / 2 + 64, block - 64})
+        groups.push_back(begin + group);
+    const io::MemoryFile file(patient.bytes());
+    const auto stored = StoredRefcounts::read(file, patient.header(), 1).value();
+    CAPTURE(order);
+    std::vector<std::uint64_t> found;
+    for (std::uint64_t at = stored.next_counted(0); at < stored.end();
+         at = stored.next_counted(at + 64))
+      found.push_back(at);
+    CHECK(found == groups);
+    CHECK(stored.next_counted(2 * block) == ~0ULL);
+    CHECK(stored.end() == 4 * block);
+    std::uint64_t counted = 0;
+    for (std::uint64_t cluster = 0; cluster < block; ++cluster)
+      counted += patient.refcount(cluster) != 0 ? 1 : 0;
+    CHECK(stored.counted() == counted);
+  }
+}

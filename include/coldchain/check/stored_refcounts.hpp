@@ -23,7 +23,7 @@ class StoredRefcounts {
                                                     const qcow2::Header& header, unsigned workers);
 
   [[nodiscard]] const std::vector<std::uint64_t>& table() const { return table_; }
-  [[nodiscard]] std::uint64_t clusters_per_block() const { return clusters_per_block_; }
+  [[nodiscard]] std::uint64_t clusters_per_block() const { return std::uint64_t{1} << block_bits_; }
 
   // The bits of 64 clusters, from a multiple of 64 on. No block has fewer.
   struct Word {
@@ -69,14 +69,15 @@ class StoredRefcounts {
   [[nodiscard]] std::uint64_t end() const { return end_; }
 
  private:
-  // What a part of a block holds; `one` is empty where all counts are zero, `more` where none is
-  // above one. A large block may be nearly empty.
+  // A part of a block; `one` is empty where all counts are zero, `more` where none is above one.
+  // A large block may be nearly empty.
   struct Piece {
     std::vector<std::uint64_t> one;
     std::vector<std::uint64_t> more;
+    std::uint64_t counted = 0;  // counts that are not zero
   };
-  using Block = std::vector<Piece>;                   // empty where all counts are zero
-  static constexpr std::uint64_t piece_bytes = 4096;  // of a block, as it lies in the file
+  using Block = std::vector<Piece>;                // empty where all counts are zero
+  static constexpr unsigned most_piece_bits = 15;  // `one` has at most 4096 bytes
   static constexpr std::uint32_t no_block = ~0U;
   static constexpr std::uint32_t unreadable_block = ~0U - 1;
 
@@ -93,7 +94,7 @@ class StoredRefcounts {
   const io::File* file_;
   unsigned cluster_bits_;
   unsigned order_;
-  std::uint64_t clusters_per_block_;
+  unsigned block_bits_;  // 1 << block_bits_ clusters are in a block
   unsigned piece_bits_;  // 1 << piece_bits_ clusters are in a piece
   std::uint64_t end_ = 0;
   std::uint64_t counted_ = 0;
