@@ -100,7 +100,7 @@ Result<void> Mender::check_growth(std::uint64_t count) const {
   constexpr std::uint64_t always = 64ULL << 20;
   const io::FileStatus& status = view().status();
   const std::uint64_t bytes = appended_bytes_ + count * cluster_size();
-  if (status.kind == io::FileKind::regular && status.allocated != 0 &&
+  if (status.kind != io::FileKind::block_device && status.allocated != 0 &&
       bytes > std::max(always, 16 * status.allocated))
     return fail(ErrorCode::refused,
                 fmt::format("the repair would add more than {} bytes of metadata to a file that "

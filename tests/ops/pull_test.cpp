@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include "damage.hpp"
 #include "draw.hpp"
 #include "image_builder.hpp"
 #include "memory_files.hpp"
@@ -36,6 +37,9 @@ class Scene {
     options.allocation = allocation;
     options.is_plan = is_plan;
     options.force = true;
+    return plan(transaction, options);
+  }
+  Result<Pull> plan(Transaction& transaction, const PullOptions& options) const {
     return plan_pull(transaction, *chain_, options);
   }
 
@@ -150,6 +154,18 @@ std::map<std::string, Bytes> empty_disk(const ImageOptions& options) {
   return {{"top", ImageBuilder(options).build().flat()}};
 }
 
+// An overlay without data over a file of which each L2 table is named `times` times.
+std::map<std::string, Bytes> over_repeated_tables(const ImageOptions& options,
+                                                  testing::Patient base, std::uint64_t times) {
+  const std::uint64_t tables = base.header().l1_size / times;
+  for (std::uint64_t i = tables; i < base.header().l1_size; ++i)
+    base.set(base.l1_entry(i), base.at(base.l1_entry(i % tables)));
+  ImageOptions over = options;
+  over.backing_file = "base";
+  over.backing_format = "qcow2";
+  return {{"base", base.bytes()}, {"top", ImageBuilder(over).build().flat()}};
+}
+
 }  // namespace
 
 TEST_CASE("plan_pull: an allocation that is only counted comes to the same as one that is made") {
@@ -216,4 +232,45 @@ TEST_CASE("plan_pull: a disk that no image can have room for is refused with the
   REQUIRE_FALSE(plan.has_value());
   CAPTURE(plan.error().message);
   CHECK(plan.error().message.find("separate ranges") != std::string::npos);
+}
+
+TEST_CASE("plan_pull: more extents than the files have storage for are refused") {
+  constexpr std::uint64_t times = 16;         // more often is refused when the image is opened
+  constexpr std::uint64_t entries = 512 / 8;  // of an L2 table
+  for (const std::uint64_t tables : {200, 400}) {
+    ImageOptions options;
+    options.cluster_bits = 9;
+    options.size = times * tables * entries << options.cluster_bits;
+    ImageBuilder builder(options);
+    for (std::uint64_t table = 0; table < tables; ++table)
+      builder.data(table * entries, 'd');
+    testing::Patient base(builder.build().flat());
+    for (std::uint64_t cluster = 0; cluster < tables * entries; cluster += 2)
+      base.set(base.l2_entry(cluster), base.at(base.l2_entry(0)));
+    const Scene scene(over_repeated_tables(options, std::move(base), times));
+    Transaction transaction(scene.file(), Fresh::counted);
+    const Result<Pull> plan = scene.plan(transaction, {.is_plan = true});
+    CAPTURE(tables);
+    CHECK(plan.has_value() == (tables == 200));
+    if (!plan) {
+      CHECK(plan.error().code == ErrorCode::too_large);
+      CHECK(plan.error().message.find("more than its files have storage for") != std::string::npos);
+    }
+  }
+}
+
+TEST_CASE("plan_pull: a plan that would read far more data than the files can hold is refused") {
+  ImageOptions options;
+  options.size = 1 << 30;
+  testing::Patient base(ImageBuilder(options).data(0, 'd').build().flat());
+  for (std::uint64_t cluster = 1; cluster < 8192; ++cluster)
+    base.set(base.l2_entry(cluster), base.at(base.l2_entry(0)));
+  const Scene scene(over_repeated_tables(options, std::move(base), 2));
+  Transaction transaction(scene.file(), Fresh::counted);
+  const Result<Pull> plan = scene.plan(transaction, {.detects_zeroes = true, .is_plan = true});
+  REQUIRE_FALSE(plan.has_value());
+  CHECK(plan.error().code == ErrorCode::too_large);
+  CHECK(plan.error().message.find("plan it without --detect-zeroes") != std::string::npos);
+  const Result<Pull> unread = scene.plan(transaction, {.is_plan = true});
+  REQUIRE_MESSAGE(unread.has_value(), unread.error().message);
 }

@@ -4,6 +4,7 @@
 #include "flipped_images.hpp"
 #include "guest_reads.hpp"
 #include "repaired.hpp"
+#include "sparse_file.hpp"
 #include "temp_folder.hpp"
 
 #include <filesystem>
@@ -231,4 +232,25 @@ TEST_CASE("repair: unknown autoclear features are cleared by whoever writes, and
   const Repaired result = repaired(patient.bytes());
   const io::MemoryFile file(result.bytes);
   CHECK(qcow2::read_header(file)->autoclear_features == 0);
+}
+
+TEST_CASE("repair: metadata that no file of this storage can need is refused with both figures") {
+  // 2 GiB between two clusters: each needs a refcount block of its own.
+  constexpr std::uint64_t distance = 2ULL << 30;
+  for (const std::uint64_t clusters : {500, 1100}) {
+    testing::ImageOptions options;
+    options.size = clusters << 16;
+    testing::Patient patient(testing::ImageBuilder(options).data(0, 'd').build().flat());
+    for (std::uint64_t cluster = 1; cluster < clusters; ++cluster)
+      patient.set(patient.l2_entry(cluster), (cluster * distance) | qcow2::copied_flag);
+    const testing::SparseFile file(patient.bytes(), clusters * distance);
+    edit::Transaction transaction(file);
+    const Result<Repair> repair = plan_repair(transaction, nullptr, {.tier = RepairTier::all});
+    CAPTURE(clusters);
+    CHECK(repair.has_value() == (clusters < 1024));
+    if (!repair) {
+      CHECK(repair.error().code == ErrorCode::refused);
+      CHECK(repair.error().message.find("no sound image has so much") != std::string::npos);
+    }
+  }
 }
