@@ -58,13 +58,13 @@ json::parser_callback_t only(std::string_view name) {
 
 Error no_plan(std::string_view why) {
   return {ErrorCode::corrupt,
-          fmt::format("is no plan: {}; 'coldchain plan VERB --output=json' writes one", why), 0};
+          fmt::format("is not a plan: {}; 'coldchain plan VERB --output=json' writes one", why), 0};
 }
 
 std::string shown(const json& document, const json::json_pointer& place) {
   constexpr std::size_t most = 80;
   if (!document.contains(place))
-    return "not there";
+    return "missing";
   const std::string text = document[place].dump(-1, ' ', true, json::error_handler_t::replace);
   return text.size() <= most ? text : text.substr(0, most) + "...";
 }
@@ -118,8 +118,9 @@ Result<Agreement> read_agreement(std::string text) {
   if (command == ours.end() || !command->is_array() || command->empty() ||
       !std::all_of(command->begin(), command->end(),
                    [](const json& word) { return word.is_string(); }))
-    return fail(no_plan(
-        "it has no \"command\", an array of strings, which names that are not UTF-8 do not get"));
+    return fail(
+        no_plan("it has no \"command\", an array of strings, which a plan with names that are not "
+                "UTF-8 lacks"));
   if (command->size() > most_words)
     return fail(no_plan(fmt::format("its \"command\" has {} words", command->size())));
   Agreement agreement;
@@ -127,7 +128,7 @@ Result<Agreement> read_agreement(std::string text) {
   agreement.plan = std::move(text);
   if (std::find(verbs.begin(), verbs.end(), agreement.command.front()) == verbs.end())
     return fail(
-        no_plan(fmt::format("there is no plan of '{}', but of {}",
+        no_plan(fmt::format("'{}' cannot be planned; these verbs can: {}",
                             to_terminal(agreement.command.front()), fmt::join(verbs, ", "))));
   return agreement;
 }
@@ -146,11 +147,11 @@ Result<void> check_agreed(const std::optional<Agreement>& agreement,
   if (agreed == now)
     return {};
   const json::json_pointer place = first_difference(agreed, now);
-  return fail(ErrorCode::refused,
-              fmt::format("nothing was changed: {} of the plan is {}, and would be {} now: plan it "
-                          "again",
-                          to_terminal(place.to_string()), to_terminal(shown(agreed, place)),
-                          to_terminal(shown(now, place))));
+  return fail(
+      ErrorCode::refused,
+      fmt::format("nothing was changed: {} is {} in the plan, but would be {} now: make a new plan",
+                  to_terminal(place.to_string()), to_terminal(shown(agreed, place)),
+                  to_terminal(shown(now, place))));
 }
 
 Result<void> check_agreed_digest(const std::optional<Agreement>& agreement,
@@ -161,8 +162,8 @@ Result<void> check_agreed_digest(const std::optional<Agreement>& agreement,
   if (agreed.value("digest", json()) == codec::to_hex(digest.sha256))
     return {};
   return fail(ErrorCode::refused,
-              "nothing was changed: what is pending is not what was planned; 'coldchain resume' "
-              "goes on or, with --abandon, gives it up");
+              "nothing was changed: the pending change is not the planned one; 'coldchain resume' "
+              "continues it or, with --abandon, rolls it back");
 }
 
 }  // namespace coldchain::cli

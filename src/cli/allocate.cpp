@@ -31,13 +31,13 @@ struct AllocateOptions {
 void options(CLI::App& app, AllocateOptions& allocate) {
   add_pull_options(app, allocate.pull);
   add_range_option(app, allocate.pull.range);
-  CLI::Option* thin =
-      app.add_flag("--thin", allocate.thin, "Only what the layers below provide, as pull");
+  CLI::Option* thin = app.add_flag("--thin", allocate.thin,
+                                   "Copy only what the layers below provide, as pull does");
   CLI::Option* reserve =
       app.add_flag("--reserve")
-          ->description("Places for all, zeros unwritten; so it is without any of the three");
-  CLI::Option* zero_fill =
-      app.add_flag("--zero-fill", allocate.zero_fill, "Places for all, zeros written");
+          ->description("Allocate clusters for zeros, but do not write them (the default)");
+  CLI::Option* zero_fill = app.add_flag("--zero-fill", allocate.zero_fill,
+                                        "Allocate clusters for zeros and write the zeros");
   thin->excludes(reserve)->excludes(zero_fill);
   reserve->excludes(zero_fill);
   app.footer("Example: coldchain allocate --range 0:10G disk.qcow2");
@@ -159,33 +159,35 @@ Result<void> give_storage(ChangeTarget& target, const std::vector<HostRange>& pl
                                           progress_of(false, world));
   if (!given && given.error().code == ErrorCode::interrupted)
     return fail(ErrorCode::interrupted,
-                "interrupted while it got storage: the same command goes on");
+                "interrupted while storage was allocated: run the same command again to continue");
   return given;
 }
 
 void add_range_option(CLI::App& app, std::optional<std::string>& range) {
-  app.add_option("--range", range, "Only so much of the disk, and keep the backing file")
+  app.add_option("--range", range, "Change only this range of the disk, and keep the backing file")
       ->type_name("OFFSET:LENGTH");
 }
 
 Result<GuestRange> parse_range(const std::string& text) {
   const std::size_t colon = text.find(':');
   if (colon == std::string::npos)
-    return fail(ErrorCode::invalid_argument,
-                fmt::format("'{}' is no range: OFFSET:LENGTH, in bytes or with k, M, G or T",
-                            to_terminal(text)));
+    return fail(
+        ErrorCode::invalid_argument,
+        fmt::format(
+            "'{}' is not a range: give OFFSET:LENGTH, in bytes or with a suffix k, M, G or T",
+            to_terminal(text)));
   const std::uint64_t offset = TRY(parse_size("range offset", text.substr(0, colon)));
   const std::uint64_t length = TRY(parse_size("range length", text.substr(colon + 1)));
   const auto end = checked_add(offset, length);
   if (!end)
     return fail(ErrorCode::invalid_argument,
-                fmt::format("the range '{}' ends nowhere", to_terminal(text)));
+                fmt::format("the end of the range '{}' is too large", to_terminal(text)));
   return GuestRange{{offset}, {*end}};
 }
 
 void register_allocate(CLI::App& app, World& world, int& status) {
-  add_verb<AllocateOptions>(app, "allocate", "Give the guest's disk places of its own in an image",
-                            world, status, options, run_verb);
+  add_verb<AllocateOptions>(app, "allocate", "Allocate the guest's disk in an image", world, status,
+                            options, run_verb);
 }
 
 void add_allocate_plan(CLI::App& plan, World& world, int& status) {

@@ -61,11 +61,10 @@ int run_verbs(std::vector<std::string> arguments, World& world) {
     for (const CLI::App* verb : app.get_subcommands({}))
       verbs.push_back(verb->get_name());
     if (std::find(verbs.begin(), verbs.end(), arguments.front()) == verbs.end()) {
-      world.complain(
-          {ErrorCode::invalid_argument,
-           fmt::format("there is no verb '{}'; there are {}. 'coldchain --help' tells more",
-                       to_terminal(arguments.front()), fmt::join(verbs, ", ")),
-           0});
+      world.complain({ErrorCode::invalid_argument,
+                      fmt::format("there is no verb '{}'; there are {}. See 'coldchain --help'",
+                                  to_terminal(arguments.front()), fmt::join(verbs, ", ")),
+                      0});
       return failure;
     }
   }

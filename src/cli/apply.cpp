@@ -35,7 +35,7 @@ void options(CLI::App& app, ApplyOptions& apply) {
                  "All images that may be written to; without them, those that the plan names")
       ->type_name("");
   app.add_flag("--force", apply.consent.force,
-               "Also where another image or an internal snapshot depends on what changes");
+               "Apply even if another image or an internal snapshot depends on what changes");
   app.add_option("-f,--format", apply.consent.format,
                  "Format of the image that is changed; probed if not given")
       ->type_name("FMT");
@@ -56,7 +56,7 @@ Result<void> check_author(const ApplyOptions& apply, const io::FileStatus& plan)
   if (belief == edit::Belief::believed || !apply.images.empty())
     return {};
   return fail(ErrorCode::permission_denied,
-              fmt::format("other users can have written this plan (owner {}, mode {:04o}); repeat "
+              fmt::format("another user may have written this plan (owner {}, mode {:04o}); name "
                           "all images that it may write to: 'coldchain apply {} IMAGE...'",
                           edit::name_of_user(plan.owner), plan.mode, to_shell_word(apply.plan)));
 }
@@ -66,10 +66,10 @@ Result<Agreement> read_plan(const ApplyOptions& apply, const World& world) {
   const std::unique_ptr<io::File> file = TRY(files->open(apply.plan));
   TRY(check_author(apply, file->status()));
   if (file->size() > most_bytes)
-    return fail(ErrorCode::corrupt, fmt::format("is no plan: it has {} bytes", file->size()));
+    return fail(ErrorCode::corrupt, fmt::format("is not a plan: it has {} bytes", file->size()));
   // What lies in a hole is no text, and takes memory.
   if (const HostOffset hole = TRY(file->next_hole({0})); hole.value < file->size())
-    return fail(ErrorCode::corrupt, fmt::format("is no plan: it has a hole at {}", hole.value));
+    return fail(ErrorCode::corrupt, fmt::format("is not a plan: it has a hole at {}", hole.value));
   std::string text(file->size(), '\0');
   TRY(io::read_exactly(*file, {0}, std::as_writable_bytes(std::span(text)), "plan"));
   Agreement agreement = TRY(read_agreement(std::move(text)));

@@ -36,8 +36,8 @@ Result<void> try_out(const io::FileSource& files, const CommonOptions& options,
     const NodeChain found = graph::chain_of(**linked);
     if (!is_same_chain(std::span(found).subspan(1), nodes.subspan(base)))
       return fail(ErrorCode::refused,
-                  fmt::format("from '{}' the name '{}' does not lead to '{}' with all that is "
-                              "below it: nothing was changed",
+                  fmt::format("nothing was changed: from '{}' the name '{}' does not resolve to "
+                              "'{}' with the same chain below it",
                               to_terminal(path), to_terminal(link.name),
                               to_terminal(nodes[base]->filename)));
   }

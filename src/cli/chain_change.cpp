@@ -172,10 +172,11 @@ Result<void> check_nothing_else_pending(const std::optional<Agreement>& agreemen
   const edit::Operation pending = head ? head->facts.change.operation : operation;
   if (pending == operation && (!head || operation != edit::Operation::none))
     return {};
-  return fail(ErrorCode::refused,
-              fmt::format("nothing was changed: another change is pending in {}: 'coldchain resume "
-                          "{}' first",
-                          to_terminal(image), to_shell_word(image)));
+  return fail(
+      ErrorCode::refused,
+      fmt::format(
+          "nothing was changed: another change is pending in {}: run 'coldchain resume {}' first",
+          to_terminal(image), to_shell_word(image)));
 }
 
 Progress progress_of(bool is_shown, World& world) {

@@ -15,11 +15,9 @@ namespace {
 
 Result<void> check_names(const io::FileStatus& status) {
   if (status.kind == io::FileKind::regular && status.links > 1)
-    return fail(
-        ErrorCode::refused,
-        fmt::format("the file has {} names, and a change under way would be seen beside one "
-                    "of them only: leave one",
-                    status.links));
+    return fail(ErrorCode::refused, fmt::format("the file has {} names, and its journal would lie "
+                                                "beside only one of them: remove the other names",
+                                                status.links));
   return {};
 }
 
@@ -37,7 +35,7 @@ Result<std::unique_ptr<io::WritableFile>> open_locked(const io::File& opened) {
   TRY(io::hold_write_locks(*image));
   TRY(image->refresh());
   if (!is_unchanged(*image, opened))
-    return fail(ErrorCode::refused, "it was changed after it was looked at: try again");
+    return fail(ErrorCode::refused, "it was changed after it was read: try again");
   return image;
 }
 

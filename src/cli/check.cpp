@@ -45,12 +45,12 @@ void options(CLI::App& app, CheckVerbOptions& check) {
   app.add_option("--output", check.common.output, "human, json, sarif or junit")
       ->check(CLI::IsMember({"human", "json", "sarif", "junit"}))
       ->type_name("FORM");
-  app.add_option("-T", check.cache, "Accepted and not used")->type_name("CACHE");
-  app.add_flag("-q", check.quiet, "No summary; what is found goes to standard error all the same");
-  app.add_flag("--list", check.list, "Every finding, a line each, notes too");
+  app.add_option("-T", check.cache, "Accepted and ignored")->type_name("CACHE");
+  app.add_flag("-q", check.quiet, "Print no summary; findings still go to standard error");
+  app.add_flag("--list", check.list, "List every finding, one per line, with notes");
   app.add_flag("--deep", check.deep, "Decompress every compressed cluster");
   app.add_flag("--backing-chain", check.backing_chain, "Check every layer, and the links");
-  app.add_option("--jobs", check.jobs, "Of many images, check so many at once")
+  app.add_option("--jobs", check.jobs, "Check N images at the same time")
       ->check(CLI::Range(1, 64))
       ->type_name("N");
   app.add_option("--deny", check.deny,
@@ -360,8 +360,8 @@ Result<ExitStatus> repair(const CheckVerbOptions& options, World& world) {
                 "repair: add -r leaks or -r all");
   if (options.images.size() != 1 || options.backing_chain || !options.deny.empty() || options.deep)
     return fail(ErrorCode::invalid_argument,
-                "-r mends one image; it does not go with --backing-chain, --deep, --deny or more "
-                "images");
+                "-r repairs one image; it cannot be used with --backing-chain, --deep, --deny or "
+                "more images");
   RepairRequest request = options.repair;
   request.image = options.images.front();
   request.quiet = options.quiet;

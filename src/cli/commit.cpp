@@ -15,14 +15,15 @@ namespace {
 
 void options(CLI::App& app, CommitRequest& commit) {
   add_common_options(app, commit.common);
-  app.add_option("-b", commit.base, "The layer to commit into, and the image keeps its content")
+  app.add_option("-b", commit.base, "The layer to commit into; the image keeps its content")
       ->type_name("BASE");
   app.add_flag("-d,--keep", commit.keeps, "Do not empty the image");
   app.add_flag("--force", commit.force,
-               "Also where another image or an internal snapshot reads through what changes");
+               "Commit even if another image or an internal snapshot reads through what changes");
   app.add_flag("--detect-zeroes", commit.detects_zeroes,
-               "Data that is zeros becomes zeros that take no place");
-  app.add_option("--bitmaps", commit.bitmaps, "What becomes of the bitmaps of what is committed")
+               "Store data that is all zeros as explicit zeros, without clusters");
+  app.add_option("--bitmaps", commit.bitmaps,
+                 "Leave, merge or drop the bitmaps of the committed layers")
       ->type_name("qemu|merge|drop")
       ->transform(CLI::CheckedTransformer(
           std::map<std::string, ops::BitmapRule>{{"qemu", ops::BitmapRule::qemu},
@@ -33,10 +34,10 @@ void options(CLI::App& app, CommitRequest& commit) {
                "--scan");
   app.add_flag("--yes", commit.agrees, "Write to the overlays that --reparent finds");
   app.add_option("--scan", commit.scan, "Look for such images in DIR, too")->type_name("DIR");
-  app.add_option("-r", commit.rate, "Copy at most so many bytes per second")->type_name("RATE");
-  app.add_option("-t", commit.cache, "Accepted, and of no effect")->type_name("CACHE");
+  app.add_option("-r", commit.rate, "Copy at most RATE bytes per second")->type_name("RATE");
+  app.add_option("-t", commit.cache, "Accepted and ignored")->type_name("CACHE");
   app.add_flag("-q", commit.quiet, "Say nothing");
-  app.add_flag("-p,--progress", commit.shows_progress, "Show how far it is");
+  app.add_flag("-p,--progress", commit.shows_progress, "Show the progress");
   add_state_option(app, commit.folders);
   app.add_option("IMAGE", commit.image, "Path or block device")->required()->type_name("");
   app.footer("Example: coldchain commit top.qcow2");

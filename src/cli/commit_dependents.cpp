@@ -32,7 +32,7 @@ Result<std::vector<std::string>> find_readers_of_base(const io::FileSource& file
     wanted.known.push_back(planned.nodes[i]->file->status().identity);
   graph::Dependents found = TRY(graph::find_dependents(files, policy, wanted, world.workers()));
   for (const Error& error : found.unreadable)
-    world.complain(with_context(error, "not looked at, whether it reads through the base"));
+    world.complain(with_context(error, "not checked whether it reads through the base"));
   return std::move(found.paths);
 }
 

@@ -79,13 +79,12 @@ class CommitRun {
     if (!base().is_open())
       return fail(*base().gap);
     if (base().format_probed)
-      return fail(
-          ErrorCode::refused,
-          fmt::format("the format of '{0}' is recorded nowhere: 'coldchain rebase -u -b {1} "
-                      "-F FORMAT {2}' records it, and nothing is written into what was only "
-                      "probed",
-                      to_terminal(base().filename), to_shell_word(base().name),
-                      to_shell_word(nodes_[base_ - 1]->filename)));
+      return fail(ErrorCode::refused,
+                  fmt::format("no image records the format of '{0}', and coldchain does not write "
+                              "to an image whose format was only probed: record it with 'coldchain "
+                              "rebase -u -b {1} -F FORMAT {2}'",
+                              to_terminal(base().filename), to_shell_word(base().name),
+                              to_shell_word(nodes_[base_ - 1]->filename)));
     TRY(check_probed(*tree_.top, request_.common, request_.image,
                      request_.base ? &base() : nullptr));
     return check_recorded(tree_, request_.common, request_.image);
@@ -174,17 +173,17 @@ class CommitRun {
 
   [[nodiscard]] Error refused_for_dependents() const {
     return {ErrorCode::refused,
-            fmt::format("others read through what would change, and would read something else: "
-                        "{}; --force commits all the same",
+            fmt::format("other images depend on what would change and would read different data: "
+                        "{}; with --force the commit runs anyway",
                         dependents_text()),
             0};
   }
 
   [[nodiscard]] Error refused_for_new_dependents() const {
     return {ErrorCode::refused,
-            fmt::format("since the commit was interrupted, others read through what changes, and "
-                        "would read something else: {}; 'coldchain resume --abandon {}' gives it "
-                        "up, and --force continues it all the same",
+            fmt::format("since the commit was interrupted, other images depend on what changes and "
+                        "would read different data: {}; 'coldchain resume --abandon {}' rolls it "
+                        "back, and --force continues it anyway",
                         dependents_text(), to_shell_word(request_.image)),
             0};
   }
@@ -236,8 +235,8 @@ class CommitRun {
     const CommitStep step = next_step(state_of(top), state_of(base_pending));
     if (step == CommitStep::go_back && world_.agreement)
       return fail(ErrorCode::refused,
-                  fmt::format("nothing was changed: giving up a commit into {} was interrupted, "
-                              "'coldchain resume {}' ends that",
+                  fmt::format("nothing was changed: the rollback of a commit into {} was "
+                              "interrupted; finish it with 'coldchain resume {}'",
                               to_terminal(base().filename), to_shell_word(request_.image)));
     if (base_pending)
       TRY(check_agreed_digest(world_.agreement, base_pending->facts.change.digest));
@@ -261,7 +260,7 @@ class CommitRun {
         break;
     }
     if (request_.argument)
-      return fail(ErrorCode::refused, "what was pending has been ended meanwhile");
+      return fail(ErrorCode::refused, "the change is no longer pending: another run has ended it");
     return std::optional(TRY(begin()));
   }
 
@@ -302,8 +301,8 @@ class CommitRun {
       return fail(with_context(ended.error(), to_terminal(name)));
     if (ended->resumed == edit::Resumed::needs_plan)
       return fail(ErrorCode::refused,
-                  fmt::format("'{}' is pending in {}: 'coldchain resume {}' goes on or, with "
-                              "--abandon, goes back",
+                  fmt::format("'{}' is pending in {}: 'coldchain resume {}' continues it or, with "
+                              "--abandon, rolls it back",
                               to_terminal(ended->verb), to_terminal(name), to_shell_word(name)));
     return ended->resumed != edit::Resumed::nothing_pending &&
            ended->resumed != edit::Resumed::nothing_changed;
@@ -326,11 +325,10 @@ class CommitRun {
     if (is_top && is_base)
       return {};
     const std::string& image = is_top ? this->base().filename : nodes_.front()->filename;
-    return fail(
-        ErrorCode::refused,
-        fmt::format("another commit is pending in {}: 'coldchain resume {}' goes on or, with "
-                    "--abandon, gives it up",
-                    to_terminal(image), to_shell_word(image)));
+    return fail(ErrorCode::refused,
+                fmt::format("another commit is pending in {}: 'coldchain resume {}' continues it "
+                            "or, with --abandon, rolls it back",
+                            to_terminal(image), to_shell_word(image)));
   }
 
   // Opens the chain as it was before what is pending. The former tree keeps its locks.
@@ -456,7 +454,7 @@ class CommitRun {
                              const std::optional<edit::JournalHead>& base_pending) {
     // Of what is done only the side files are left.
     if (top && top->state == edit::JournalState::done) {
-      world_.err("the commit was done, so that there is nothing to give up\n");
+      world_.err("the commit is done; there is nothing to roll back\n");
       return end_done();
     }
     rolls_back_ = true;

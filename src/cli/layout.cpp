@@ -36,7 +36,7 @@ Result<ExitStatus> run_verb(const LayoutOptions& options, World& world) {
   const qcow2::Image* image = tree.top->qcow2_image();
   if (image == nullptr)
     return fail(ErrorCode::unsupported,
-                fmt::format("'{}' is raw: all of it is the guest's", to_terminal(options.image)));
+                fmt::format("'{}' is raw: all of it is guest data", to_terminal(options.image)));
   const check::CheckResult result =
       TRY(check::check(*image, {.deep = false, .workers = world.workers()}));
   const std::uint64_t file_size = image->file().size();
@@ -49,8 +49,8 @@ Result<ExitStatus> run_verb(const LayoutOptions& options, World& world) {
   TRY(writer.end(totals, style_for(world, options.common.color)));
   if (result.is_partial || result.findings.worst() > finding::Severity::leak) {
     world.complain({ErrorCode::corrupt,
-                    fmt::format("'{}' is damaged, and the layout is as good as its tables; "
-                                "'coldchain check --list' tells what is wrong",
+                    fmt::format("'{}' is damaged, so the layout may be wrong; run 'coldchain check "
+                                "--list' to see the findings",
                                 to_terminal(options.image)),
                     0});
     return corrupt;

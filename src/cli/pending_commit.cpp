@@ -126,12 +126,12 @@ class Search {
     }
     return fail(
         ErrorCode::refused,
-        fmt::format("the commit of an image into {0} is pending, which is not in its folder: "
-                    "'coldchain resume' of that image continues it or, with --abandon, rolls it "
-                    "back; if that image is gone for good, 'mv {1}.coldchain-pending "
-                    "{1}.coldchain-given-up': the base is sound, and has a part of what was "
-                    "committed",
-                    to_terminal(options_.image), to_shell_word(options_.image)));
+        fmt::format(
+            "a commit into {0} is pending, and the committed image is not in the same folder: run "
+            "'coldchain resume' on that image to continue or, with --abandon, to roll back; if "
+            "that image is lost, run 'mv {1}.coldchain-pending {1}.coldchain-given-up': the base "
+            "is sound, and holds a part of the committed data",
+            to_terminal(options_.image), to_shell_word(options_.image)));
   }
 
   // Of this image into one below it, which alone has a journal: rolling back was stopped.

@@ -31,16 +31,16 @@ void options(CLI::App& app, PullRequest& pull) {
       ->type_name("BASE");
   add_range_option(app, pull.range);
   app.add_flag("--snapshots", pull.fills_snapshots,
-               "Internal snapshots get what they read through the layers that go, too");
+               "Also copy what internal snapshots read through the removed layers");
   app.add_flag("--detect-zeroes", pull.detects_zeroes,
-               "Data that is zeros takes no place in the image");
+               "Allocate no clusters for data that is all zeros");
   pull.compressed = ops::Compressed::keep;
   CLI::Option* const unpack = app.add_flag_callback(
       "--decompress", [&pull] { pull.compressed = ops::Compressed::unpack; },
       "Unpack compressed clusters instead of copying them as they are");
   app.add_flag_callback(
          "--recompress", [&pull] { pull.compressed = ops::Compressed::recompress; },
-         "Compress clusters of another size or compression anew, instead of unpacking them")
+         "Recompress clusters of another size or compression instead of unpacking them")
       ->excludes(unpack);
   app.footer("Example: coldchain pull -b base.qcow2 top.qcow2");
 }
@@ -58,10 +58,10 @@ Result<ExitStatus> run_verb(const PullRequest& pull, World& world) {
                 "--range keeps the backing file, and -b names another one");
   if (pull.range && (pull.detects_zeroes || pull.fills_snapshots))
     return fail(ErrorCode::invalid_argument,
-                "--detect-zeroes and --snapshots are of the whole disk: without --range");
+                "--detect-zeroes and --snapshots cannot be used with --range");
   if (pull.range && pull.compressed == ops::Compressed::recompress)
     return fail(ErrorCode::invalid_argument,
-                "--range unpacks what is compressed: without --recompress");
+                "--recompress cannot be used with --range, which unpacks compressed clusters");
   if (pull.range) {
     request.compressed = ops::Compressed::unpack;
     request.allocation = {ops::Places::thin, TRY(parse_range(*pull.range))};
@@ -104,7 +104,7 @@ class PullRun {
     // Nothing is left of a change that nobody has looked at.
     const auto pending = TRY(edit::read_pending(*target.image, target.side_files));
     if (!pending || pending->facts.change.operation != operation())
-      return fail(ErrorCode::refused, "what was pending has been ended meanwhile");
+      return fail(ErrorCode::refused, "the change is no longer pending: another run has ended it");
     return edit::leave(target.side_files);
   }
 
@@ -233,7 +233,7 @@ class PullRun {
       return std::size_t{0};
     if (request_.base->empty())
       return fail(ErrorCode::invalid_argument,
-                  "-b names no image: leave it out, if there shall be no backing file");
+                  "-b names no image: leave -b out for an image without a backing file");
     const Result<std::unique_ptr<io::File>> file = tree_.files->open_operand(*request_.base);
     for (std::size_t i = 1; i < nodes_.size(); ++i) {
       const bool is_it = file ? nodes_[i]->file != nullptr &&
@@ -246,7 +246,7 @@ class PullRun {
       return fail(with_context(file.error(),
                                fmt::format("Could not open '{}'", to_terminal(*request_.base))));
     return fail(ErrorCode::refused,
-                fmt::format("'{}' is not below '{}': 'coldchain tree' shows what is",
+                fmt::format("'{}' is not below '{}': 'coldchain tree' shows the chain",
                             to_terminal(*request_.base), to_terminal(request_.image)));
   }
 
@@ -258,8 +258,8 @@ class PullRun {
         return i;
     }
     return fail(ErrorCode::refused,
-                "the base of the pull that is pending is not in the chain any more: 'coldchain "
-                "resume --abandon' gives it up");
+                "the base of the pending pull is no longer in the chain: roll the pull back with "
+                "'coldchain resume --abandon'");
   }
 
   Result<std::optional<ExitStatus>> plan() {
@@ -303,8 +303,8 @@ class PullRun {
     }
     if (pending.resumed == edit::Resumed::needs_plan && !is_this)
       return fail(ErrorCode::refused,
-                  fmt::format("'{}'{} is pending: 'coldchain resume {}' goes on or, with "
-                              "--abandon, goes back",
+                  fmt::format("'{}'{} is pending: 'coldchain resume {}' continues it or, with "
+                              "--abandon, rolls it back",
                               pending.verb,
                               pending.operation == operation() && !request_.allocation
                                   ? " with another base or other options"
@@ -315,7 +315,7 @@ class PullRun {
         pending.resumed != edit::Resumed::nothing_changed)
       return std::nullopt;
     if (request_.argument && pending.resumed != edit::Resumed::needs_plan)
-      return fail(ErrorCode::refused, "what was pending has been ended meanwhile");
+      return fail(ErrorCode::refused, "the change is no longer pending: another run has ended it");
     const bool is_new = pending.resumed != edit::Resumed::needs_plan;
     return std::optional(TRY(pull_into(target, is_new)));
   }
@@ -440,7 +440,8 @@ class PullRun {
       return fail(about_image(outcome.error()));
     outcome->verb = to_terminal(outcome->verb);
     if (outcome->resumed == edit::Resumed::abandoned || outcome->resumed == edit::Resumed::left)
-      world_.err(fmt::format("'{}' was being given up, and is now\n", outcome->verb));
+      world_.err(fmt::format("the rollback of '{}' was interrupted, and is finished now\n",
+                             outcome->verb));
     return outcome;
   }
 
@@ -489,9 +490,9 @@ class PullRun {
 void add_pull_options(CLI::App& app, PullRequest& pull) {
   add_common_options(app, pull.common);
   app.add_flag("--force", pull.force,
-               "Also where an internal snapshot reads through what would go");
+               "Run even if an internal snapshot reads through a layer that is removed");
   app.add_flag("-q", pull.quiet, "Say nothing");
-  app.add_flag("-p,--progress", pull.shows_progress, "Show how far it is");
+  app.add_flag("-p,--progress", pull.shows_progress, "Show the progress");
   add_state_option(app, pull.folders);
   app.add_option("IMAGE", pull.image, "Path or block device")->required()->type_name("");
 }

@@ -31,9 +31,10 @@ void options(CLI::App& app, RebaseOptions& rebase) {
   app.add_option("-b", rebase.pull.base, "The new backing file, as it is recorded; '' for none")
       ->type_name("BASE");
   app.add_option("-F", rebase.base_format, "Its format")->type_name("FMT");
-  app.add_flag("-u", rebase.is_unsafe, "Change the link alone, whatever the guest reads then");
-  app.add_option("-t", rebase.cache, "Accepted, and of no effect")->type_name("CACHE");
-  app.add_option("-T", rebase.source_cache, "Accepted, and of no effect")->type_name("CACHE");
+  app.add_flag("-u", rebase.is_unsafe,
+               "Change only the link; the guest may read different data afterwards");
+  app.add_option("-t", rebase.cache, "Accepted and ignored")->type_name("CACHE");
+  app.add_option("-T", rebase.source_cache, "Accepted and ignored")->type_name("CACHE");
   app.footer("Example: coldchain rebase -b base.qcow2 -F qcow2 top.qcow2");
 }
 
@@ -59,7 +60,7 @@ Result<void> check_usage(const RebaseOptions& rebase, bool is_planned) {
                             to_terminal(*rebase.pull.base)));
   if (rebase.is_unsafe && is_planned)
     return fail(ErrorCode::invalid_argument,
-                "with -u one sector of the header is all that changes");
+                "a rebase with -u cannot be planned: it only changes one sector of the header");
   return {};
 }
 
@@ -67,10 +68,11 @@ Result<ExitStatus> rebase_unsafely(const RebaseOptions& rebase, ChangeTarget& ta
   const edit::ResumeOutcome pending =
       TRY(edit::resume(*target.image, target.side_files, false, examine));
   if (pending.resumed == edit::Resumed::needs_plan)
-    return fail(ErrorCode::refused,
-                fmt::format("'{}' is pending: 'coldchain resume {}' goes on or, with --abandon, "
-                            "goes back",
-                            pending.verb, to_shell_word(rebase.pull.image)));
+    return fail(
+        ErrorCode::refused,
+        fmt::format(
+            "'{}' is pending: 'coldchain resume {}' continues it or, with --abandon, rolls it back",
+            pending.verb, to_shell_word(rebase.pull.image)));
   edit::Transaction transaction(*target.image);
   std::optional<ops::BackingLink> link;
   if (rebase.pull.base && !rebase.pull.base->empty())

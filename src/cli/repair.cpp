@@ -33,7 +33,7 @@ void options(CLI::App& app, RepairVerbOptions& repair) {
   repair.request.tier = "all";
   add_repair_options(app, repair.request);
   app.add_flag("-q", repair.request.quiet, "No summary");
-  app.add_flag("--list", repair.request.list, "Every finding that is left, a line each");
+  app.add_flag("--list", repair.request.list, "List every remaining finding, one per line");
   app.add_option("IMAGE", repair.request.image, "Path or block device")->required()->type_name("");
   app.footer("Example: coldchain repair --dry-run disk.qcow2");
 }
@@ -104,8 +104,8 @@ class RepairRun {
         TRY(edit::resume(*target.image, target.side_files, false, examine));
     if (outcome.resumed == edit::Resumed::needs_plan)
       return fail(ErrorCode::refused,
-                  fmt::format("'{}' is pending: 'coldchain resume {}' goes on or, with --abandon, "
-                              "goes back",
+                  fmt::format("'{}' is pending: 'coldchain resume {}' continues it or, with "
+                              "--abandon, rolls it back",
                               to_terminal(outcome.verb), to_shell_word(request_.image)));
     if (outcome.resumed == edit::Resumed::finished)
       world_.complain(
@@ -243,10 +243,10 @@ class RepairRun {
 }  // namespace
 
 void add_repair_options(CLI::App& app, RepairRequest& request) {
-  app.add_option("-r", request.tier, "Mend what is found: leaks, or all")->type_name("TIER");
+  app.add_option("-r", request.tier, "Repair what is found: leaks, or all")->type_name("TIER");
   app.add_flag("--dry-run", request.dry_run, "Say what a repair would change; write nothing");
   app.add_flag("--free-orphans", request.free_orphans,
-               "Free clusters, too, that may hold lost data");
+               "Also free clusters that may hold lost data");
   app.add_flag("--rebuild-mapping", request.rebuild_mapping,
                "Look for lost L2 tables, and link those whose place is certain");
   app.add_option("--link", request.links,
@@ -267,7 +267,7 @@ Result<ExitStatus> run_repair(const CommonOptions& wanted, const RepairRequest& 
   TRY(check_no_secrets(common));
   ops::RepairOptions options = TRY(parse(request, world.workers()));
   if (common.output != "human" && common.output != "json")
-    return fail(ErrorCode::invalid_argument, "a repair is told as human text or as JSON");
+    return fail(ErrorCode::invalid_argument, "the output of a repair is human or json");
   return RepairRun(common, request, std::move(options), world).run();
 }
 
@@ -293,7 +293,7 @@ void add_repair_plan(CLI::App& plan, World& world, int& status) {
 }
 
 void register_repair(CLI::App& app, World& world, int& status) {
-  add_verb<RepairVerbOptions>(app, "repair", "Mend what check finds, as check -r", world, status,
+  add_verb<RepairVerbOptions>(app, "repair", "Repair what check finds, as check -r", world, status,
                               options, run_verb);
 }
 

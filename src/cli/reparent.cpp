@@ -49,11 +49,11 @@ Result<void> Reparenting::find(const io::FileSource& files, const CommonOptions&
     if (!is_overlay_of(chain, *nodes.front()))
       continue;
     if (!is_same_chain(std::span(chain).subspan(1), nodes))
-      return fail(overlay.about({ErrorCode::refused,
-                                 fmt::format("does not read '{}' as what is committed, but by "
-                                             "another format or another chain",
-                                             to_terminal(nodes.front()->filename)),
-                                 0}));
+      return fail(overlay.about(
+          {ErrorCode::refused,
+           fmt::format("reads '{}' with another format or another chain than the commit",
+                       to_terminal(nodes.front()->filename)),
+           0}));
     if (const Result<void> planned = plan(files, options, base + 1, world.workers(), overlay);
         !planned)
       return fail(overlay.about(planned.error()));
@@ -71,8 +71,8 @@ Result<void> Reparenting::check_agreed(bool agrees) const {
   for (const Overlay& overlay : overlays_)
     paths.push_back(overlay.path);
   return fail(ErrorCode::refused,
-              fmt::format("--reparent would write to {}, and has written to none; --yes does, "
-                          "once you have seen 'coldchain plan commit --reparent'",
+              fmt::format("--reparent would write to {}; nothing was written. Look at 'coldchain "
+                          "plan commit --reparent', then give --yes",
                           to_terminal(fmt::format("{}", fmt::join(paths, ", ")))));
 }
 
@@ -94,7 +94,7 @@ Result<void> Reparenting::carry_out() {
                                        overlay.target->side_files, overlay.change);
         !done)
       return fail(overlay.about(with_context(
-          done.error(), "the base has everything, and the same command goes on; but")));
+          done.error(), "the base has all data, and the same command continues; but")));
   }
   return {};
 }
@@ -123,7 +123,7 @@ Result<void> end_reparentings(const io::FileSource& files, const CommonOptions& 
     const edit::PendingFile pending = TRY(edit::look_at_pending(*file, side_files));
     // What is not believed is none of ours, and stays.
     if (pending.error)
-      world.complain(with_context(*pending.error, "not ended"));
+      world.complain(with_context(*pending.error, "not finished"));
     const bool is_ours = pending.kind == edit::PendingKind::unfinished ||
                          (pending.kind == edit::PendingKind::believed &&
                           pending.head->facts.change.operation == edit::Operation::reparent);

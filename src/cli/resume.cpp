@@ -31,14 +31,14 @@ struct ResumeOptions {
 void options(CLI::App& app, ResumeOptions& resume) {
   app.add_flag("--abandon", resume.abandon, "Roll back instead of continuing");
   app.add_flag("--force", resume.force,
-               "Also where another image or an internal snapshot depends on what changes");
+               "Continue even if another image or an internal snapshot depends on what changes");
   app.add_option("-f,--format", resume.format, "Format of the image; probed if not given")
       ->type_name("FMT");
   app.add_flag("--allow-probe", resume.target.policy.allow_probe,
                "Follow the links of an image whose format its overlay does not record");
   app.add_option("--scan", resume.scan, "Look for images that depend on the base in DIR, too")
       ->type_name("DIR");
-  app.add_option("-b", resume.base, "Of a rebase: the new backing file, as it was given")
+  app.add_option("-b", resume.base, "For a rebase: the new backing file, as it was given")
       ->type_name("BASE");
   app.add_option("-F", resume.base_format, "Its format, as it was given")->type_name("FMT");
   add_undo_option(app, resume.target.folders);
@@ -54,7 +54,7 @@ std::string words_for(const edit::ResumeOutcome& outcome, const std::string& ima
     case edit::Resumed::nothing_pending:
       return fmt::format("Nothing is pending for {}.\n", image);
     case edit::Resumed::nothing_changed:
-      return fmt::format("A change of {} had not begun; what was left of it is removed.\n", image);
+      return fmt::format("A change of {} had not begun; its journal is removed.\n", image);
     case edit::Resumed::finished:
       return fmt::format(
           "'{}' is finished{}.\n", to_terminal(outcome.verb),
@@ -63,12 +63,13 @@ std::string words_for(const edit::ResumeOutcome& outcome, const std::string& ima
       return "";  // goes on
     case edit::Resumed::left:
       return fmt::format(
-          "'{0}' is given up. {1}, or an image below it, is not what it was then, so nothing was "
-          "put back; what had been taken for the copy may leak: 'coldchain check {1}' tells.\n",
+          "'{0}' is abandoned. {1} or an image below it has changed since, so nothing was rolled "
+          "back. The clusters that were allocated for the copy may leak: run 'coldchain check "
+          "{1}'.\n",
           outcome.verb, image);
     case edit::Resumed::abandoned:
-      return fmt::format("'{}' is given up; {} is as it was before.\n", to_terminal(outcome.verb),
-                         image);
+      return fmt::format("'{}' is rolled back; {} is as it was before.\n",
+                         to_terminal(outcome.verb), image);
   }
   return "";
 }
@@ -123,8 +124,8 @@ Result<ExitStatus> resume_commit(const ResumeOptions& options, const PendingComm
   // Whatever a scan would find now, nobody has agreed to.
   if (ops::has_option(change.verb, ops::reparent_option))
     world.err(
-        fmt::format("overlays of '{0}' that still name it read the same as before: 'coldchain "
-                    "commit --reparent' of it points them at the base\n",
+        fmt::format("overlays that still name '{0}' read the same as before; 'coldchain commit "
+                    "--reparent' points them at the base\n",
                     to_terminal(request.image)));
   return status;
 }
@@ -151,8 +152,8 @@ Result<ExitStatus> run_verb(const ResumeOptions& options, World& world) {
         outcome.operation == edit::Operation::rebase && outcome.argument != 0 && !options.base;
     if (lacks_base)
       return fail(ErrorCode::refused,
-                  fmt::format("'{}' is pending, and its data is looked at again: give the same -b "
-                              "and -F to 'coldchain resume{}'",
+                  fmt::format("'{}' is pending, and coldchain must compare its data again: give "
+                              "the same -b and -F to 'coldchain resume{}'",
                               outcome.verb, options.abandon ? " --abandon" : ""));
     const PullRequest request = request_for(options, outcome, image);
     if (!options.abandon)

@@ -81,7 +81,7 @@ Result<ExitStatus> run_forest(const TreeOptions& options, const std::vector<std:
   TRY(check_no_secrets(options.common));
   if (options.details)
     return fail(ErrorCode::invalid_argument,
-                "--details is for images; of a folder, '--output=json' tells all");
+                "--details is for images; for a folder, use '--output=json'");
   if (options.common.format || options.common.probe != "qemu")
     return fail(ErrorCode::invalid_argument,
                 "-f and --probe are for images; in a folder, what begins like qcow2 is qcow2 "

@@ -106,7 +106,7 @@ Result<Pending> carry_out(const Transaction& transaction, io::WritableFile& imag
   if (const Result<void> done = roll_forward(journal, image); !done) {
     // What was copied is not thrown away.
     if (data == nullptr && roll_back(journal, image) && side_files.remove_pending())
-      return fail(with_context(done.error(), "the image was put back as it was"));
+      return fail(with_context(done.error(), "the image was rolled back"));
     return fail(unfinished(done.error(), false, side_files));
   }
   if (const Result<void> done = journal.set_state(JournalState::done, image.status().modified);

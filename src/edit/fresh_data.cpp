@@ -50,7 +50,7 @@ Result<void> FreshWriter::check_place(HostRange range) const {
   if (contain(ranges_, range))
     return {};
   return fail(ErrorCode::refused,
-              fmt::format("{:#x}-{:#x} is not to be written to: somebody may own it",
+              fmt::format("{:#x}-{:#x} may not be written: it may belong to other data",
                           range.begin.value, range.end.value));
 }
 
@@ -150,7 +150,7 @@ Result<void> FreshWriter::write_out(const Run& run) {
   if (TRY(is_there(run)))
     return {};
   if (mode_ == Mode::check)
-    return fail(ErrorCode::refused, "what was copied has been written to since");
+    return fail(ErrorCode::refused, "the copied data has been written to since");
   TRY(image_.write_at(run.begin, run.content));
   since_flush_ += run.size;
   since_writeback_ += run.size;

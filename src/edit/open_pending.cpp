@@ -20,7 +20,7 @@ std::string command_to_set_aside(const SideFiles& side_files) {
 
 // What a person can do about a journal that leads nowhere.
 std::string way_out(const SideFiles& side_files) {
-  return fmt::format("'coldchain check {}' says how the image is; if it is as it should be, {}",
+  return fmt::format("'coldchain check {}' tests the image; if it is sound, {}",
                      to_shell_word(side_files.image_path()), command_to_set_aside(side_files));
 }
 
@@ -56,7 +56,7 @@ Error not_believed(const Authorship& authorship, Belief belief,
                            as_user(authorship.owner), to_shell_word(side_files.image_path()),
                            name_of(head->facts.change.operation));
   return {ErrorCode::permission_denied,
-          message + "if the image is as it should be, " + command_to_set_aside(side_files), 0};
+          message + "if the image is sound, " + command_to_set_aside(side_files), 0};
 }
 
 // It exists, but the caller may not read it.
@@ -66,11 +66,11 @@ Error not_readable(const SideFiles& side_files) {
     return owner.error();
   return {
       ErrorCode::permission_denied,
-      fmt::format("{} exists and belongs to {}; you may not open it, so that the change that is "
-                  "pending is not known. Nothing was written. '{}coldchain resume {}' continues "
-                  "it; if the image is as it should be, {}",
-                  to_terminal(side_files.pending_path()), name_of_user(*owner), as_user(*owner),
-                  to_shell_word(side_files.image_path()), command_to_set_aside(side_files)),
+      fmt::format(
+          "{} exists and belongs to {}. You may not open it, so the pending change is unknown. "
+          "Nothing was written. '{}coldchain resume {}' continues it; if the image is sound, {}",
+          to_terminal(side_files.pending_path()), name_of_user(*owner), as_user(*owner),
+          to_shell_word(side_files.image_path()), command_to_set_aside(side_files)),
       0};
 }
 
@@ -152,17 +152,17 @@ Error undo_pending(const JournalFacts& facts, const SideFiles& side_files) {
   const std::string path =
       verb.starts_with(undo_verb) ? verb.substr(undo_verb.size()) : std::string("its file");
   return {ErrorCode::refused,
-          fmt::format("an undo was interrupted: run it again, of the file that was {}{}. Without "
-                      "that file: {}",
+          fmt::format("an undo was interrupted: run 'coldchain undo' again with its undo file, "
+                      "which was {}{}. Without that file: {}",
                       to_shell_word(path), is_cut ? "…" : "", way_out(side_files)),
           0};
 }
 
 Error unfinished(Error error, bool goes_back, const SideFiles& side_files) {
-  error.message =
-      fmt::format("{}. {} keeps what is left to do; 'coldchain resume' {}", error.message,
-                  to_terminal(side_files.pending_path()),
-                  goes_back ? "goes on going back" : "goes on or, with --abandon, goes back");
+  error.message = fmt::format(
+      "{}. {} keeps what is left to do; 'coldchain resume' {}", error.message,
+      to_terminal(side_files.pending_path()),
+      goes_back ? "continues the rollback" : "continues it or, with --abandon, rolls it back");
   return error;
 }
 
@@ -177,8 +177,8 @@ Result<std::optional<std::string>> put_away(const Journal& journal, const SideFi
 
 Error not_put_away(Error error, const SideFiles& side_files) {
   return with_context(std::move(error),
-                      fmt::format("the image is changed, but {} could not be put away; 'coldchain "
-                                  "resume' tries again",
+                      fmt::format("the image is changed, but {} could not be renamed or removed; "
+                                  "run 'coldchain resume' to try again",
                                   to_terminal(side_files.pending_path())));
 }
 
@@ -216,8 +216,7 @@ bool is_under_way(const Journal& journal) {
 
 Error only_given_up(Error error, const SideFiles& side_files) {
   error.message = fmt::format(
-      "{}: {}. Nothing was written. 'coldchain resume --abandon' gives up what is "
-      "left to do; then it can be started again",
+      "{}: {}. Nothing was written. Run 'coldchain resume --abandon', then start the change again",
       to_terminal(side_files.pending_path()), error.message);
   return error;
 }
@@ -250,7 +249,7 @@ Result<void> check_unmodified(const Journal& journal, const io::File& image, boo
   if (is_as_it_was || (may_have_begun && !TRY(has_reached(journal, image, end_of_phases))))
     return {};
   return fail(ErrorCode::refused,
-              "the image has been modified since; what was written then would be damaged");
+              "the image has been modified since; the change would damage what was written");
 }
 
 Result<std::uint64_t> check_roll(const Journal& journal, const io::File& image, bool is_forward,
@@ -263,10 +262,9 @@ Result<std::uint64_t> check_roll(const Journal& journal, const io::File& image, 
   const std::uint64_t expected = is_forward ? change.corruptions_after : change.corruptions_before;
   const Examined found = TRY(examine(*result));
   if (found.corruptions > expected)
-    return fail(ErrorCode::refused,
-                fmt::format("it would leave {} corruptions instead of {}: somebody has written to "
-                            "the image meanwhile",
-                            found.corruptions, expected));
+    return fail(ErrorCode::refused, fmt::format("it would leave {} corruptions instead of {}: "
+                                                "another program has written to the image since",
+                                                found.corruptions, expected));
   return found.image_end;
 }
 
@@ -288,8 +286,8 @@ Result<Pending> open_begun(const SideFiles& side_files, const io::File& image,
                     to_shell_word(side_files.image_path())));
   if (!is_same_plan(pending->journal->facts(), change.digest))
     return fail(ErrorCode::refused,
-                fmt::format("the image, or one below it, was changed since '{}' was interrupted "
-                            "({}): 'coldchain resume --abandon' gives it up, then start again",
+                fmt::format("the image or an image below it was changed after '{}' was interrupted "
+                            "({}): run 'coldchain resume --abandon', then start again",
                             to_terminal(pending->journal->facts().change.verb),
                             to_terminal(side_files.pending_path())));
   return pending;
@@ -298,8 +296,8 @@ Result<Pending> open_begun(const SideFiles& side_files, const io::File& image,
 Result<void> check_data(const FreshData& data, Journal& journal, io::WritableFile& image) {
   if (!TRY(has_reached(journal, image, phase_after_data(journal))))
     return fail(ErrorCode::refused,
-                "clusters that were taken are free again: somebody has repaired the image "
-                "meanwhile");
+                "clusters that the change allocated are free again: another program has repaired "
+                "the image since");
   FreshWriter checker(image, journal, data.ranges, FreshWriter::Mode::check);
   return data.write(checker);
 }

@@ -80,10 +80,11 @@ class Progress {
     // Copying takes long: what somebody has appended meanwhile is in nobody's way.
     const bool may_be_longer = has_data(facts.change.operation);
     if (size < facts.size_before || (size > facts.size_after && !may_be_longer))
-      return fail(ErrorCode::refused,
-                  fmt::format("the image has {} bytes, not {} or {}: somebody has written to it "
-                              "meanwhile",
-                              size, facts.size_before, facts.size_after));
+      return fail(
+          ErrorCode::refused,
+          fmt::format(
+              "the image has {} bytes, not {} or {}: another program has written to it since", size,
+              facts.size_before, facts.size_after));
     for (std::size_t i = 0; i < journal_.change_count(); ++i) {
       const Change change = TRY(journal_.read_change(i));
       const Bytes now = TRY(read(change));
@@ -98,7 +99,7 @@ class Progress {
       return fail(
           ErrorCode::refused,
           fmt::format("at {:#x} the image holds neither what it held before nor what it should "
-                      "hold: somebody has written to it meanwhile",
+                      "hold: another program has written to it since",
                       sectors_.offset_of(static_cast<std::uint64_t>(unknown - all.begin())).value));
     return {};
   }

@@ -41,7 +41,8 @@ Result<std::uint64_t> check_goes_back(const Journal& journal, const io::File& im
       journal.state() == JournalState::linking || journal.state() == JournalState::done;
   if (!may_have_begun && TRY(has_begun(journal, image, phase_after_data(journal))))
     return fail(ErrorCode::refused,
-                "clusters that were taken are in use: somebody has written to the image meanwhile");
+                "clusters that the change allocated are in use: another program has written to the "
+                "image since");
   return check_roll(journal, image, false, examine);
 }
 
@@ -191,8 +192,8 @@ Result<ResumeOutcome> resume(io::WritableFile& image, const SideFiles& side_file
         unmodified ? check_roll(journal, image, !goes_back, examine) : fail(unmodified.error());
     if (!image_end && journal.state() == JournalState::done)
       return fail(with_context(image_end.error(),
-                               fmt::format("'{}' is done, and cannot be taken back any more; "
-                                           "without --abandon, 'coldchain resume' ends it",
+                               fmt::format("'{}' is done and can no longer be rolled back; run "
+                                           "'coldchain resume' without --abandon to finish it",
                                            verb)));
     if (!image_end)
       return fail(stuck(image_end.error(), side_files));

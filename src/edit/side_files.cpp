@@ -49,10 +49,9 @@ Result<SideFiles> SideFiles::of_device(const io::File& device, const std::string
                              "block devices need a folder for side files: make it, or give "
                              "another with --state-dir"));
   if (TRY(folder->is_volatile()))
-    return fail(ErrorCode::refused,
-                fmt::format("{} is kept in memory: a side file there would not outlast a boot; "
-                            "give another --state-dir",
-                            state_folder));
+    return fail(ErrorCode::refused, fmt::format("{} is in memory: a side file there would be lost "
+                                                "at the next boot; give another --state-dir",
+                                                state_folder));
   return SideFiles(std::move(*folder), fmt::format("device-{:x}", status.lasting_identity.inode),
                    location.folder + "/" + location.name, status.owner);
 }

@@ -59,8 +59,8 @@ Result<Transaction::Patch*> Transaction::patch_at(Phase phase, std::uint64_t ind
     staged_ += sector_size;
   if (staged_ > limit_)
     return fail(ErrorCode::too_large,
-                fmt::format("the change needs more than {} bytes of tables at once: the files that "
-                            "it is about are too small for so many",
+                fmt::format("the change needs more than {} bytes of tables at once, which is too "
+                            "much for files of this size",
                             limit_));
   return &at->second;
 }

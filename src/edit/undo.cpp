@@ -33,10 +33,10 @@ Result<bool> take_marker(const Journal& journal, const io::File& image,
   const Pending pending = TRY(open_pending(side_files, image));
   const bool is_begun = pending.journal.has_value();
   if (is_begun && pending.journal->facts().change.undoes == 0)
-    return fail(
-        ErrorCode::refused,
-        fmt::format("another change is pending: '{}'; 'coldchain resume' goes on or goes back",
-                    to_terminal(pending.journal->facts().change.verb)));
+    return fail(ErrorCode::refused,
+                fmt::format("another change is pending: '{}'; 'coldchain resume' continues it or, "
+                            "with --abandon, rolls it back",
+                            to_terminal(pending.journal->facts().change.verb)));
   if (is_begun && pending.journal->facts().change.undoes != journal.facts().nonce)
     return fail(undo_pending(pending.journal->facts(), side_files));
   // A copy of the undo file may say that it is done: the image is what tells how far it came.
@@ -68,8 +68,8 @@ Result<void> undo(io::WritableFile& undo_file, const std::string& undo_path,
   }
   if (!is_marked && journal.state() == JournalState::undoing)
     return fail(ErrorCode::refused,
-                "its undo was interrupted, and has been given up since: what was written then "
-                "would be damaged");
+                "its undo was interrupted and abandoned: to continue it now would damage what was "
+                "written since");
   const Result<void> unmodified = check_unmodified(journal, image, is_marked);
   const Result<std::uint64_t> image_end =
       unmodified ? check_roll(journal, image, false, examine) : fail(unmodified.error());
@@ -78,7 +78,8 @@ Result<void> undo(io::WritableFile& undo_file, const std::string& undo_path,
   if (!is_marked)
     TRY(mark_undo(image, side_files, journal.facts().nonce, undo_path));
   if (const Result<void> done = go_back(journal, image, 0); !done)
-    return fail(with_context(done.error(), "is not undone yet; the same command goes on"));
+    return fail(
+        with_context(done.error(), "is not undone yet; run the same command again to continue"));
   return side_files.remove_pending();
 }
 

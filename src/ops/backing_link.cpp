@@ -103,16 +103,16 @@ Result<void> stage_backing_link(edit::Transaction& transaction, const Header& he
     return {};
   if (!link || !TRY(stage_format_and_name(transaction, header, *link, end)))
     return fail(ErrorCode::refused,
-                "the header has no room for the name of the backing file beside the former one, or "
-                "its format cannot be recorded by one write: a shorter name may do; 'qemu-img "
-                "rebase -u' records it by several");
+                "the header has no room for the new backing file name in addition to the old one, "
+                "or one write cannot record the format: use a shorter name, or 'qemu-img rebase "
+                "-u', which writes several times");
   return {};
 }
 
 Result<void> plan_relink(edit::Transaction& transaction, const std::optional<BackingLink>& link) {
   const Header header = TRY(qcow2::Image::open(transaction.view())).header();
   if (header.has_incompatible(qcow2::incompatible::corrupt))
-    return fail(ErrorCode::refused, "is marked as damaged: 'coldchain check -r all' mends it");
+    return fail(ErrorCode::refused, "is marked as damaged: 'coldchain check -r all' repairs it");
   if (link && header.has_data_file() && header.data_file_is_raw())
     return fail(ErrorCode::refused,
                 "has a raw external data file, which can have no backing file below it");

@@ -113,8 +113,8 @@ qcow2::Extension extension_of(const std::vector<Bitmap>& bitmaps, std::uint64_t 
 
 Error no_room() {
   return {ErrorCode::refused,
-          "the header of the base has no room for bitmaps that it can get by one write: 'qemu-img "
-          "bitmap --add' makes one there beforehand",
+          "the header of the base has no room to add bitmaps in one write: create a bitmap there "
+          "first with 'qemu-img bitmap --add'",
           0};
 }
 
@@ -173,7 +173,7 @@ Result<std::optional<qcow2::Extension>> add_bitmaps(edit::Transaction& transacti
   const std::uint64_t size = directory.size();
   if (bitmaps.size() > qcow2::limits::max_bitmaps ||
       size > qcow2::limits::max_bitmap_directory_bytes)
-    return fail(ErrorCode::refused, "the base can have no more bitmaps");
+    return fail(ErrorCode::refused, "the base cannot hold more bitmaps");
   directory.resize(align_up(size, cluster_size));
   const HostOffset at = TRY(editor.add_clusters(directory.size() / cluster_size));
   TRY(transaction.stage_fresh(at, directory));

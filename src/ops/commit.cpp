@@ -263,8 +263,8 @@ class CommitPlanner {
     }
     if (!commit_.snapshots.empty() && !options_.force)
       return fail(ErrorCode::refused,
-                  fmt::format("internal snapshots read through what would change: {}; --force "
-                              "commits all the same, and they read something else then",
+                  fmt::format("internal snapshots read through data that would change: {}; with "
+                              "--force the commit runs and they read different data afterwards",
                               to_terminal(fmt::format("{}", fmt::join(commit_.snapshots, ", ")))));
     return {};
   }
@@ -379,11 +379,10 @@ Result<void> check_committed(const Chain& chain, std::size_t base, const Chain& 
     TRY(reader.read(range.begin, above));
     TRY(base_reader.read(range.begin, below));
     if (above != below)
-      return fail(
-          ErrorCode::refused,
-          fmt::format("the base does not have what was copied into it at guest offset {:#x} "
-                      "and behind: somebody has written to it since",
-                      range.begin.value));
+      return fail(ErrorCode::refused,
+                  fmt::format("the data that was copied into the base at guest offset {:#x} is not "
+                              "there: another program has written to the base since",
+                              range.begin.value));
     return {};
   };
   return analysis::map(chain, {{0}, {chain.guest_size()}}, workers,

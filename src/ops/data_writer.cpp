@@ -21,7 +21,7 @@ using analysis::Extent;
 using graph::Layer;
 
 Error no_place() {
-  return {ErrorCode::corrupt, "a cluster that was planned has no place", 0};
+  return {ErrorCode::corrupt, "a planned cluster is not allocated", 0};
 }
 
 class DataWriter {

@@ -111,10 +111,11 @@ Result<void> check_bitmaps_reach(const qcow2::Image& image, std::uint64_t size) 
   for (const qcow2::Bitmap& bitmap : TRY(qcow2::read_bitmaps(image.file(), image.header()))) {
     const std::uint64_t bits = divide_up(size, bitmap.granularity());
     if (divide_up(bits, image.header().cluster_size() * 8) > bitmap.bitmap_table_size)
-      return fail(ErrorCode::refused,
-                  fmt::format("its bitmap '{}' has no room for a disk of {} bytes: 'qemu-img "
-                              "resize' makes it, or 'qemu-img bitmap --remove' removes it",
-                              to_terminal(bitmap.name), size));
+      return fail(
+          ErrorCode::refused,
+          fmt::format("its bitmap '{}' has no room for a disk of {} bytes: enlarge the disk with "
+                      "'qemu-img resize', or remove the bitmap with 'qemu-img bitmap --remove'",
+                      to_terminal(bitmap.name), size));
   }
   return {};
 }

@@ -52,7 +52,7 @@ Result<void> ImageEditor::take(std::uint64_t first, std::uint64_t count) {
   cursor_ = first + count;
   const auto end = checked_mul(cursor_, cluster_size());
   if (!end || *end >= 1ULL << 56)
-    return fail(ErrorCode::refused, "no host offset is left behind the end of the image");
+    return fail(ErrorCode::refused, "no host offset is left after the end of the image");
   transaction_.grow(*end);
   transaction_.allocate(count * cluster_size());
   append_range(taken_, {host_of(first), host_of(cursor_)});

@@ -55,7 +55,7 @@ Result<void> ExtentBudget::spend(std::uint64_t extents) {
     return {};
   return fail(ErrorCode::too_large,
               fmt::format("the chain describes more than {} extents, more than its files have "
-                          "storage for: 'coldchain check' of its layers tells what there is",
+                          "storage for: run 'coldchain check' on its layers",
                           most_extents_));
 }
 

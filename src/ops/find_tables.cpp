@@ -107,7 +107,7 @@ class TableSearch {
       if (candidate == candidates_.end() ||
           !std::binary_search(slots_.begin(), slots_.end(), told.l1_index))
         continue;  // linked by now; what never could be is told at the end
-      TRY(link(*candidate, told.l1_index, "as told by --link"));
+      TRY(link(*candidate, told.l1_index, "as --link says"));
       has_linked = true;
     }
     return has_linked;

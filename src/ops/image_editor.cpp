@@ -213,7 +213,7 @@ Result<void> ImageEditor::place_compressed(GuestOffset cluster, qcow2::Compresse
   const HostOffset at = TRY(take_sectors(from.size()));
   if (at + from.size() > qcow2::L2Entry::end_of_compressed(geometry_.cluster_bits()))
     return fail(ErrorCode::refused,
-                "no compressed cluster can lie so far behind: --decompress unpacks them instead");
+                "a compressed cluster cannot lie at so high an offset: give --decompress");
   release_entry(qcow2::L2Entry(entry(index, 0)));
   const qcow2::CompressedExtent placed{at + (stream.begin - from.begin), stream.max_bytes};
   set_entry(index, 0, qcow2::L2Entry(placed, geometry_.cluster_bits()).raw());

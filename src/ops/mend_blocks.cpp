@@ -61,9 +61,8 @@ class TableMender {
     if (is_table_bad && m_.view().status().kind == io::FileKind::block_device &&
         !m_.options.free_orphans) {
       m_.obstacle =
-          "without its refcount table nobody knows which clusters of the device may hold lost "
-          "data: "
-          "repair a copy in a file, or give --free-orphans";
+          "without the refcount table coldchain cannot know which clusters of the device hold lost "
+          "data: repair a copy in a file, or give --free-orphans";
       m_.has_left_tables = true;
       return false;
     }
@@ -153,10 +152,9 @@ class TableMender {
     const std::uint64_t clusters = table_clusters();
     const std::uint64_t bytes = clusters * m_.cluster_size();
     if (bytes > qcow2::limits::max_refcount_table_bytes)
-      return fail(ErrorCode::refused,
-                  fmt::format("a refcount table for {} clusters is too large: cut the file to what "
-                              "is used",
-                              m_.next_fresh_cluster()));
+      return fail(ErrorCode::refused, fmt::format("a refcount table for {} clusters is too large: "
+                                                  "truncate the file to the part that is used",
+                                                  m_.next_fresh_cluster()));
     const HostOffset at = TRY(m_.append_clusters(clusters));
     Bytes content;
     content.reserve(bytes);

@@ -88,7 +88,7 @@ Result<bool> mend_snapshot_table(Mender& mender) {
               .host = {at, at + table.size()},
               .detail = snapshots->size() == header.nb_snapshots
                             ? ""
-                            : fmt::format("{} snapshots whose entries cannot be are given up",
+                            : fmt::format("{} snapshots with invalid entries are removed",
                                           header.nb_snapshots - snapshots->size())});
   return true;
 }

@@ -38,8 +38,7 @@ Result<void> Mender::check_again() {
   table_was_bad_ = table_was_bad_ || table_is_bad_;
   counted_end_ = std::max({counted_end_, checked->claims.end(), checked->stored.end()});
   if (checked->is_partial)
-    return fail(ErrorCode::refused,
-                "some tables could not be looked at: nothing may be repaired by what is left");
+    return fail(ErrorCode::refused, "some tables were not checked: a repair would not be safe");
   return {};
 }
 
@@ -83,15 +82,14 @@ bool Mender::can_append(std::uint64_t count) {
       checked->findings.omitted() != 0 && checked->findings.has(Code::reference_past_end);
   if (in_the_way == findings.end() && !may_be_omitted)
     return true;
-  obstacle =
-      in_the_way == findings.end()
-          ? std::string(
-                "too many references past the end of the file are in the way, and need a "
-                "person")
-          : fmt::format(
-                "the reference of {} {} to {:#x}, past the end of the file, is in the way, and "
-                "needs a person",
-                to_string(in_the_way->structure), in_the_way->index, lowest_entry(*in_the_way));
+  obstacle = in_the_way == findings.end() ? std::string(
+                                                "too many references past the end of the file "
+                                                "block the repair; correct them by hand")
+                                          : fmt::format(
+                                                "the reference of {} {} to {:#x}, past the end of "
+                                                "the file, blocks the repair; correct it by hand",
+                                                to_string(in_the_way->structure), in_the_way->index,
+                                                lowest_entry(*in_the_way));
   return false;
 }
 
@@ -115,7 +113,7 @@ Result<HostOffset> Mender::append_clusters(std::uint64_t count) {
   const std::uint64_t first = TRY(find_room(next_fresh_cluster(), count));
   const auto end = checked_mul(first + count, cluster_size());
   if (!end || *end >= 1ULL << 56)
-    return fail(ErrorCode::refused, "no host offset is left behind the end of the file");
+    return fail(ErrorCode::refused, "no host offset is left after the end of the file");
   next_fresh_ = first + count;
   fresh_from_ = std::min(fresh_from_, first * cluster_size());
   transaction.grow(*end);
@@ -138,8 +136,8 @@ Result<std::uint64_t> Mender::find_room(std::uint64_t first, std::uint64_t count
       return at + 1 - count;
   }
   return fail(ErrorCode::refused,
-              fmt::format("the repair needs {} free bytes behind {}, that are zeros: make the "
-                          "device larger (it has {}), or give --free-orphans",
+              fmt::format("the repair needs {} free bytes of zeros after offset {}: make the "
+                          "device larger (it has {} bytes), or give --free-orphans",
                           count * cluster_size(), first * cluster_size(), view().size()));
 }
 

@@ -120,12 +120,13 @@ class Planner {
   }
 
   static Error too_large(const Pull& counted) {
-    return {ErrorCode::refused,
-            fmt::format("nothing was changed: the tables of so many places take {} bytes, more "
-                        "than the {} that are changed at once: 'allocate --range OFFSET:LENGTH' "
-                        "does it in parts",
-                        counted.cost.metadata_bytes, *counted.limit),
-            0};
+    return {
+        ErrorCode::refused,
+        fmt::format(
+            "nothing was changed: the tables for so many clusters take {} bytes, and one change "
+            "may have {}: allocate the disk in parts with 'allocate --range OFFSET:LENGTH'",
+            counted.cost.metadata_bytes, *counted.limit),
+        0};
   }
 
   Result<Pull> stage(const check::CheckResult& before) {
@@ -266,9 +267,9 @@ class Planner {
     }
     if (!pull_.snapshots.empty() && !options_.force)
       return fail(ErrorCode::refused,
-                  fmt::format("internal snapshots read through layers that would go: {}; 'pull "
-                              "--snapshots' fills them as well, and --force does it all the same: "
-                              "they read something else then",
+                  fmt::format("internal snapshots read through layers that would be removed: {}; "
+                              "'pull --snapshots' copies that data for them, too; with --force "
+                              "they read different data afterwards",
                               to_terminal(fmt::format("{}", fmt::join(pull_.snapshots, ", ")))));
     return {};
   }
@@ -449,7 +450,7 @@ Result<Pull> plan_allocation(const raw::Image& image, const Allocation& allocati
   const io::File& file = image.file();
   if (file.status().kind == io::FileKind::block_device)
     return fail(ErrorCode::refused,
-                "what storage there is behind a block device is not seen from here");
+                "the storage behind a block device cannot be seen, so it cannot be allocated");
   const GuestRange range = TRY(whole_clusters(allocation, 1, file.size()));
   Pull pull;
   if (allocation.places != Places::thin)

@@ -216,8 +216,8 @@ Result<Repair> result_of(Mender& mender) {
     worse = TRY(what_is_harmed(mender));
   if (worse)
     return fail(ErrorCode::refused,
-                fmt::format("the repair would leave what was not there before: {}{}. Nothing is "
-                            "changed; 'coldchain check --list' tells what there is",
+                fmt::format("the repair would add new damage: {}{}. Nothing is changed; run "
+                            "'coldchain check --list' to see the findings",
                             *worse, mender.obstacle ? "; " + *mender.obstacle : ""));
   Condition after = condition_of(*mender.checked);
   Condition before = mender.at_first ? condition_of(*mender.at_first) : after;

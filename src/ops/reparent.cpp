@@ -75,8 +75,8 @@ Result<edit::ChangeFacts> plan_reparenting(edit::Transaction& transaction, const
   for (const GuestRange& range : TRY(behind_the_end(chain, end_of_base, workers, budget))) {
     if (header.version < 3 || !is_aligned(range.begin.value, geometry.subcluster_size()))
       return fail(ErrorCode::refused,
-                  fmt::format("it needs zeros of its own from guest offset {:#x} on, where the "
-                              "committed image ends, and can mark none there: pull it first",
+                  fmt::format("it needs explicit zeros from guest offset {:#x} on, where the "
+                              "committed image ends, and cannot mark them: pull it first",
                               range.begin.value));
     // What is behind the end of the base in the same cluster reads as zeros, too.
     const std::uint64_t end = align_up(range.end.value, geometry.subcluster_size());

@@ -33,11 +33,11 @@ Result<check::CheckResult> check_metadata(const io::File& file, unsigned workers
 Result<void> check_sound(const qcow2::Header& header, const check::CheckResult& checked) {
   if (checked.is_partial)
     return fail(ErrorCode::refused,
-                "has more tables than its file can hold: not all of them were looked at");
+                "has more tables than its file can hold: not all of them were checked");
   if (!is_sound(checked) || header.has_incompatible(qcow2::incompatible::dirty))
     return fail(ErrorCode::refused,
-                "is damaged, or was not closed: 'coldchain check' tells what there is, and "
-                "'coldchain check -r all' mends it");
+                "is damaged or was not closed: 'coldchain check' lists the errors, and 'coldchain "
+                "check -r all' repairs them");
   return {};
 }
 
@@ -57,7 +57,8 @@ Result<void> check_plan(const check::CheckResult& checked) {
 
 Result<void> check_kind(const qcow2::Header& header) {
   if (header.crypt_method != 0)
-    return fail(ErrorCode::refused, "is encrypted: what is copied into it would have to be, too");
+    return fail(ErrorCode::refused,
+                "is encrypted: coldchain cannot encrypt the data that it would copy");
   if (header.has_data_file())
     return fail(ErrorCode::refused, "keeps its data in an external data file");
   return {};

@@ -194,7 +194,7 @@ Result<void> write_check_messages(const CheckedImage& image, bool by_runs, const
   for (const Finding& finding : image.denied)
     TRY(add("denied " + finding_line(style, finding)));
   if (omitted != 0)
-    TRY(add(fmt::format("{} more findings are counted, but not told", omitted)));
+    TRY(add(fmt::format("{} more findings are counted, but not listed", omitted)));
   return out.empty() ? Result<void>{} : sink(out);
 }
 
@@ -232,7 +232,7 @@ Result<void> write_check_text(const CheckedImage& image, const Sink& sink) {
         fmt::format("\n{} internal errors have occurred during the check.\n", counts.check_errors);
   if (ours != 0)
     out +=
-        fmt::format("\n{} findings that qemu-img does not look for; '--list' tells more.\n", ours);
+        fmt::format("\n{} findings that qemu-img does not look for; '--list' shows them.\n", ours);
   if (!image.denied.empty())
     out += fmt::format("\nThe image is refused: {}.\n", fmt::join(denied_names(image), ", "));
   if (counts.total_clusters != 0 && counts.allocated_clusters != 0)

@@ -25,13 +25,14 @@ std::uint64_t total_size(const std::vector<Range>& ranges) {
 std::string commit_warnings(const CommitFacts& facts) {
   std::string out;
   for (const std::string& snapshot : facts.commit->snapshots)
-    out += fmt::format("internal snapshot {} reads something else afterwards\n",
+    out += fmt::format("internal snapshot {} reads different data afterwards\n",
                        to_terminal(snapshot));
   for (const std::string& path : facts.dependents)
-    out += fmt::format("{} reads through the base, and something else afterwards\n",
+    out += fmt::format("{} reads through the base and reads different data afterwards\n",
                        to_terminal(path));
   for (const std::string& bitmap : facts.commit->bitmaps_left)
-    out += fmt::format("bitmap {} stays there: the base does not get it\n", to_terminal(bitmap));
+    out += fmt::format("bitmap {} stays in its layer: the base does not get it\n",
+                       to_terminal(bitmap));
   return out;
 }
 
@@ -56,7 +57,7 @@ std::string commit_text(const CommitFacts& facts) {
   for (const std::string& bitmap : commit.bitmaps_merged)
     out += plan_line("bitmap", to_terminal(bitmap) + " of the base gets what the layers recorded");
   for (const std::string& layer : commit.stale_layers)
-    out += plan_line("stale", to_terminal(layer) + " shows something else afterwards");
+    out += plan_line("stale", to_terminal(layer) + " shows different data afterwards");
   for (const ops::LayerStorage& layer : commit.not_needed)
     out += plan_line("not needed", fmt::format("{}, beside the base: {} bytes of storage",
                                                to_terminal(layer.filename), layer.allocated));
@@ -75,21 +76,21 @@ std::string given_up_text(const std::string& image, const std::string& base, boo
   std::string out =
       image_may_leak
           ? fmt::format(
-                "The commit is given up; {} shows what it did before, and may have clusters "
-                "that leak: 'coldchain check {}' tells.\n",
+                "The commit is rolled back; {} reads as before, and may have leaked clusters: run "
+                "'coldchain check {}'.\n",
                 to_terminal(image), to_shell_word(image))
-          : fmt::format("The commit is given up; {} is as it was before.\n", to_terminal(image));
+          : fmt::format("The commit is rolled back; {} is as it was before.\n", to_terminal(image));
   if (base_may_leak)
-    out += fmt::format("{} may have clusters that leak: 'coldchain check {}' tells.\n",
+    out += fmt::format("{} may have leaked clusters: run 'coldchain check {}'.\n",
                        to_terminal(base), to_shell_word(base));
   return out;
 }
 
 std::string nearly_done_text(const std::string& image, const std::string& base) {
   return fmt::format(
-      "The commit is given up where it was nearly done: {0} has all that was committed, and {1}, "
-      "or an overlay of it, may read it from there: leave {0} as it is as long as {1} is needed. "
-      "Clusters may leak: 'coldchain check --backing-chain {2}' tells.\n",
+      "The commit was nearly done and is abandoned: {0} has all the committed data, and {1} or an "
+      "overlay of it may read it there. Do not change {0} as long as {1} is needed. Clusters may "
+      "leak: run 'coldchain check --backing-chain {2}'.\n",
       to_terminal(base), to_terminal(image), to_shell_word(image));
 }
 
@@ -99,22 +100,22 @@ std::string longer_text(const std::string& base, std::uint64_t size_before) {
 }
 
 std::string maybe_changed_text(const std::string& image, const std::string& base) {
-  return fmt::format("Whatever {} has itself may have changed in {}.\n", to_terminal(image),
-                     to_terminal(base));
+  return fmt::format("All guest data that {} holds itself may have changed in {}.\n",
+                     to_terminal(image), to_terminal(base));
 }
 
 std::string changed_text(const CommitFacts& facts) {
   constexpr std::size_t most = 16;
   const std::vector<GuestRange>& changed = facts.commit->changed;
   std::string out = fmt::format(
-      "In {} up to {} bytes in {} guest ranges may have changed, which {} has itself:\n",
+      "In {}, up to {} bytes may have changed, in {} guest ranges that {} holds itself:\n",
       to_terminal(facts.base), total_size(changed), changed.size(), to_terminal(facts.image));
   for (std::size_t i = 0; i < std::min(most, changed.size()); ++i)
     out += fmt::format("  {:#x}-{:#x}\n", changed[i].begin.value, changed[i].end.value);
   if (changed.size() > most)
     out += fmt::format("  and {} more\n", changed.size() - most);
   for (const std::string& bitmap : facts.commit->bitmaps_marked)
-    out += fmt::format("Its bitmap {} may not record that.\n", to_terminal(bitmap));
+    out += fmt::format("Its bitmap {} may not record these changes.\n", to_terminal(bitmap));
   return out;
 }
 

@@ -20,10 +20,10 @@ bool makes_places(const PullFacts& facts) {
 std::string pull_warnings(const PullFacts& facts) {
   std::string out;
   for (const std::string& snapshot : facts.pull->snapshots)
-    out += fmt::format("internal snapshot {} reads something else afterwards\n",
+    out += fmt::format("internal snapshot {} reads different data afterwards\n",
                        to_terminal(snapshot));
   for (const std::string& bitmap : facts.pull->bitmaps)
-    out += fmt::format("bitmap {} stays there: what it recorded is not part of the image's\n",
+    out += fmt::format("bitmap {} stays in its layer: the image does not get what it recorded\n",
                        to_terminal(bitmap));
   return out;
 }
@@ -40,13 +40,12 @@ std::string pull_text(const PullFacts& facts) {
     out +=
         plan_line("compressed", fmt::format("anew, to {} bytes", facts.pull->recompressed_bytes));
   if (makes_places(facts))
-    out += plan_line("storage", fmt::format("{} bytes are added to that of the file",
-                                            facts.pull->storage_bytes));
+    out += plan_line("storage",
+                     fmt::format("{} bytes are allocated for the file", facts.pull->storage_bytes));
   if (facts.pull->limit)
-    out += plan_line("too large",
-                     fmt::format("at once: tables of at most {} bytes are; 'coldchain allocate "
-                                 "--range OFFSET:LENGTH' does it in parts",
-                                 *facts.pull->limit));
+    out += plan_line("too large", fmt::format("for one change, which may have {} bytes of tables: "
+                                              "use 'coldchain allocate --range OFFSET:LENGTH'",
+                                              *facts.pull->limit));
   for (const std::string& snapshot : facts.pull->filled_snapshots)
     out += plan_line("filled", fmt::format("internal snapshot {}, too", to_terminal(snapshot)));
   for (const ops::LayerStorage& layer : facts.pull->not_needed)

@@ -46,19 +46,19 @@ std::string consequences(const ops::Repair& repair) {
                        to_string(action.structure), action.index);
   }
   if (ranges > most_ranges)
-    out += fmt::format("lost for good: {} more ranges; the plan of --dry-run has them all\n",
+    out += fmt::format("lost for good: {} more ranges; '--dry-run' lists them all\n",
                        ranges - most_ranges);
   if (repair.kept_clusters != 0)
-    out += fmt::format("{} clusters keep their refcount: {}\n", repair.kept_clusters,
-                       repair.after.failure
-                           ? "not every reference could be counted"
-                           : "they may hold lost data. 'coldchain repair --rebuild-mapping "
-                             "--dry-run' looks for the tables that describe them; "
-                             "'--free-orphans' gives them up");
+    out +=
+        fmt::format("{} clusters keep their refcount: {}\n", repair.kept_clusters,
+                    repair.after.failure
+                        ? "not every reference could be counted"
+                        : "they may hold lost data. 'coldchain repair --rebuild-mapping --dry-run' "
+                          "looks for the tables that describe them; '--free-orphans' frees them");
   if (repair.obstacle)
-    out += fmt::format("refcounts or snapshots are not written anew: {}\n", *repair.obstacle);
+    out += fmt::format("refcounts or snapshots are not rebuilt: {}\n", *repair.obstacle);
   for (const std::string& proposal : repair.proposals)
-    out += fmt::format("a lost table that cannot be placed: {}\n", proposal);
+    out += fmt::format("a lost table that was not linked: {}\n", proposal);
   return out;
 }
 
@@ -110,7 +110,7 @@ Result<void> write_repair_plan(const RepairFacts& facts, const Sink& sink) {
       TRY(sink(std::exchange(out, {})));
   }
   if (repair.omitted_actions != 0)
-    out += fmt::format("{} more changes are counted, but not told\n", repair.omitted_actions);
+    out += fmt::format("{} more changes are counted, but not listed\n", repair.omitted_actions);
   out += consequences(repair);
   out += fmt::format("\n{} bytes would be changed", facts.changed_bytes);
   if (facts.size_after != facts.size_before)

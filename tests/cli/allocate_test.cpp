@@ -347,7 +347,7 @@ TEST_CASE("allocate: what was reserved needs no room again") {
     return;
   }
   const Ran again = run_coldchain_in(folder.path(), {"plan", "allocate", "-f", "raw", "raw"});
-  CHECK(again.out.find("storage     0 bytes are added") != std::string::npos);
+  CHECK(again.out.find("storage     0 bytes are allocated") != std::string::npos);
 }
 
 TEST_CASE("allocate: a disk for which there is no room is refused at once") {

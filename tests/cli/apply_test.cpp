@@ -102,7 +102,7 @@ TEST_CASE("apply: writes nothing where the plan comes to something else by now")
     CHECK(ran.status == 1);
     CHECK(ran.out == "");
     CHECK(ran.err.find("nothing was changed: /") != std::string::npos);
-    CHECK(ran.err.find("plan it again") != std::string::npos);
+    CHECK(ran.err.find("make a new plan") != std::string::npos);
     CHECK((scene.bytes() == before));
   }
 }
@@ -136,8 +136,8 @@ TEST_CASE("apply: a plan that was changed by hand is not carried out") {
   CHECK(
       ran.err ==
       scene.written_by({"commit"}) +
-          "coldchain: nothing was changed: /disk-size-after of the plan is 1, and would be 1048576 "
-          "now: plan it again\n");
+          "coldchain: nothing was changed: /disk-size-after is 1 in the plan, but would be 1048576 "
+          "now: make a new plan\n");
   CHECK((scene.bytes() == before));
 }
 
@@ -165,7 +165,7 @@ TEST_CASE("apply: what is no plan is told, by name") {
     scene.write_text(text);
     const Ran ran = scene.apply();
     CHECK(ran.status == 1);
-    CHECK(ran.err.starts_with("coldchain: plan.json: is no plan: "));
+    CHECK(ran.err.starts_with("coldchain: plan.json: is not a plan: "));
   }
   CHECK(scene.run({"apply", "nowhere"}).err == "coldchain: nowhere: No such file or directory\n");
 }
@@ -213,7 +213,7 @@ TEST_CASE("apply: a change that is pending is gone on with only if it is of the 
                                   : nlohmann::json{{"command", plan["command"]}}.dump());
       const Ran ran = scene.apply();
       CHECK(ran.status == 1);
-      CHECK(ran.err.find("what is pending is not what was planned") != std::string::npos);
+      CHECK(ran.err.find("the pending change is not the planned one") != std::string::npos);
       CHECK((scene.bytes() == before));
       CHECK(std::filesystem::exists(scene.path("top.coldchain-pending")));
     }

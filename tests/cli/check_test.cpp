@@ -74,7 +74,7 @@ TEST_CASE("check: damage that qemu-img does not look for is told, and decides th
   CHECK(ran.status == 2);
   CHECK(ran.err.find("corruption data-in-metadata: host cluster") != std::string::npos);
   CHECK(ran.out.find("No errors were found") == std::string::npos);
-  CHECK(ran.out.find("1 findings that qemu-img does not look for; '--list' tells more.") !=
+  CHECK(ran.out.find("1 findings that qemu-img does not look for; '--list' shows them.") !=
         std::string::npos);
 }
 

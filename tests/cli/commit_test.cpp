@@ -259,8 +259,8 @@ TEST_CASE("commit: an overlay that would need clusters, or whose snapshot would 
     std::uint64_t top_size;
     std::string why;
   };
-  for (const Kind& kind : {Kind{2, 16 << 20, "can mark none there"},
-                           Kind{3, (16 << 20) + 512, "can mark none there"}}) {
+  for (const Kind& kind :
+       {Kind{2, 16 << 20, "cannot mark them"}, Kind{3, (16 << 20) + 512, "cannot mark them"}}) {
     const TempFolder folder;
     ImageBuilder(over("")).data(5000, 'b').build().write_to(folder / "base");
     ImageBuilder(over("base", kind.top_size)).data(2, 't').build().write_to(folder / "top");
@@ -290,7 +290,7 @@ TEST_CASE("commit: an internal snapshot that reads through the base is in the wa
   CHECK(refused.err.find("1 (before) of snapped") != std::string::npos);
   const Ran forced = scene.run({"commit", "--force", "snapped"});
   CHECK(forced.status == 0);
-  CHECK(forced.err.find("1 (before) of snapped reads something else") != std::string::npos);
+  CHECK(forced.err.find("1 (before) of snapped reads different data") != std::string::npos);
 }
 
 TEST_CASE("commit: a base whose format is recorded nowhere is not written to") {
@@ -298,7 +298,7 @@ TEST_CASE("commit: a base whose format is recorded nowhere is not written to") {
   ImageOptions options = over("base");
   options.backing_format = "";
   ImageBuilder(options).data(3, 't').build().write_to(scene.path("unsure"));
-  check_refused(scene, {"commit", "--allow-probe", "unsure"}, "recorded nowhere");
+  check_refused(scene, {"commit", "--allow-probe", "unsure"}, "no image records the format");
 }
 
 TEST_CASE("commit: a damaged base, and a damaged image, are refused and told how to mend") {

@@ -150,7 +150,7 @@ TEST_CASE("pull: an internal snapshot that reads through what would go is in the
   CHECK(refused.err.find("--snapshots") != std::string::npos);
   const Ran forced = scene.run({"pull", "--force", "snapped"});
   CHECK(forced.status == 0);
-  CHECK(forced.err.find("1 (before) reads something else") != std::string::npos);
+  CHECK(forced.err.find("1 (before) reads different data") != std::string::npos);
   CHECK(scene.run({"check", "snapped"}).status == 0);
 }
 

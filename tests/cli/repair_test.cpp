@@ -155,9 +155,9 @@ TEST_CASE("repair: what makes no sense is refused before anything is opened for 
   };
   refused({"check", "-r", "some", "a"}, "expecting 'leaks' or 'all'");
   refused({"check", "--dry-run", "a"}, "add -r leaks or -r all");
-  refused({"check", "-r", "all", "--backing-chain", "a"}, "-r mends one image");
-  refused({"check", "-r", "all", "a", "a"}, "-r mends one image");
-  refused({"check", "-r", "all", "--output=sarif", "a"}, "human text or as JSON");
+  refused({"check", "-r", "all", "--backing-chain", "a"}, "-r repairs one image");
+  refused({"check", "-r", "all", "a", "a"}, "-r repairs one image");
+  refused({"check", "-r", "all", "--output=sarif", "a"}, "human or json");
   refused({"check", "-r", "leaks", "--rebuild-mapping", "a"}, "--rebuild-mapping needs -r all");
   refused({"repair", "--link", "0x5000=1", "a"}, "--link needs --rebuild-mapping");
   refused({"repair", "--rebuild-mapping", "--link", "0x5000", "a"}, "expected TABLE=INDEX");

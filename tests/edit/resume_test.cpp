@@ -155,7 +155,7 @@ TEST_CASE("resume: what has begun to go back is never taken for done or to be fi
         break;
       }
       REQUIRE_FALSE(done.has_value());
-      CHECK(done.error().message.find("goes on going back") != std::string::npos);
+      CHECK(done.error().message.find("continues the rollback") != std::string::npos);
     }
     const auto again = change.resume(false);
     REQUIRE_MESSAGE(again.has_value(), again.error().message);
@@ -205,7 +205,7 @@ TEST_CASE("undo: one that was interrupted goes on wherever its file is moved to"
     REQUIRE(change.commit(image, {.verb = "test"}).has_value());
   }
   interrupt_undo(change, 1);
-  CHECK(change.resume(false).error().message.find("run it again, of the file that was") !=
+  CHECK(change.resume(false).error().message.find("with its undo file, which was") !=
         std::string::npos);
   const std::string elsewhere = change.folder() / "elsewhere";
   REQUIRE(::rename(change.undo_file().c_str(), elsewhere.c_str()) == 0);
@@ -276,7 +276,7 @@ TEST_CASE("undo: one that was interrupted and given up is not taken up again") {
   }
   interrupt_undo(change, 2);
   REQUIRE(::unlink(change.pending().c_str()) == 0);
-  CHECK(change.undo().error().message.find("given up") != std::string::npos);
+  CHECK(change.undo().error().message.find("abandoned") != std::string::npos);
 }
 
 TEST_CASE("resume: what is done and was written to since cannot be taken back, but ended") {

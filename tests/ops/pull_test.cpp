@@ -205,7 +205,7 @@ TEST_CASE("plan_pull: a disk of 16 TiB is answered by its figures, and allocated
     CHECK(transaction.is_empty());
     const Result<Pull> run = scene.plan(transaction, {places, std::nullopt}, false);
     REQUIRE_FALSE(run.has_value());
-    CHECK(run.error().message.find("'allocate --range OFFSET:LENGTH' does it in parts") !=
+    CHECK(run.error().message.find("in parts with 'allocate --range OFFSET:LENGTH'") !=
           std::string::npos);
     CHECK(transaction.is_empty());
     CHECK(scene.plan(transaction, {places, GuestRange{{1ULL << 40}, {1025ULL << 30}}}, false)
@@ -222,7 +222,7 @@ TEST_CASE("plan_pull: a disk that no image can have room for is refused with the
     Transaction transaction(vast.file());
     const Result<Pull> plan = vast.plan(transaction, {places, std::nullopt}, true);
     REQUIRE_FALSE(plan.has_value());
-    CHECK(plan.error().message == "no host offset is left behind the end of the image");
+    CHECK(plan.error().message == "no host offset is left after the end of the image");
   }
   options.cluster_bits = 16;
   options.size = 2ULL << 50;
