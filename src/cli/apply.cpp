@@ -28,7 +28,7 @@ struct ApplyOptions {
 };
 
 void options(CLI::App& app, ApplyOptions& apply) {
-  app.add_option("PLAN", apply.plan, "What 'plan VERB --output=json' wrote")
+  app.add_option("PLAN", apply.plan, "A plan that 'plan VERB --output=json' wrote")
       ->required()
       ->type_name("");
   app.add_option("IMAGE", apply.images,
@@ -89,8 +89,8 @@ Result<ExitStatus> run_verb(const ApplyOptions& apply, World& world) {
 }  // namespace
 
 void register_apply(CLI::App& app, World& world, int& status) {
-  add_verb<ApplyOptions>(app, "apply", "Carry out what was planned, if it is still the same", world,
-                         status, options, run_verb);
+  add_verb<ApplyOptions>(app, "apply", "Carry out a plan, if it is still valid", world, status,
+                         options, run_verb);
 }
 
 }  // namespace coldchain::cli

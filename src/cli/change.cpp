@@ -90,15 +90,15 @@ Result<edit::Examined> examine(const io::File& image) {
 }
 
 void add_state_option(CLI::App& app, edit::SideFolders& folders) {
-  app.add_option(
-         "--state-dir", folders.state,
-         fmt::format("For block devices: where side files lie ({})", edit::SideFolders{}.state))
+  app.add_option("--state-dir", folders.state,
+                 fmt::format("The folder for the journals of block devices ({})",
+                             edit::SideFolders{}.state))
       ->type_name("DIR");
 }
 
 void add_undo_option(CLI::App& app, edit::SideFolders& folders) {
   app.add_option("--undo", folders.undo,
-                 "Keep the undo file in DIR, on the same file system, not beside the image")
+                 "Keep the undo file in DIR, on the same file system, instead of beside the image")
       ->type_name("DIR");
 }
 

@@ -406,8 +406,8 @@ Result<ExitStatus> run_verb(const CheckVerbOptions& options, World& world) {
 }  // namespace
 
 void register_check(CLI::App& app, World& world, int& status) {
-  add_verb<CheckVerbOptions>(app, "check", "Say what is wrong with images", world, status, options,
-                             run_verb);
+  add_verb<CheckVerbOptions>(app, "check", "Check images, as qemu-img check and more", world,
+                             status, options, run_verb);
 }
 
 }  // namespace coldchain::cli

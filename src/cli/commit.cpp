@@ -30,13 +30,15 @@ void options(CLI::App& app, CommitRequest& commit) {
                                                  {"merge", ops::BitmapRule::merge},
                                                  {"drop", ops::BitmapRule::drop}}));
   app.add_flag("--reparent", commit.reparents,
-               "Point the overlays of the image at the base, too: those in its folder, and below "
-               "--scan");
+               "Also make the base the backing file of the image's overlays, in its folder and "
+               "below --scan");
   app.add_flag("--yes", commit.agrees, "Write to the overlays that --reparent finds");
-  app.add_option("--scan", commit.scan, "Look for such images in DIR, too")->type_name("DIR");
+  app.add_option("--scan", commit.scan,
+                 "Also look in DIR for images that depend on the base or on the image")
+      ->type_name("DIR");
   app.add_option("-r", commit.rate, "Copy at most RATE bytes per second")->type_name("RATE");
   app.add_option("-t", commit.cache, "Accepted and ignored")->type_name("CACHE");
-  app.add_flag("-q", commit.quiet, "Say nothing");
+  app.add_flag("-q", commit.quiet, "Print only warnings");
   app.add_flag("-p,--progress", commit.shows_progress, "Show the progress");
   add_state_option(app, commit.folders);
   app.add_option("IMAGE", commit.image, "Path or block device")->required()->type_name("");
@@ -51,13 +53,13 @@ void plan_options(CLI::App& app, CommitRequest& commit) {
 }  // namespace
 
 void register_commit(CLI::App& app, World& world, int& status) {
-  add_verb<CommitRequest>(app, "commit", "Move what an image has into its backing file", world,
+  add_verb<CommitRequest>(app, "commit", "Move the data of an image into its backing file", world,
                           status, options, run_commit);
 }
 
 void add_commit_plan(CLI::App& plan, World& world, int& status) {
-  add_verb<CommitRequest>(plan, "commit", "What a commit would do", world, status, plan_options,
-                          run_commit);
+  add_verb<CommitRequest>(plan, "commit", "Show what a commit would do", world, status,
+                          plan_options, run_commit);
 }
 
 }  // namespace coldchain::cli

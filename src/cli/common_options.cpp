@@ -48,7 +48,7 @@ void add_common_options(CLI::App& app, CommonOptions& options) {
   app.add_option("-f,--format", options.format, "Format of the image; probed if not given")
       ->type_name("FMT");
   app.add_flag("-U,--force-share", options.force_share,
-               "Look even if another process writes to the image");
+               "Read the image even if another process writes to it");
   app.add_flag("--image-opts", options.image_opts,
                "IMAGE is QEMU's key=value form: driver=qcow2,file.filename=PATH");
   app.add_option("--object", options.object, "Not supported: no secrets are handled");
@@ -67,7 +67,7 @@ void add_common_options(CLI::App& app, CommonOptions& options) {
   app.add_option("--sysroot", options.policy.sysroot, "Read every name inside DIR, as if it were /")
       ->type_name("DIR");
   app.add_flag("--no-follow", options.no_follow,
-               "Open nothing but the named file: no backing, no data file");
+               "Open only the named file, no backing file and no data file");
   app.add_flag("--allow-probe", options.policy.allow_probe,
                "Follow the links of an image whose format its overlay does not record");
 }

@@ -61,8 +61,8 @@ Result<ExitStatus> run_verb(const LayoutOptions& options, World& world) {
 }  // namespace
 
 void register_layout(CLI::App& app, World& world, int& status) {
-  add_verb<LayoutOptions>(app, "layout", "Say who owns each byte of an image file", world, status,
-                          options, run_verb);
+  add_verb<LayoutOptions>(app, "layout", "Show which structure owns each byte of an image file",
+                          world, status, options, run_verb);
 }
 
 }  // namespace coldchain::cli

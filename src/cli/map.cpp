@@ -37,9 +37,10 @@ struct MapOptions {
 
 void options(CLI::App& app, MapOptions& map) {
   add_common_options(app, map.common);
-  app.add_option("-s,--start-offset", map.start_offset, "Begin here (bytes; k, M, G, T suffix)")
+  app.add_option("-s,--start-offset", map.start_offset, "Start here (bytes; k, M, G, T suffix)")
       ->type_name("OFFSET");
-  app.add_option("-l,--max-length", map.max_length, "At most so many bytes")->type_name("LENGTH");
+  app.add_option("-l,--max-length", map.max_length, "Show at most LENGTH bytes")
+      ->type_name("LENGTH");
   CLI::Option* provenance =
       app.add_flag("--provenance", map.provenance, "Show each extent's layer, file and kind");
   CLI::Option* summary = app.add_flag("--summary", map.summary, "Totals per layer and kind");
@@ -132,7 +133,7 @@ Result<ExitStatus> run_verb(const MapOptions& map, World& world) {
 }  // namespace
 
 void register_map(CLI::App& app, World& world, int& status) {
-  add_verb<MapOptions>(app, "map", "Say where each guest byte comes from, as qemu-img map", world,
+  add_verb<MapOptions>(app, "map", "Show where each guest byte comes from, as qemu-img map", world,
                        status, options, run_verb);
 }
 

@@ -36,7 +36,7 @@ void options(CLI::App& app, MeasureOptions& measure) {
       ->allow_extra_args(false);
   app.add_option("-l,--snapshot", measure.snapshot, "An internal snapshot, by ID or name")
       ->type_name("ID");
-  app.add_option("--size", measure.size, "Of an empty disk (bytes; k, M, G, T suffix)")
+  app.add_option("--size", measure.size, "Measure an empty disk of N bytes (k, M, G, T suffix)")
       ->type_name("N");
   app.add_option("IMAGE", measure.image, "Path, block device or json:{…}")->type_name("");
   app.footer("Example: coldchain measure -O qcow2 disk.raw");
@@ -87,7 +87,7 @@ Result<ExitStatus> run_verb(const MeasureOptions& measure, World& world) {
 
 void register_measure(CLI::App& app, World& world, int& status) {
   add_verb<MeasureOptions>(app, "measure",
-                           "How large a converted image will be, as qemu-img measure", world,
+                           "Compute the size of a converted image, as qemu-img measure", world,
                            status, options, run_verb);
 }
 

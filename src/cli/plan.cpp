@@ -10,7 +10,8 @@
 namespace coldchain::cli {
 
 void register_plan(CLI::App& app, World& world, int& status) {
-  CLI::App* plan = app.add_subcommand("plan", "Say what a change would do and cost");
+  CLI::App* plan =
+      app.add_subcommand("plan", "Show what a change would do and how much it would write");
   plan->require_subcommand(1);
   add_allocate_plan(*plan, world, status);
   add_commit_plan(*plan, world, status);

@@ -27,7 +27,7 @@ namespace {
 
 void options(CLI::App& app, PullRequest& pull) {
   add_pull_options(app, pull);
-  app.add_option("-b", pull.base, "The layer that becomes the backing file; none without it")
+  app.add_option("-b", pull.base, "The layer that becomes the backing file; the default is none")
       ->type_name("BASE");
   add_range_option(app, pull.range);
   app.add_flag("--snapshots", pull.fills_snapshots,
@@ -491,7 +491,7 @@ void add_pull_options(CLI::App& app, PullRequest& pull) {
   add_common_options(app, pull.common);
   app.add_flag("--force", pull.force,
                "Run even if an internal snapshot reads through a layer that is removed");
-  app.add_flag("-q", pull.quiet, "Say nothing");
+  app.add_flag("-q", pull.quiet, "Print only warnings");
   app.add_flag("-p,--progress", pull.shows_progress, "Show the progress");
   add_state_option(app, pull.folders);
   app.add_option("IMAGE", pull.image, "Path or block device")->required()->type_name("");
@@ -508,12 +508,12 @@ Result<edit::Resumed> give_up_pull(const PullRequest& request, World& world) {
 }
 
 void register_pull(CLI::App& app, World& world, int& status) {
-  add_verb<PullRequest>(app, "pull", "Move what the layers below provide into an image", world,
+  add_verb<PullRequest>(app, "pull", "Copy the data of the layers below into an image", world,
                         status, options, run_verb);
 }
 
 void add_pull_plan(CLI::App& plan, World& world, int& status) {
-  add_verb<PullRequest>(plan, "pull", "What a pull would do", world, status, plan_options,
+  add_verb<PullRequest>(plan, "pull", "Show what a pull would do", world, status, plan_options,
                         run_verb);
 }
 

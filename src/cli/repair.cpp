@@ -32,7 +32,7 @@ void options(CLI::App& app, RepairVerbOptions& repair) {
   add_common_options(app, repair.common);
   repair.request.tier = "all";
   add_repair_options(app, repair.request);
-  app.add_flag("-q", repair.request.quiet, "No summary");
+  app.add_flag("-q", repair.request.quiet, "Print no summary");
   app.add_flag("--list", repair.request.list, "List every remaining finding, one per line");
   app.add_option("IMAGE", repair.request.image, "Path or block device")->required()->type_name("");
   app.footer("Example: coldchain repair --dry-run disk.qcow2");
@@ -244,7 +244,7 @@ class RepairRun {
 
 void add_repair_options(CLI::App& app, RepairRequest& request) {
   app.add_option("-r", request.tier, "Repair what is found: leaks, or all")->type_name("TIER");
-  app.add_flag("--dry-run", request.dry_run, "Say what a repair would change; write nothing");
+  app.add_flag("--dry-run", request.dry_run, "Show what a repair would change; write nothing");
   app.add_flag("--free-orphans", request.free_orphans,
                "Also free clusters that may hold lost data");
   app.add_flag("--rebuild-mapping", request.rebuild_mapping,
@@ -288,8 +288,8 @@ ExitStatus exit_status(report::Verdict verdict) {
 }
 
 void add_repair_plan(CLI::App& plan, World& world, int& status) {
-  add_verb<RepairVerbOptions>(plan, "repair", "What a repair would do", world, status, plan_options,
-                              run_verb);
+  add_verb<RepairVerbOptions>(plan, "repair", "Show what a repair would do", world, status,
+                              plan_options, run_verb);
 }
 
 void register_repair(CLI::App& app, World& world, int& status) {

@@ -172,8 +172,8 @@ Result<ExitStatus> run_verb(const ResumeOptions& options, World& world) {
 }  // namespace
 
 void register_resume(CLI::App& app, World& world, int& status) {
-  add_verb<ResumeOptions>(app, "resume", "Finish a change that was interrupted", world, status,
-                          options, run_verb);
+  add_verb<ResumeOptions>(app, "resume", "Continue an interrupted change, or roll it back", world,
+                          status, options, run_verb);
 }
 
 }  // namespace coldchain::cli

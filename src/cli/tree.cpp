@@ -32,7 +32,7 @@ void options(CLI::App& app, TreeOptions& tree) {
   add_common_options(app, tree.common);
   app.add_flag("--fast", tree.fast, "Read headers only; allocation is what the file system says");
   app.add_flag("--details", tree.details,
-               "Cluster size, features, permissions and times of each layer too");
+               "Also print cluster size, features, permissions and times of each layer");
   app.add_option("IMAGE", tree.images, "Images, or folders to scan for images")
       ->required()
       ->type_name("");

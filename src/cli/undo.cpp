@@ -69,8 +69,7 @@ Result<ExitStatus> run_verb(const UndoOptions& options, World& world) {
 }  // namespace
 
 void register_undo(CLI::App& app, World& world, int& status) {
-  add_verb<UndoOptions>(app, "undo", "Put back what a change kept", world, status, options,
-                        run_verb);
+  add_verb<UndoOptions>(app, "undo", "Undo a repair", world, status, options, run_verb);
 }
 
 }  // namespace coldchain::cli
