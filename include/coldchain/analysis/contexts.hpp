@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
-// What an NBD client would see of a chain: the meta contexts base:allocation, qemu:allocation-depth
+// The view of an NBD client of a chain: the meta contexts base:allocation, qemu:allocation-depth
 // and qemu:joint-allocation, as numbers with nbdinfo's words. NBD protocol, "Metadata querying".
-// The contexts are not a function of qemu-img's map: past the end of a shorter backing file, map
-// counts the layer above and NBD the short one.
+// The contexts cannot be computed from qemu-img's map: past the end of a shorter backing file, map
+// counts the layer above, and NBD the short layer.
 #pragma once
 
 #include <optional>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// How large a file must be that is to hold a guest's disk: qemu-img's `measure`. What is required
-// counts the metadata of a fully allocated image, so that it is enough whatever is written first.
+// The size of a file that can hold a guest's disk: qemu-img's `measure`. The required size includes
+// the metadata of a fully allocated image, so it is enough for every order of writes.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,7 @@ struct NewImage {
   std::uint64_t cluster_size = 65536;
   std::uint64_t refcount_bits = 16;
   bool extended_l2 = false;
-  bool has_backing_file = false;  // nobody knows what will be shared: all may be allocated
+  bool has_backing_file = false;  // it is unknown what will be shared: all may be allocated
   bool is_preallocated = false;   // with its data clusters
 };
 
@@ -25,7 +25,7 @@ struct NewImage {
 struct Measure {
   std::uint64_t required = 0;
   std::uint64_t fully_allocated = 0;
-  // What copies of the source's bitmaps need; nothing where either side can have none.
+  // The size of copies of the source's bitmaps; nothing if one of the two images can have none.
   std::optional<std::uint64_t> bitmaps{};
 };
 

@@ -103,7 +103,7 @@ class OrderedPipeline {
       lock.lock();
       slot.emplace(std::move(product));
       if (&slot == &slots_.front())
-        ready_.notify_one();  // nobody waits for the others
+        ready_.notify_one();  // no thread waits for the others
     }
   }
 
@@ -120,7 +120,7 @@ class OrderedPipeline {
       Result<Product> product = std::move(*slots_.front());
       slots_.pop_front();
       if (slots_.size() == most_slots_ / 2)
-        room_.notify_all();  // not for every single product: waking somebody costs more than one
+        room_.notify_all();  // not for every single product: a wake-up costs more than a product
       lock.unlock();
       if (!product)
         return fail(std::move(product).error());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// How far something long has come, and whether it is to go on.
+// The progress of a long operation, and whether it continues.
 #pragma once
 
 #include <cstdint>
@@ -7,8 +7,8 @@
 
 namespace coldchain {
 
-// Called now and then, `done` of `total` bytes; false stops it at the next safe point. May be
-// empty.
+// Called from time to time with `done` of `total` bytes. If it returns false, the operation stops
+// at the next safe point. May be empty.
 using Progress = std::function<bool(std::uint64_t done, std::uint64_t total)>;
 
 }  // namespace coldchain

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// What an image that somebody uploads should not have: links to other files, encryption, an absurd
-// size, another format than it seems to have. They are notes; the caller decides which of them
+// Finds what an uploaded image should not have: links to other files, encryption, an absurd size,
+// another format than it seems to have. The findings are notes; the caller decides which of them
 // refuse the image.
 #pragma once
 
@@ -12,7 +12,7 @@ namespace coldchain::check {
 // `top` was opened for admission. Fails where a raw disk cannot be read.
 [[nodiscard]] Result<finding::Findings> check_admission(const graph::Node& top);
 
-// What an upload service refuses if it has no list of its own.
+// The findings that an upload service refuses if it has no list of its own.
 [[nodiscard]] std::vector<finding::Code> default_denials();
 
 }  // namespace coldchain::check

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
-// What is wrong with a qcow2 image: everything that qemu-img check counts, in its order and with
-// its numbers, and what it does not look at. Read-only; nothing is repaired here. It never gives up
-// early: a bad table costs what that table describes. Memory is bounded by what the tables name
-// (claims.hpp), time by the size of the tables, each of which is read once however often it is
-// named. Holes of tables are not read. What tables that lie over each other may cost is bounded,
-// too (survey.hpp); beyond that they are left out, with a finding.
+// Finds the errors of a qcow2 image: everything that qemu-img check counts, in its order and with
+// its numbers, and more. Read-only; nothing is repaired here. A check never stops early: a bad
+// table affects only the data that it describes. Memory is bounded by the clusters that the tables
+// name (claims.hpp), and time by the size of the tables; each table is read once, even if many
+// entries name it. Holes of tables are not read. The cost of overlapping tables is bounded, too
+// (survey.hpp); tables beyond the bound are skipped, with a finding.
 #pragma once
 
 #include <cstdint>
@@ -51,9 +51,9 @@ struct Owner {
 struct CheckResult {
   Counts counts;
   finding::FindingList findings;
-  // Why qemu-img check would have stopped without a verdict; ours went on.
+  // The reason why qemu-img check would have stopped without a verdict; this check continued.
   std::optional<std::string> failure;
-  // Some tables were not walked: nothing may be repaired by what was found.
+  // Some tables were not read: the findings are not a basis for a repair.
   bool is_partial = false;
 
   std::vector<Owner> owners;            // by their first cluster
@@ -68,8 +68,8 @@ struct CheckResult {
       : findings(most_findings), claims(max_refcount), stored(std::move(stored_refcounts)) {}
 };
 
-// `image` has been opened by Image::open_damaged. Fails where the header alone decides that nothing
-// can be walked: unknown incompatible features.
+// `image` has been opened by Image::open_damaged. Fails if the header shows that no table can be
+// read: unknown incompatible features.
 [[nodiscard]] Result<CheckResult> check(const qcow2::Image& image, const CheckOptions& options);
 
 }  // namespace coldchain::check

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
-// How often each host cluster is referred to, counted while an image is walked. A bit per cluster
-// where nobody claims twice; only where somebody does, counts get wider: an image of 16 TiB needs
-// 32 MiB, with ten internal snapshots 128 MiB, and a mostly empty one nearly nothing, however long
-// its file says that it is.
+// The number of references to each host cluster, counted while the tables of an image are read. It
+// takes one bit per cluster, and more only for ranges with several references to a cluster. An
+// image of 16 TiB needs 32 MiB, with ten internal snapshots 128 MiB, and a mostly empty one almost
+// nothing, even if its file claims to be long.
 #pragma once
 
 #include <array>
@@ -46,7 +46,7 @@ class Claims {
  private:
   static constexpr std::uint64_t clusters_per_chunk = 512;
   static constexpr std::uint64_t chunks_per_segment = 1024;
-  // Clusters beyond so many segments are found by a search instead of by an index.
+  // Clusters beyond this number of segments are found by a search instead of by an index.
   static constexpr std::uint64_t most_segments = 4096;
 
   // Counts of 1 << order bits, packed into words; none where nothing is claimed.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// What programs other than QEMU could take a disk for that QEMU's probe takes for raw: some look at
-// less of a header, some at the end of the file. A disk has no format that all agree on; this is a
-// list of known signs, not a proof.
+// Formats that other programs could see in a disk that is raw for QEMU's probe: some programs test
+// less of a header, some test the end of the file. No format detection is common to all programs;
+// this is a list of known signs, not a proof.
 #pragma once
 
 #include <optional>
@@ -11,7 +11,7 @@
 
 namespace coldchain::check {
 
-// So much of a raw disk is looked at.
+// The number of bytes of a raw disk that are tested.
 constexpr std::size_t looked_at_start = 64 << 10;
 constexpr std::size_t looked_at_end = 1023;
 

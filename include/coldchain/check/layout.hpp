@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Who owns each byte of an image file, from what a check has gathered: every byte is in exactly one
-// range, and their sizes add up to the size of the file.
+// The owner of each byte of an image file, from the results of a check. Every byte is in exactly
+// one range, and the sizes of the ranges add up to the size of the file.
 #pragma once
 
 #include <functional>
@@ -11,11 +11,11 @@
 namespace coldchain::check {
 
 enum class Use {
-  structure,   // a structure of the image; which one is said beside it
+  structure,   // a structure of the image; `structure` names it
   data,        // guest data in standard clusters
   compressed,  // clusters that hold compressed guest data
-  leaked,      // counted, but nothing refers to it
-  free,        // neither counted nor referred to
+  leaked,      // has a refcount, but nothing refers to it
+  free,        // no refcount and no reference
 };
 
 struct LayoutRange {
@@ -34,9 +34,9 @@ struct LayoutTotal {
 [[nodiscard]] std::string_view to_string(const LayoutRange& range);
 [[nodiscard]] std::string_view to_string(const LayoutTotal& total);
 
-// Hands out the ranges in order, neighbours of the same use merged, and returns the totals. Where
-// structures overlap, the one that begins first has the cluster. `cluster_size` and `file_size` are
-// of the image that was checked.
+// Returns the totals, and passes the ranges to `consume` in order, with neighbours of the same use
+// merged. If structures overlap, the one that begins first has the cluster. `cluster_size` and
+// `file_size` are those of the checked image.
 [[nodiscard]] std::vector<LayoutTotal> layout(
     const CheckResult& result, std::uint64_t cluster_size, std::uint64_t file_size,
     const std::function<void(const LayoutRange&)>& consume);

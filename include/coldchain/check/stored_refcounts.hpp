@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // The refcounts that an image stores, read once and kept as two bits per cluster: whether the count
-// is one, and whether it is more. qcow2.rst, "Host cluster management". A block that is named twice
-// is read once; what cannot be read is told apart from what is zero. Memory is bounded by what of
-// the blocks is not zero.
+// is one, and whether it is more. qcow2.rst, "Host cluster management". A block that several
+// entries name is read once. A count that cannot be read differs from a count of zero. Memory is
+// bounded by the nonzero parts of the blocks.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +29,7 @@ class StoredRefcounts {
   struct Word {
     std::uint64_t one = 0;         // the count is 1
     std::uint64_t more = 0;        // the count is 2 or more
-    std::uint64_t unreadable = 0;  // nobody knows: there cannot be a block at that offset
+    std::uint64_t unreadable = 0;  // unknown: there cannot be a block at that offset
   };
   [[nodiscard]] Word word(std::uint64_t first) const;
 
@@ -41,7 +41,7 @@ class StoredRefcounts {
   [[nodiscard]] std::uint64_t agreeing_from(std::uint64_t first, std::uint64_t count,
                                             bool is_copied) const;
 
-  // The part of a block that was read last, for whoever asks for many counts.
+  // The part of a block that was read last, for callers that ask for many counts.
   struct Cursor {
     std::uint64_t offset = 0;  // in the file; 0: none
     Bytes bytes;
@@ -53,16 +53,16 @@ class StoredRefcounts {
   // The first cluster at or after `from` that may have a count; the largest number if none has.
   [[nodiscard]] std::uint64_t next_used(std::uint64_t from) const;
 
-  // The first 64 clusters, at or after a multiple of 64, of which one has a count that is not zero;
-  // the largest number if none has. Passes over what cannot be read.
+  // The first group of 64 clusters, at or after a multiple of 64, with a count that is not zero;
+  // the largest number if there is none. Skips counts that cannot be read.
   [[nodiscard]] std::uint64_t next_counted(std::uint64_t from) const;
 
-  // How many counts are not zero; those of a block that several entries name are counted once.
+  // How many counts are not zero. The counts of a block that several entries name count once.
   [[nodiscard]] std::uint64_t counted() const { return counted_; }
 
-  // Table entries that name a block again were taken as unreadable, because they are too many.
+  // Too many table entries name a block that another entry names; they were treated as unreadable.
   [[nodiscard]] bool is_partial() const { return is_partial_; }
-  // So many counts may be repeated.
+  // The most counts that may be repeated.
   static constexpr std::uint64_t most_repeated_counts = 1 << 22;
 
   // One more than the highest cluster that has a count, or may have one.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// Clusters to which nothing refers, and that look like L1 or L2 tables: they may describe lost
-// data. Guest data hardly ever looks like that: at least one entry must name a cluster of the file,
-// and of nine that are not zero eight must be such as could be.
+// Unreferenced clusters that look like L1 or L2 tables: they may describe lost data. Guest data
+// rarely looks like that: at least one entry must name a cluster of the file, and of nine nonzero
+// entries eight must be valid.
 #pragma once
 
 #include <functional>
@@ -17,7 +17,7 @@ class TableFinder {
   // `image` outlives the finder.
   explicit TableFinder(const qcow2::Image& image);
 
-  // Whether the cluster looks like a table. What cannot be read, does not.
+  // Whether the cluster looks like a table. A cluster that cannot be read does not.
   [[nodiscard]] bool look_at(std::uint64_t cluster);
 
   // The bytes that were looked into, all clusters together; those in holes cost nothing.

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
-// Guest data that comes with a transaction. It is written when its clusters count, so that nobody
-// else takes them, and either before anything refers to them, or where nobody can see it: an image
-// above has these guest bytes itself (ops/commit.hpp). So it needs no record, and a kill on the way
-// leaves what the guest reads as it was. How far it came is noted in the side file now and then,
-// after a flush: who goes on writes at most one batch again. What was written before that is
-// compared: others may have freed, used and freed these clusters meanwhile.
+// Guest data that comes with a transaction. It is written when its clusters have a refcount, so
+// that no other writer takes them. At that time nothing refers to the clusters, or a layer above
+// hides them (ops/commit.hpp). Therefore the data needs no record, and a kill does not change what
+// the guest reads. After a flush, the side file records the progress, so that a run that continues
+// writes at most one batch again. It compares the data that was written before, because other
+// programs may have freed, used and freed these clusters again.
 #pragma once
 
 #include <array>
@@ -19,15 +19,15 @@ namespace coldchain::edit {
 
 class FreshWriter {
  public:
-  // Between two flushes; what may be written again after a kill.
+  // The bytes between two flushes. At most these are written again after a kill.
   static constexpr std::uint64_t batch_bytes = 256ULL << 20;
 
   enum class Mode {
     write,
-    check,  // all is there: what is not as it should be is an error
+    check,  // does not write; missing or different data is an error
   };
 
-  // Only to `ranges`, which are sorted, may be written. All outlive the writer.
+  // Writes only to `ranges`, which are sorted. All arguments outlive the writer.
   FreshWriter(io::WritableFile& image, Journal& journal, const std::vector<HostRange>& ranges,
               Mode mode)
       : image_(image),
@@ -38,26 +38,26 @@ class FreshWriter {
   FreshWriter(const FreshWriter&) = delete;
   FreshWriter& operator=(const FreshWriter&) = delete;
 
-  // Provides bytes of a piece that is written, from `from` bytes behind its beginning on. Called
-  // later, one after the other, maybe by another thread: what it refers to outlives the writer,
+  // Provides bytes of a piece, starting at its offset `from`. It is called later, possibly by
+  // another thread, but never twice at the same time. Objects that it refers to outlive the writer,
   // also after an error.
   using Fill = std::function<Result<void>(std::uint64_t from, ByteSpan)>;
 
-  // What follows comes before `cursor`, in the order of the operation.
+  // The next pieces come before `cursor`, in the order of the operation.
   [[nodiscard]] Result<void> begin(std::uint64_t cursor);
 
-  // A piece; those that lie one behind the other are written together, and so are many others, in
-  // the order in which they lie. While they are read, those before them are written.
+  // Adds a piece. Adjacent pieces are written together, and so are many other pieces, in the order
+  // of their offsets. Reading the next pieces overlaps with writing the previous ones.
   [[nodiscard]] Result<void> write(HostOffset at, std::uint64_t size, const Fill& fill);
 
   [[nodiscard]] Mode mode() const { return mode_; }
 
-  // Nothing is written where the file has a hole.
+  // Writes zeros, but nothing into holes of the file.
   [[nodiscard]] Result<void> write_zeros(HostOffset at, std::uint64_t size);
 
-  // All of what was begun was handed over.
+  // All pieces since begin() were added.
   [[nodiscard]] Result<void> end();
-  // The same, and it is on the storage when this returns.
+  // The same, and all data is on the storage when this returns.
   [[nodiscard]] Result<void> flush();
 
  private:
@@ -90,7 +90,7 @@ class FreshWriter {
 
   // One with room for what comes at that place.
   Result<Run*> run_for(HostOffset at);
-  // Has what was gathered be read, and writes what was read before.
+  // Starts to read the gathered pieces, and writes the pieces that were read before.
   Result<void> turn();
   Result<void> write_out();
   Result<void> write_out(const Run& run);
@@ -115,7 +115,8 @@ class FreshWriter {
 struct FreshData {
   std::vector<HostRange> ranges;  // sorted, disjoint
   std::vector<HostRange> zeros;   // parts of them that need no storage; sorted, disjoint
-  // All that is to have storage when the change is done, `ranges` among it; empty: these alone.
+  // All ranges that have storage when the change is done, including `ranges`; if empty, `ranges`
+  // alone.
   std::vector<HostRange> places;
   std::uint64_t whole_size = 0;  // of the file before, up to the end of its last cluster
   // Writes all of it; calls flush() before it returns.

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
-// A side file: everything that a change does to an image, written before the first byte of the
-// image changes. While it is pending it leads forward or back; once done it is kept, and undoes the
-// change. docs/formats/journal.md. Contents are hostile until their checksums and bounds are
-// checked; what can be checked only against the image is checked in recovery.hpp.
+// A side file describes all that a change does to an image. It is written before the first byte of
+// the image changes. While the change is pending, it allows to finish the change or to roll it
+// back. After the change it can be kept, and undoes the change. docs/formats/journal.md. The
+// content is hostile until its checksums and bounds are checked. recovery.hpp checks what can be
+// checked only against the image.
 #pragma once
 
 #include <cstdint>
@@ -15,27 +16,29 @@
 namespace coldchain::edit {
 
 enum class JournalState : std::uint32_t {
-  // The image may hold any part of the change; of one with data, what comes before that.
+  // The image may hold any part of the change; for a change with data, any part that comes before
+  // the data.
   applying = 1,
   done = 2,     // the image holds all of it
-  undoing = 3,  // the image may hold any part of it, and goes back
+  undoing = 3,  // the image may hold any part of it, and is rolled back
   undone = 4,   // the image is as it was before
-  writing = 5,  // data is being written to clusters that count already (fresh_data.hpp)
+  writing = 5,  // data is being written to allocated clusters (fresh_data.hpp)
   linking = 6,  // the data is there; the rest of the change follows
 };
 
-// What makes a change, where it is more than its records: who goes on must plan it again.
+// The operation of a change that is more than its records. To continue it, it must be planned
+// again.
 enum class Operation : std::uint32_t {
   none = 0,
   pull = 1,
   rebase = 2,
-  // Of two images that change together: the base first, whose side file stays until the top, whose
-  // data is what was done to the base, is done, too.
+  // Two images that change together. The base comes first; its side file stays until the top is
+  // done, too. The data of the top is the change of the base.
   commit_base = 3,
   commit_top = 4,       // which is emptied
   commit_top_kept = 5,  // which stays as it is
   allocate = 6,         // its command says the range
-  // Whole in its records: an image is pointed at another backing file, which shows the same now.
+  // Complete in its records: the image gets another backing file that shows the same data.
   reparent = 7,
 };
 [[nodiscard]] constexpr bool has_data(Operation operation) {
@@ -49,32 +52,33 @@ enum class Operation : std::uint32_t {
   return operation == Operation::commit_top || operation == Operation::commit_top_kept;
 }
 
-// By what a plan is known again: of the request, of the metadata that was read and will be written,
-// and of the identity, size and time of each image, not of guest data. What a user could change
-// without anybody seeing it would not be that plan.
+// Identifies a plan. It covers the request, the metadata that was read and will be written, and the
+// identity, size and time of each image, but no guest data. If a user can change something
+// unnoticed, the digest must cover it.
 struct PlanDigest {
   codec::Digest sha256{};
   std::uint32_t crc32 = 0;  // what journals of format 1 have instead
 };
 
-// What a change is, in the words of whoever makes it.
+// What the caller of commit() says about a change.
 struct ChangeFacts {
   static constexpr std::size_t most_verb_bytes = 256;  // what is longer is cut
 
-  std::string verb{};  // what was asked for: told to people, and its options read by who goes on
-  // Clusters to which nothing refers, and that the change left counted: they may be lost data.
+  std::string verb{};  // the request: printed for people; its options are needed to continue
+  // Unreferenced clusters whose refcount the change keeps: they may hold lost data.
   std::uint64_t kept_clusters = 0;
-  // What a check counts as corruptions: where a roll would leave more, somebody wrote meanwhile.
+  // The corruptions that a check counts. If a roll would leave more, another program has written to
+  // the image.
   std::uint64_t corruptions_before = 0;
   std::uint64_t corruptions_after = 0;
-  // Whether the side file is kept for an undo. Where clusters were kept it is, and stays beside the
-  // image: later changes know of them by it.
+  // Whether the side file is kept for an undo. If clusters were kept, it is always kept and stays
+  // beside the image, because later changes find these clusters by it.
   bool keeps_undo = true;
-  // In the marker of an undo under way: the nonce of the undo file; 0 in all others.
+  // In the marker of a running undo: the nonce of the undo file; 0 in all others.
   std::uint64_t undoes = 0;
   Operation operation{};
-  std::uint64_t argument = 0;  // what the operation needs to know to be planned again
-  PlanDigest digest{};         // of the plan: a run that continues it must come to the same
+  std::uint64_t argument = 0;  // the argument for planning the operation again
+  PlanDigest digest{};         // of the plan: a run that continues it must have the same
 };
 
 struct JournalFacts {
@@ -86,10 +90,10 @@ struct JournalFacts {
   ChangeFacts change;
 };
 
-// Whether a plan that is made now is the one that was written down.
+// Whether the new plan is the recorded one.
 [[nodiscard]] bool is_same_plan(const JournalFacts& journal, const PlanDigest& planned);
 
-// What the beginning of a side file says.
+// The content of the first sectors of a side file.
 struct JournalHead {
   JournalFacts facts;
   JournalState state{};
@@ -111,10 +115,10 @@ class Journal {
 
   // Errors: not_this_format, unsupported, corrupt.
   [[nodiscard]] static Result<Journal> open(io::WritableFile& file);
-  // For those who only look.
+  // For verbs that only read.
   [[nodiscard]] static Result<JournalHead> read_head(const io::File& file);
 
-  // Whether it was never finished, so that the image cannot have been touched.
+  // Whether the side file is incomplete. In this case the image was not written.
   [[nodiscard]] static Result<bool> is_incomplete(const io::File& file);
 
   [[nodiscard]] const JournalHead& head() const { return head_; }
@@ -135,8 +139,8 @@ class Journal {
     return {record.offset, record.offset + record.length};
   }
   [[nodiscard]] Result<Change> read_change(std::size_t index) const;
-  // The bytes after a change, or before it, of a part of its range. Their checksum is not looked
-  // at: read_change() does that.
+  // The bytes after or before a change, for a part of its range. The checksum is not tested:
+  // read_change() tests it.
   [[nodiscard]] Result<void> read_part(std::size_t index, bool is_after, HostRange part,
                                        ByteSpan buffer) const;
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// What lies under the name of an image's journal, for verbs that only look, and for those that have
-// to know before they change anything. Whatever it is, it is described so that a person can go on:
-// anybody who can write to the folder can put a file there.
+// Describes the file with the name of an image's journal, for verbs that only read and for verbs
+// that need to know it before they change an image. The description always says how to continue,
+// because any user who can write to the folder can put a file there.
 #pragma once
 
 #include <optional>
@@ -22,7 +22,7 @@ enum class PendingKind {
 struct PendingFile {
   PendingKind kind{};
   std::optional<JournalHead> head{};  // of a journal, whether it is believed or not
-  // What it is, and the commands that continue the change or set the file aside. Set for
+  // The kind of file, and the commands that continue the change or set the file aside. Set for
   // not_believed (permission_denied) and no_journal.
   std::optional<Error> error{};
 };
@@ -30,13 +30,13 @@ struct PendingFile {
 [[nodiscard]] Result<PendingFile> look_at_pending(const io::File& image,
                                                   const SideFiles& side_files);
 
-// The head of a journal that is believed; nothing where there is none, or it was never finished.
-// Fails with the error of what is not believed, or is no journal.
+// The head of a journal that is believed; nothing if there is none or if it is incomplete. Fails if
+// the file is not believed or is not a journal.
 [[nodiscard]] Result<std::optional<JournalHead>> read_pending(const io::File& image,
                                                               const SideFiles& side_files);
 
-// Before a change that cannot continue another one: `refused`, with the commands that can, where
-// anything is there.
+// For a change that cannot continue another one. Error: `refused`, with the commands to run, if
+// anything is pending.
 [[nodiscard]] Result<void> check_nothing_pending(const io::File& image,
                                                  const SideFiles& side_files);
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
-// Carrying out a journal, forward or back, from whatever point a former attempt has reached. Each
-// sector that the journal names must hold one of the contents that it records; anything else means
-// that somebody has written meanwhile, and nothing is written. Doing it again changes nothing.
-// Only bytes: whether the image may be written to at all, the caller has made sure.
+// Carries out a journal, forward or back, from any point that a former attempt has reached. Each
+// sector that the journal names must hold one of its recorded contents. Otherwise another program
+// has written to the image, and nothing is written. A second run changes nothing. This file handles
+// only bytes; the caller has checked that the image may be written.
 #pragma once
 
 #include <memory>
@@ -11,7 +11,7 @@
 
 namespace coldchain::edit {
 
-// Both ways as they would leave the image, without writing to it. `image` outlives the result.
+// The image as it would be after either direction, without a write. `image` outlives the result.
 [[nodiscard]] Result<std::unique_ptr<io::File>> result_of_roll(
     std::shared_ptr<const Journal> journal, const io::File& image, bool is_forward);
 
@@ -27,9 +27,9 @@ namespace coldchain::edit {
 [[nodiscard]] Result<void> roll_forward_until(const Journal& journal, io::WritableFile& image,
                                               Phase end);
 
-// Order of writes: phase by phase from the last to the first, a flush after each; then the file is
-// cut to its former size, but not before `image_end`, and not where somebody has appended to it.
-// What lies behind that is not written: there may be no room for it.
+// Order of writes: phase by phase from the last to the first, with a flush after each; then the
+// file is truncated to its former size, but not below `image_end`, and not if another program has
+// appended to it. Data after that size is not written, because there may be no room for it.
 [[nodiscard]] Result<void> roll_back(const Journal& journal, io::WritableFile& image,
                                      std::uint64_t image_end = 0);
 

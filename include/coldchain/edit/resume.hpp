@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What became of a change that was stopped: going on, going back, giving it up; and undoing one
-// that was done.
+// Continues an interrupted change, rolls it back or abandons it; and undoes a finished change.
 #pragma once
 
 #include <functional>
@@ -13,8 +12,8 @@
 
 namespace coldchain::edit {
 
-// Whether a kept side file beside the image says that its change left clusters counted which may be
-// lost data. One that may not be read might say so.
+// Whether an undo file beside the image records that its change kept clusters that may hold lost
+// data. A file that cannot be read counts as such.
 [[nodiscard]] Result<bool> has_kept_clusters(const io::File& image, const SideFiles& side_files);
 
 enum class Resumed {
@@ -22,8 +21,8 @@ enum class Resumed {
   nothing_changed,  // the side file was never finished: it is removed
   finished,
   abandoned,
-  needs_plan,  // whoever plans the operation again, on former_view(), can commit it
-  left,        // given up, and nothing put back, since others have written: clusters may leak
+  needs_plan,  // plan the operation again, on former_view(), and commit it
+  left,        // abandoned without a write, since others have written: clusters may leak
 };
 struct ResumeOutcome {
   Resumed resumed{};
@@ -33,35 +32,35 @@ struct ResumeOutcome {
   std::optional<std::string> undo_file{};  // where it is kept, if it is
 };
 
-// What a check says of an image. Bytes alone do not tell that nobody wrote between a crash and now:
-// who reuses what a change has freed may leave just the bytes that were there before. So what a
-// roll would leave is looked at before anything is written.
+// The result of a check. Bytes alone do not show that no other program wrote between a crash and
+// now: a program that reuses freed clusters may write exactly the bytes that were there before.
+// Therefore the result of a roll is checked before anything is written.
 struct Examined {
   std::uint64_t corruptions = 0;
-  std::uint64_t image_end = 0;  // bytes: up to here clusters count, or are referred to
+  std::uint64_t image_end = 0;  // bytes: the end of the last cluster with a refcount or a reference
 };
 using Examine = std::function<Result<Examined>(const io::File& image)>;
 
-// What the image was before the change that is pending began, without writing to it; nothing where
-// there is none. `image` outlives it. Refused where somebody has written to it since.
+// The image as it was before the pending change, without a write; nothing if nothing is pending.
+// `image` outlives the result. Error: `refused` if another program has written to the image since.
 [[nodiscard]] Result<std::unique_ptr<io::File>> former_view(const io::File& image,
                                                             const SideFiles& side_files,
                                                             const Examine& examine);
 
-// Of what needs a plan to be given up, since the image refers to copied data: goes back if that, as
-// the same plan says, is still what was copied; else it is left.
+// Abandons a change whose data the image refers to already. The change is rolled back if the data,
+// by the same plan, is still what was copied; otherwise it is left.
 [[nodiscard]] Result<Resumed> give_up(io::WritableFile& image, const SideFiles& side_files,
                                       const ChangeFacts& change, const FreshData& data,
                                       const Examine& examine);
-// Where no such plan can be made any more.
+// For a change whose plan cannot be made again.
 [[nodiscard]] Result<Resumed> leave(const SideFiles& side_files);
 
-// Finishes what is pending, or gives it up.
+// Finishes the pending change, or rolls it back.
 [[nodiscard]] Result<ResumeOutcome> resume(io::WritableFile& image, const SideFiles& side_files,
                                            bool abandon, const Examine& examine);
 
-// Puts back what the kept side file `undo_file` says, if nobody has written to the image since. It
-// can be interrupted and called again. Refused while something is pending.
+// Undoes the change of `undo_file` if no other program has written to the image since. It can be
+// interrupted and called again. Error: `refused` if a change is pending.
 [[nodiscard]] Result<void> undo(io::WritableFile& undo_file, const std::string& undo_path,
                                 io::WritableFile& image, const SideFiles& side_files,
                                 const Examine& examine);

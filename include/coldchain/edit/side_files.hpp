@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// Where the side files of an image lie and who may have made them: beside the regular file that all
-// symbolic links lead to; for a block device in a folder of its own. A pending change has one fixed
-// name there, so that whoever comes to the image finds it, and two cannot be pending at once.
+// The location of an image's side files: beside the regular file at the end of all symbolic links;
+// for a block device, in a separate folder. The journal of a pending change has a fixed name there,
+// so that every program finds it, and two changes cannot be pending at once.
 #pragma once
 
 #include <memory>
@@ -14,7 +14,7 @@
 
 namespace coldchain::edit {
 
-// What the name of a pending side file has behind that of the image.
+// The suffix of the name of a pending side file.
 constexpr const char* pending_suffix = ".coldchain-pending";
 
 struct SideFolders {
@@ -32,7 +32,7 @@ class SideFiles {
   [[nodiscard]] std::uint32_t image_owner() const { return owner_; }
   [[nodiscard]] std::string pending_path() const { return folder_.path_of(pending_name()); }
   [[nodiscard]] Result<bool> has_pending() const { return folder_.has(pending_name()); }
-  // Anybody may have put it there (trust.hpp).
+  // Any user may have put it there (trust.hpp).
   [[nodiscard]] Result<std::unique_ptr<io::WritableFile>> open_pending() const {
     return folder_.open_file(pending_name());
   }
@@ -48,13 +48,13 @@ class SideFiles {
   // On the file system of the side files.
   [[nodiscard]] Result<std::uint64_t> available_bytes() const { return folder_.available_bytes(); }
 
-  // Gives the pending file a name under which it is kept for an undo, and returns its path.
-  // `stays` leaves it beside the pending one, whatever the folder for kept files is.
+  // Renames the pending file to an undo file, and returns the path. With `stays`, it stays beside
+  // the pending file, even if there is a folder for undo files.
   [[nodiscard]] Result<std::string> keep_pending(bool stays) const;
-  // Where that was stopped between the new name and the old: ends it.
+  // Finishes a rename that was interrupted between the new name and the old one.
   [[nodiscard]] Result<void> finish_keeping() const;
 
-  // A side file in the same folder, of whatever image and whoever made it.
+  // A side file in the same folder, of any image and any owner.
   struct Found {
     std::string name;
     bool is_by_name = false;  // it has the name of one of this image
@@ -64,7 +64,7 @@ class SideFiles {
     return folder_.read(name);
   }
 
-  // A name to which a person can move a pending file that leads nowhere: no file has it yet.
+  // An unused name to which a person can move a pending file that cannot be used.
   [[nodiscard]] std::string set_aside_path() const;
 
  private:

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// What an image file takes of the storage. No byte changes that anybody reads, so that no side file
-// is needed: whatever stops it, the image is what it was, and done again it does no more.
+// Allocates and frees the storage of an image file. No byte that is read changes, so no side file
+// is needed: after an interruption the image has the same content, and a second run does nothing
+// more.
 #pragma once
 
 #include <cstdint>
@@ -12,15 +13,15 @@
 
 namespace coldchain::edit {
 
-// Storage behind parts of the file, which are sorted, and a flush. The file becomes as long as they
-// reach. With `writes_zeros`, what lies in holes is written, too. Stops, as `interrupted`, where
+// Allocates storage for `places`, which are sorted, and flushes. The file grows to the end of the
+// last one. With `writes_zeros`, holes are also filled with zeros. Stops with `interrupted` if
 // `progress` says so.
 [[nodiscard]] Result<void> give_storage(io::WritableFile& image,
                                         const std::vector<HostRange>& places, bool writes_zeros,
                                         const Progress& progress);
 
-// Gives back what lies behind parts of the file that nothing refers to, and cuts it to `size`, if
-// that is given and it is longer.
+// Frees the storage of unreferenced parts of the file, and truncates the file to `size`, if this is
+// given and the file is longer.
 [[nodiscard]] Result<void> give_back(io::WritableFile& image, const std::vector<HostRange>& unused,
                                      std::optional<std::uint64_t> size);
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
-// Changes to one image, kept in memory until all of them are known: reads through view() see them,
-// so that the result can be checked before a byte of the image changes. They reach the file in the
-// order of their phases, a flush between any two, so that at each moment a reader who knows nothing
-// of this finds the image no worse than before: at worst there are leaks. docs/formats/journal.md.
+// Changes to one image, kept in memory until all of them are known. Reads through view() see them,
+// so that the result can be checked before a byte of the image changes. They are written in the
+// order of their phases, with a flush between any two. At each moment, a reader that does not know
+// about this finds the image no worse than before: at worst there are leaks.
+// docs/formats/journal.md.
 #pragma once
 
 #include <algorithm>
@@ -17,19 +18,19 @@
 namespace coldchain::edit {
 
 enum class Phase : std::uint8_t {
-  announce,  // header marks that stop being true by what follows
-  fresh,     // appended clusters: nobody refers to them yet
+  announce,  // header marks that the next phases make wrong
+  fresh,     // appended clusters: nothing refers to them yet
   secure,    // refcounts up, references away, copied flags away
-  extend,    // references to fresh refcount blocks and tables, whose clusters are counted by now
-  link,      // references to fresh clusters, and to such as are counted by now
+  extend,    // references to fresh refcount blocks and tables, whose clusters have a refcount now
+  link,      // references to fresh clusters, and to clusters that have a refcount now
   release,   // refcounts down, of clusters that nothing refers to any more
-  settle,    // copied flags, now that the refcounts are right; what `conclude` gives a meaning
-  conclude,  // header marks that become true by what came before
+  settle,    // copied flags, after the refcounts; data that `conclude` makes valid
+  conclude,  // header marks that the earlier phases make right
 };
 constexpr std::size_t phase_count = 8;
 
-// Whole sectors that change together: what they held, and what they will hold. Where a sector
-// changes in several phases, `before` is what the phase before left.
+// Whole sectors that change together, with the content before and after. If a sector changes in
+// several phases, `before` is the content after the previous phase.
 struct Change {
   Phase phase{};
   HostOffset offset;
@@ -37,7 +38,8 @@ struct Change {
   Bytes after;
 };
 
-// How much storage there can be behind a file: all of a block device, whose storage is not seen.
+// The most storage that a file can have; for a block device its size, because its storage cannot be
+// seen.
 [[nodiscard]] std::uint64_t storage_to_expect(const io::File& file);
 
 // What a transaction keeps of fresh clusters.
@@ -54,10 +56,10 @@ struct ChangeCount {
 
 class Transaction {
  public:
-  // Changes of one Change come to at most so many bytes.
+  // The most bytes of one Change.
   static constexpr std::uint64_t most_change_bytes = 1 << 20;
-  // A change of an image without storage stages at most so many bytes. A byte takes about 2.4 of
-  // memory.
+  // The most bytes that a change of an image without storage may stage. A byte takes about 2.4
+  // bytes of memory.
   static constexpr std::uint64_t least_limit = 24ULL << 20;
 
   // `image` outlives the transaction, which only reads it.
@@ -67,22 +69,22 @@ class Transaction {
   [[nodiscard]] bool is_empty() const;
   [[nodiscard]] std::uint64_t size_before() const { return image_->size(); }
   [[nodiscard]] std::uint64_t size_after() const { return view_.size(); }
-  // Of the sectors that change, however often.
+  // The bytes of all sectors that change, each counted once.
   [[nodiscard]] std::uint64_t changed_bytes() const;
-  // How many bytes may be staged, a sector once for each phase that changes it: an honest change
-  // needs no more tables than the files have storage that it is about. A table of a small file can
-  // be named many times. What exceeds the limit is refused, as `too_large`; fresh clusters that are
-  // counted do not.
+  // How many bytes may be staged; a sector counts once for each phase that changes it. A normal
+  // change needs no more tables than its files have storage, but a small file can name one table
+  // many times. A change beyond the limit fails with `too_large`. Fresh clusters that are only
+  // counted do not count here.
   [[nodiscard]] std::uint64_t limit() const { return limit_; }
-  // `file` is read by the change, too.
+  // The change also reads `file`.
   void raise_limit(const io::File& file);
   [[nodiscard]] bool counts_fresh() const { return fresh_ == Fresh::counted; }
 
   // The bytes at `offset`, which lie below size_after(), as they will be from `phase` on.
   [[nodiscard]] Result<void> stage(Phase phase, HostOffset offset, ByteView bytes);
   [[nodiscard]] Result<void> stage_entry(Phase phase, HostOffset offset, std::uint64_t entry);
-  // Whole sectors of clusters that nobody refers to yet, in the phase `fresh`. Also what they hold
-  // already is part of the change: others may have written there until it is carried out.
+  // Stages whole sectors of unreferenced clusters, in the phase `fresh`. Sectors with the same
+  // content are part of the change, too: other programs may write there before it is carried out.
   [[nodiscard]] Result<void> stage_fresh(HostOffset offset, ByteView bytes);
 
   // Forgets all that was staged.
@@ -94,13 +96,13 @@ class Transaction {
     view_.reset();
   }
 
-  // Tells who looks at view() of storage that comes with the change, also for data.
+  // Tells readers of view() which storage comes with the change, also for data.
   void allocate(std::uint64_t bytes) { view_.allocate(bytes); }
 
   // Makes the file longer, up to `size`.
   void grow(std::uint64_t size) { view_.resize(std::max(size, size_after())); }
 
-  // In the order in which they are to be written. Not where fresh clusters are counted.
+  // In the order of the writes. Not available if fresh clusters are only counted.
   [[nodiscard]] Result<void> for_each_change(
       const std::function<Result<void>(const Change&)>& visit) const;
   [[nodiscard]] Result<ChangeCount> count_changes() const;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
-// Whether a journal is believed: whether what it says may decide what is written. A journal of
-// records changes nothing but its own image, so the image's owner may have made it. A change that
-// is planned again reads and writes other files by the names in image headers, so its journal
-// decides only for the user who made it, and for root, who made it himself. docs/SECURITY.md.
+// Decides whether a journal is believed, that is, whether its content may decide what is written. A
+// journal of records changes only its own image, so the owner of the image may have made it. A
+// change that is planned again reads and writes other files by the names in image headers, so its
+// journal is believed only if the caller or root owns it. docs/SECURITY.md.
 #pragma once
 
 #include <cstdint>
@@ -13,13 +13,13 @@
 
 namespace coldchain::edit {
 
-// Who may have written a journal, as the system says of the file that is open.
+// The owner and permissions of the open journal file.
 struct Authorship {
   std::uint32_t owner = 0;        // user of the journal
   std::uint32_t mode = 0;         // permission bits
   std::uint32_t links = 1;        // names
   std::uint32_t image_owner = 0;  // user of the image
-  std::uint32_t caller = 0;       // user who is asked to believe it
+  std::uint32_t caller = 0;       // user who runs coldchain
 };
 
 [[nodiscard]] Authorship authorship_of(const io::FileStatus& journal, std::uint32_t image_owner);
@@ -33,14 +33,15 @@ enum class Belief {
 
 [[nodiscard]] Belief belief_in(const Authorship& authorship, bool is_planned_again);
 
-// Why a journal is not believed; the path is not repeated. Only of what is not believed.
+// The reason why a journal is not believed, without its path. Only for a journal that is not
+// believed.
 [[nodiscard]] std::string reason_for(Belief belief, const Authorship& authorship,
                                      bool is_planned_again);
 
 // "root", "libvirt-qemu", or "user 64055" where the system knows no name.
 [[nodiscard]] std::string name_of_user(std::uint32_t user);
 
-// What stands before a command that this user has to run: "sudo -u NAME ", "sudo " for root.
+// The prefix of a command that this user has to run: "sudo -u NAME ", "sudo " for root.
 [[nodiscard]] std::string as_user(std::uint32_t user);
 
 }  // namespace coldchain::edit

@@ -117,7 +117,7 @@ enum class Code : std::uint16_t {
   upload_ambiguous = 3708,
 };
 
-// The least that mends it; `none` needs a person, or nothing at all.
+// The smallest -r that repairs it. `none`: no repair exists, or nothing needs to be done.
 enum class Tier : std::uint8_t { none, leaks, all };
 
 struct Row {

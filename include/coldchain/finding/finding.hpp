@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// What can be wrong with an image or with a link of its backing tree, as data. Readers and walkers
-// add findings and go on; wording for people is made in `report`, repairs elsewhere.
+// An error of an image or of a link of its backing tree, as data. Readers add findings and
+// continue. `report` has the wording for people; the repairs are elsewhere.
 #pragma once
 
 #include <bitset>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // A chain of opened images as the guest sees it through its top: layers with their mappings, and
-// guest reads. Index 0 is the top. Making a Chain fails where guest data could not be read, so that
-// what it answers is never an invention.
+// guest reads. Index 0 is the top. Making a Chain fails if guest data cannot be read, so its
+// answers are never invented.
 #pragma once
 
 #include <optional>
@@ -15,12 +15,13 @@ namespace coldchain::graph {
 
 struct ChainOptions {
   std::optional<std::string> snapshot{};  // ID or name of an internal snapshot of the top layer
-  // The same for who has read the table of snapshots: to read it for each of them takes too long.
+  // The same for a caller that has read the snapshot table: reading it for each snapshot takes too
+  // long.
   const qcow2::Snapshot* snapshot_entry = nullptr;
   std::optional<std::size_t> layer{};  // this layer of the tree alone, as if it had no backing
-  // This layer of the chain is going to be written to.
+  // The layer of the chain that will be written to.
   std::optional<std::size_t> written{};
-  // L1 tables are kept in memory: all layers together may need so many bytes.
+  // The most bytes that the L1 tables of all layers may take in memory.
   std::uint64_t max_l1_bytes = 512ULL << 20;
 };
 
@@ -29,8 +30,8 @@ struct Layer {
   std::size_t index = 0;                  // in the tree, where a single layer was asked for
   std::optional<qcow2::Mapping> mapping;  // none for a raw image
   std::uint64_t guest_size = 0;
-  // It is going to be written to: how much storage its file has changes meanwhile, and decides
-  // nothing.
+  // The layer will be written to. The storage of its file changes during that, so it must not
+  // influence the result.
   bool is_written = false;
 
   [[nodiscard]] const qcow2::Image& qcow2() const { return *node->qcow2_image(); }
@@ -49,16 +50,16 @@ class Chain {
   [[nodiscard]] const std::vector<Layer>& layers() const { return layers_; }
   [[nodiscard]] std::uint64_t guest_size() const { return layers_.front().guest_size; }
 
-  // Guest bytes through the whole chain. What no layer has, and what lies past the end of a shorter
-  // backing file, reads as zeros. Fails past the end of the guest's disk.
+  // Reads guest bytes through the whole chain. Bytes that no layer has, and bytes past the end of a
+  // shorter backing file, read as zeros. Fails past the end of the guest's disk.
   [[nodiscard]] Result<void> read(GuestOffset offset, ByteSpan buffer) const;
 
  private:
   std::vector<Layer> layers_;
 };
 
-// Guest bytes through a chain, bit by bit: a compressed cluster that several reads in a row get
-// something of is unpacked once.
+// Reads guest bytes through a chain in small steps. A compressed cluster that several consecutive
+// reads need is unpacked once.
 class Reader {
  public:
   // `chain` outlives the reader.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// Who else reads an image: all images in some folders whose chain goes through it, found by what
-// their headers name. For those who are about to change what it shows.
+// Finds the other images that read through an image: all images in some folders whose chain
+// contains it, by the names in their headers. A change of the image would change the data that they
+// show.
 #pragma once
 
 #include <string>
@@ -13,14 +14,14 @@ namespace coldchain::graph {
 
 struct DependentsRequest {
   std::vector<std::string> directories;
-  io::FileIdentity image;               // which is asked for
-  std::vector<io::FileIdentity> known;  // are not told, but what reads through them is
-  io::FileIdentity top;                 // is not told, nor what reads through it
+  io::FileIdentity image;               // the image that others may read
+  std::vector<io::FileIdentity> known;  // not reported; images that read through them are
+  io::FileIdentity top;                 // not reported, and neither are images that read through it
 };
 
 struct Dependents {
   std::vector<std::string> paths;
-  std::vector<Error> unreadable;  // folders and files that could not be looked at
+  std::vector<Error> unreadable;  // folders and files that could not be read
 };
 
 [[nodiscard]] Result<Dependents> find_dependents(const io::FileSource& files,

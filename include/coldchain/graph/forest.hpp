@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// Who backs whom in a folder: every qcow2 image found there, every file that one of them names, and
-// the links between them. Later verbs use it to refuse harming siblings. Files are opened one after
-// the other and closed again, so a folder may hold any number of images.
+// The backing trees of a folder: every qcow2 image in it, every file that one of these images
+// names, and the links between them. Commit uses it to protect other overlays. Files are opened one
+// after the other and closed again, so a folder may hold any number of images.
 #pragma once
 
 #include <functional>
@@ -25,7 +25,7 @@ struct ForestImage {
   std::uint64_t guest_size = 0;         // bytes, in whole sectors
   std::optional<qcow2::Header> header;  // of qcow2 images
   io::FileStatus status;
-  bool follows_links = true;  // false: nobody vouches for its format; what it names is not opened
+  bool follows_links = true;  // false: no overlay records its format; its links are not opened
   std::optional<std::size_t> backing;  // index of the image that backs this one
   std::vector<std::size_t> overlays;   // indices of the images that this one backs, by path
   std::vector<std::size_t>
@@ -38,7 +38,7 @@ struct Forest {
   std::vector<std::size_t> roots;   // images without a backing image here; of a loop, one member
   std::size_t other_files = 0;      // neither qcow2 nor named by an image
   std::vector<std::string> other_paths;  // of those
-  std::vector<Error> unreadable;         // folders and files that could not be looked at
+  std::vector<Error> unreadable;         // folders and files that could not be read
 };
 
 // Called for each image while it is open, from several threads at once; again, from one thread, for

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// What a name means: a plain path, `file:`, `json:{…}` nested or dotted, `--image-opts`, or a
+// The meaning of a name: a plain path, `file:`, `json:{…}` nested or dotted, `--image-opts`, or a
 // protocol that is never contacted. Names are bytes. A name from inside an image may reach less
-// than one that the user typed: it comes from whoever could write the image.
+// than a name that the user typed, because any user who can write the image controls it.
 #pragma once
 
 #include <cstdint>

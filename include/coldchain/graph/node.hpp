@@ -18,7 +18,7 @@ namespace coldchain::graph {
 struct Node {
   std::string name;      // as it was given or recorded
   std::string filename;  // the path that was opened; `name` where nothing could be
-  std::string format;    // "qcow2", "raw", …; empty where nobody knows
+  std::string format;    // "qcow2", "raw", …; empty if unknown
   bool format_probed = false;
   std::string probed_format;  // what QEMU's probe says; empty where no file was opened
 
@@ -32,8 +32,9 @@ struct Node {
   std::vector<std::unique_ptr<Node>> children;  // the backing file, if any
   finding::Findings findings;
 
-  // Why guest data cannot be read through this node although the image itself was opened or
-  // described: a link that leads nowhere or was not followed. Always set where it was not opened.
+  // The reason why guest data cannot be read through this node although the image itself was opened
+  // or described: a broken link, or a link that was not followed. Always set if the node was not
+  // opened.
   std::optional<Error> gap;
 
   [[nodiscard]] const qcow2::Image* qcow2_image() const {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// From a name to an opened tree of nodes. The top must open; everything below may fail, and then is
-// a node that was not opened, with findings that say why. Files come from a FileSource.
+// Opens the tree of nodes of a name. The top must open. Everything below may fail; it is then a
+// node that was not opened, with findings that give the reason. Files come from a FileSource.
 #pragma once
 
 #include <memory>
@@ -14,7 +14,7 @@
 
 namespace coldchain::graph {
 
-// At most so many layers in one chain.
+// The most layers in one chain.
 constexpr std::size_t max_layers = 1024;
 
 enum class ProbeRule {
@@ -22,7 +22,7 @@ enum class ProbeRule {
   libvirt,  // the same, but a probed image that names a backing file is taken as raw
 };
 
-// What the caller wants of a top that is not sound or not read.
+// How to open a top that is not sound or has an unsupported format.
 enum class OpenFor {
   reading,
   checking,   // a qcow2 image may be damaged where a check says more

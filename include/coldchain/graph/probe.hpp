@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 // The format of an image by its first bytes and its name, as QEMU's probe sees it. A probe is a
-// guess about bytes that a guest may have written: what it may be used for is the open policy's
-// business.
+// guess from bytes that a guest may have written; the open policy decides how far it is trusted.
 #pragma once
 
 #include <string_view>
@@ -11,7 +10,7 @@
 
 namespace coldchain::graph {
 
-// So many bytes decide; zeros follow where the file is shorter.
+// The number of bytes that decide. A shorter file is extended with zeros.
 constexpr std::size_t probed_bytes = 512;
 
 // "qcow2", "raw", or the name of a format that is recognised but not read ("vmdk", …). `name` is

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // A file as bytes at offsets, with its holes and its system facts: a regular file, a block device,
-// or memory. A File is for reading only, from several threads at once; who may write has a
-// WritableFile, and is on one thread.
+// or memory. A File is read-only, and several threads may read it at once. A WritableFile is for
+// writing, on one thread.
 #pragma once
 
 #include <compare>
@@ -17,7 +17,7 @@
 
 namespace coldchain::io {
 
-// What makes two names the same file, however they are spelled.
+// The identity of a file: two names of the same file have the same one.
 struct FileIdentity {
   std::uint64_t device = 0;
   std::uint64_t inode = 0;
@@ -75,8 +75,8 @@ class File {
   [[nodiscard]] virtual Result<HostOffset> next_data(HostOffset from) const = 0;
   [[nodiscard]] virtual Result<HostOffset> next_hole(HostOffset from) const = 0;
 
-  // What of a range has no storage yet: what lies in holes or behind the end, but for what is
-  // reserved, where the system tells.
+  // The parts of a range without storage: holes and parts after the end, except storage that is
+  // reserved, if the system reports that.
   [[nodiscard]] virtual Result<std::uint64_t> bytes_without_storage(HostRange range) const;
 
   // Whether QEMU's lock byte `byte` is held by another process (coldchain/io/lock.hpp).
@@ -85,8 +85,8 @@ class File {
   // Holds that byte, shared, until the file is closed.
   [[nodiscard]] virtual Result<void> hold_lock(std::uint64_t byte) const = 0;
 
-  // Both ask for the file that is open, whatever its names lead to by now, so that nobody can put
-  // another file in its place. The folder where it lies: `not_found` where it was deleted.
+  // Both refer to the open file, even if its names lead to another file now, so that no other file
+  // can replace it. The folder of the file: `not_found` if the file was deleted.
   [[nodiscard]] virtual Result<Location> location() const;
   // The same file, open for writing, too. `locked` where a block device is mounted or held.
   [[nodiscard]] virtual Result<std::unique_ptr<WritableFile>> open_for_writing() const;
@@ -96,9 +96,9 @@ class File {
 
 class WritableFile : public File {
  public:
-  // Many bytes, whose number and whose place in the file and in memory are multiples of this, go to
-  // the storage past the page cache, where the system can do that: for data that nobody reads again
-  // soon, making room there takes longer than the storage does.
+  // If the system can do it, writes of many bytes bypass the page cache. Their number, offset and
+  // address must be multiples of this. Making room in the page cache for data that is not read
+  // again soon takes longer than the storage itself.
   static constexpr std::size_t direct_alignment = 4096;
 
   // All of the bytes, or an error. A regular file grows where they reach past its end.
@@ -108,11 +108,11 @@ class WritableFile : public File {
   // Storage behind a range within the file, so that no write to it finds the system full; what it
   // holds stays.
   [[nodiscard]] virtual Result<void> reserve(HostRange range);
-  // Gives back the storage of a range within the file whose content nobody wants; a help, no
-  // promise.
+  // Frees the storage of a range within the file whose content is no longer needed. This is a hint,
+  // not a guarantee.
   virtual void discard(HostOffset /*offset*/, std::uint64_t /*size*/) {}
   [[nodiscard]] virtual Result<void> resize(std::uint64_t size) = 0;
-  // Whatever was written is on the storage when this succeeds.
+  // All data that was written is on the storage when this succeeds.
   [[nodiscard]] virtual Result<void> flush() = 0;
   // Has the system begin to write a range to the storage, so that flush() has less to wait for.
   virtual void start_writeback(HostOffset /*offset*/, std::uint64_t /*size*/) {}
@@ -131,7 +131,7 @@ class WritableFile : public File {
 [[nodiscard]] Result<void> read_exactly(const File& file, HostOffset offset, ByteSpan buffer,
                                         std::string_view what);
 
-// What of several ranges has no storage yet; they do not overlap.
+// The bytes of several ranges that have no storage yet. The ranges do not overlap.
 [[nodiscard]] Result<std::uint64_t> bytes_without_storage(const File& file,
                                                           const std::vector<HostRange>& ranges);
 

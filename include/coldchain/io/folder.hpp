@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// A folder in which small files are made, renamed and removed so that they survive a loss of power:
-// whatever changed in the folder is on the storage after sync(). Names have no slash.
+// A folder in which small files are made, renamed and removed so that they survive a power loss:
+// all changes in the folder are on the storage after sync(). Names have no slash.
 #pragma once
 
 #include <memory>
@@ -37,11 +37,11 @@ class Folder {
   // A new file that only its owner may read. Fails with `refused` if there is one of that name.
   [[nodiscard]] Result<std::unique_ptr<WritableFile>> create(const std::string& name) const;
 
-  // A regular file, which anybody may have put here; `refused` for a symbolic link and for what is
-  // no regular file. Its status says who owns it.
+  // A regular file, which any user may have put here. Error: `refused` for a symbolic link and for
+  // anything else that is not a regular file. Its status has its owner.
   [[nodiscard]] Result<std::unique_ptr<File>> read(const std::string& name) const;
   [[nodiscard]] Result<std::unique_ptr<WritableFile>> open_file(const std::string& name) const;
-  // Of whatever has that name, without opening it.
+  // The owner of the file with that name, without opening it.
   [[nodiscard]] Result<std::uint32_t> owner_of(const std::string& name) const;
 
   // What its file system has left for this process, in bytes.

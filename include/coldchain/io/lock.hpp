@@ -10,16 +10,17 @@
 namespace coldchain::io {
 
 enum class LockNeed {
-  read_raw,  // a raw image that is only looked at: nobody may forbid reading
-  read,      // nobody may write or resize either
-  write,     // nor may those who read forbid it, as a running machine does
+  read_raw,  // a raw image that is only read: no other process forbids reading
+  read,      // also, no other process may write or resize
+  write,     // also, no reader forbids writing, as a running machine does
 };
 
 // An error of code `locked` with QEMU's words if another process is in the way.
 [[nodiscard]] Result<void> test_locks(const File& file, LockNeed need);
 
-// Holds them as QEMU does for an image that it writes to: nobody else may write or resize. They are
-// set first and tested then, so that of two that come at once at most one goes on.
+// Holds the locks as QEMU does for an image that it writes to: no other process may write or
+// resize. The locks are set first and tested then, so that at most one of two simultaneous callers
+// succeeds.
 [[nodiscard]] Result<void> hold_write_locks(const File& file);
 
 // Holds them as QEMU does for a backing file that it reads from: others may read it, too.

@@ -8,7 +8,7 @@ namespace coldchain::io {
 
 class MemoryFile final : public WritableFile {
  public:
-  // The identity is taken from `number`, so that two memory files are told apart.
+  // `number` becomes the identity, so that two memory files differ.
   explicit MemoryFile(Bytes content, std::uint64_t number = 0);
 
   [[nodiscard]] const FileStatus& status() const override { return status_; }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// What a change costs, known before it begins: the change itself, carried out on an overlay that
-// keeps metadata and counts data. There is no second estimate.
+// The cost of a change, known before it begins. The change itself runs on an overlay that keeps
+// metadata and only counts data. There is no separate estimate.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@
 
 namespace coldchain::ops {
 
-// What is read of one layer.
+// The reads from one layer.
 struct SourceCost {
   std::string filename;
   std::uint64_t bytes = 0;
@@ -32,7 +32,7 @@ struct AddedClusters {
 };
 
 struct Cost {
-  std::vector<SourceCost> sources;   // from the top down; those of which nothing is read, too
+  std::vector<SourceCost> sources;   // from the top down, including layers that are not read
   std::uint64_t written_bytes = 0;   // guest data
   std::uint64_t zeroed_bytes = 0;    // guest ranges that become explicit zeros
   std::uint64_t metadata_bytes = 0;  // sectors that change, however often
@@ -42,18 +42,18 @@ struct Cost {
   std::uint64_t image_end_after = 0;
   std::uint64_t file_size_before = 0;
   std::uint64_t file_size_after = 0;
-  // Beside the image while the change is under way.
+  // The size of the side file during the change.
   std::uint64_t side_file_bytes = 0;
 };
 
-// What becomes of compressed clusters of layers that go.
+// How to copy compressed clusters of the layers that are removed.
 enum class Compressed {
   unpack,
-  keep,        // with the image's cluster size and compression, where that takes less room
-  recompress,  // the same, and what gets something of the others is compressed, by the same rule
+  keep,        // as they are, if cluster size and compression match and it saves space
+  recompress,  // the same; other clusters are compressed again if it saves space
 };
 
-// Options that whoever goes on with a change must know; its side file has them behind the verb.
+// Options that are needed to continue a change. The side file stores them after the verb.
 inline constexpr std::string_view detect_zeroes_option = "--detect-zeroes";
 inline constexpr std::string_view decompress_option = "--decompress";
 inline constexpr std::string_view merge_bitmaps_option = "--bitmaps=merge";

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT
-// Block-stream, offline: what the layers between an image and a base provide moves into the image,
-// whose backing file becomes the base, or none. What is nowhere allocated stays so; a zero that
-// hides data of the base becomes an explicit zero, as does what reads as zeros since a layer in
-// between is shorter.
-// What the guest reads through the image never changes: data go into clusters that nobody refers to
-// yet; the tables that refer to them change when they are on the storage, and the link last of all.
-// Only the image is written to.
-// Allocate: the same, and places for what the layers below do not provide.
-// Rebase: the backing file becomes another chain; what that has the same is not copied.
+// Block-stream, offline: copies the data that the layers between an image and a base provide into
+// the image. The backing file of the image becomes the base, or none. Unallocated clusters stay
+// unallocated. A zero that hides data of the base becomes an explicit zero, and so do ranges that
+// read as zeros because a layer in between is shorter.
+// The data that the guest reads through the image never changes: data is written to unreferenced
+// clusters; the tables that refer to them change when the data is on the storage, and the link
+// changes last. Only the image is written to.
+// Allocate is a pull that also allocates clusters for ranges that no layer provides. Rebase is a
+// pull after which the backing file is another chain; data that is equal in that chain is not
+// copied.
 #pragma once
 
 #include <optional>
@@ -24,17 +25,18 @@ namespace coldchain::ops {
 
 struct PullOptions {
   std::size_t base = 0;                // the layer that becomes the backing file; 0: none
-  const graph::Chain* onto = nullptr;  // instead: another chain that is below afterwards
-  std::optional<BackingLink> link{};   // how it is recorded; without one there is none
-  // Instead of all these: places for more than what the layers below provide.
+  const graph::Chain* onto = nullptr;  // instead: the chain below the image afterwards
+  std::optional<BackingLink> link{};   // the recorded link; without it the image has none
+  // Instead of these: allocate more than the layers below provide.
   std::optional<Allocation> allocation{};
-  bool force = false;  // also where an internal snapshot of the image reads what would go
-  // Internal snapshots of the image that read through what goes get it, too, each for itself.
+  bool force = false;  // even if an internal snapshot reads through removed layers
+  // Also copy what internal snapshots of the image read through the removed layers, for each
+  // snapshot separately.
   bool fills_snapshots = false;
-  bool detects_zeroes = false;  // data of the layers that go that is zeros takes no place
+  bool detects_zeroes = false;  // data of the removed layers that is all zeros is not allocated
   Compressed compressed = Compressed::unpack;
-  // The plan is not carried out: an allocation of more tables than a transaction stages is answered
-  // all the same, with its figures.
+  // The plan is not carried out. An allocation that needs more tables than a transaction may stage
+  // is planned in this case, too, with its numbers only.
   bool is_plan = false;
   unsigned workers = 1;
   Progress progress{};
@@ -42,33 +44,33 @@ struct PullOptions {
 
 struct Pull {
   Cost cost;
-  std::vector<LayerStorage> not_needed;       // by the image, any more
-  std::vector<std::string> snapshots;         // of the image, that read something else afterwards
-  std::vector<std::string> filled_snapshots;  // that got what they read
-  std::vector<std::string> bitmaps;           // of layers that go: they stay where they are
+  std::vector<LayerStorage> not_needed;       // layers that the image no longer reads
+  std::vector<std::string> snapshots;         // of the image; they read different data afterwards
+  std::vector<std::string> filled_snapshots;  // they get the data that they read
+  std::vector<std::string> bitmaps;           // of removed layers; they stay there
   std::uint64_t compressed_bytes = 0;         // in sectors that are copied as they are
-  std::uint64_t recompressed_bytes = 0;       // in sectors of what is compressed anew
-  std::uint64_t storage_bytes = 0;            // that the places of an allocation do not have yet
-  // Of an allocation that needs more bytes of tables at once than this: it was only counted, and
-  // can be carried out range by range.
+  std::uint64_t recompressed_bytes = 0;       // in sectors that are compressed again
+  std::uint64_t storage_bytes = 0;            // storage that an allocation still has to get
+  // The limit of an allocation that needs more bytes of tables at once. Such an allocation was only
+  // counted; it can be carried out range by range.
   std::optional<std::uint64_t> limit;
   edit::ChangeFacts change;
   edit::FreshData data;
 };
 
-// By what a side file knows the base of a pull; 0 where there is none.
+// The number that identifies the base of a pull in a side file; 0 if there is none.
 [[nodiscard]] std::uint64_t pull_argument(const graph::Node* base);
 
-// Of a raw image, which has its places: what storage they lack. `refused` for a window of a file,
-// and for a block device, whose storage cannot be seen.
+// The storage that a raw image lacks. Error: `refused` for a window of a file, and for a block
+// device, whose storage cannot be seen.
 [[nodiscard]] Result<Pull> plan_allocation(const raw::Image& image, const Allocation& allocation);
 
-// `transaction` is of the image's file, empty, and gets the changes of metadata: none, where the
-// image's backing file is the base already, or there is none; one that counts gets the figures of
-// an allocation alone, and nothing to be carried out. `chain` is that of the image. Both outlive
-// what is returned. Errors: `refused` for an image that is damaged, dirty or encrypted, has an
-// external data file or (without `force`) snapshots that would read something else, or where a
-// block device is too small (with the size needed).
+// `transaction` is of the image's file, empty, and gets the changes of metadata. It gets none if
+// the image already has the base as backing file, or already has none. A transaction that only
+// counts gets the numbers of an allocation, and nothing to carry out. `chain` is that of the image.
+// Both outlive the result. Errors: `refused` if the image is damaged, dirty or encrypted, has an
+// external data file or (without `force`) snapshots that would read different data, or if a block
+// device is too small (with the size needed).
 [[nodiscard]] Result<Pull> plan_pull(edit::Transaction& transaction, const graph::Chain& chain,
                                      const PullOptions& options);
 

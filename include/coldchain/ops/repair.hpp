@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
-// What a repair of a qcow2 image changes, worked out on a transaction: nothing is written here. The
-// result is checked on the transaction's view; whoever commits it knows what it will be.
-// Nothing is freed that might be lost data: without `free_orphans`, clusters keep their refcount
-// that a table to which nothing refers names, or to which nothing refers in an image whose mapping
-// is damaged, or was before a former repair.
+// Plans the repair of a qcow2 image on a transaction; nothing is written here. The result is
+// checked on the transaction's view, so the caller that commits it knows the result.
+// Clusters that may hold lost data are not freed. Without `free_orphans`, these clusters keep their
+// refcount: clusters that an unreferenced table names, and all unreferenced clusters of an image
+// whose mapping is damaged or was damaged before a former repair.
 #pragma once
 
 #include <cstdint>
@@ -18,11 +18,11 @@
 namespace coldchain::ops {
 
 enum class RepairTier {
-  leaks,  // frees what no table can reach
-  all,    // and rebuilds what is redundant; in the end drops references that cannot be right
+  leaks,  // frees clusters that no table can reach
+  all,    // also rebuilds redundant data, and drops references that cannot be right
 };
 
-// A lost L2 table, and the L1 entry that a person says it belongs to.
+// A lost L2 table, and the L1 entry that the user gives for it.
 struct TableLink {
   HostOffset table;
   std::uint64_t l1_index = 0;
@@ -33,7 +33,7 @@ struct RepairOptions {
   bool free_orphans = false;
   bool rebuild_mapping = false;
   std::vector<TableLink> links{};  // with rebuild_mapping
-  // A former repair dropped damaged references: what nothing refers to may be what they named.
+  // A former repair dropped damaged references: unreferenced clusters may be what they named.
   bool keep_unreferenced = false;
   unsigned workers = 1;
 };
@@ -61,14 +61,14 @@ enum class Mending : std::uint8_t {
 };
 [[nodiscard]] std::string_view to_string(Mending mending);
 
-// One thing that is changed, or a run of `count` neighbours alike.
+// One change, or a run of `count` equal changes to neighbours.
 struct Action {
   Mending mending{};
   finding::Structure structure{};
   std::uint64_t index = 0;
   std::uint64_t count = 1;
-  HostRange host{};      // what is changed, or the clusters whose refcount is
-  GuestRange lost{};     // what the guest can no longer read for good; empty: nothing
+  HostRange host{};      // the changed bytes, or the clusters whose refcount changes
+  GuestRange lost{};     // guest range that is lost for good; empty: nothing
   std::string detail{};  // evidence; may be empty
 };
 
@@ -80,7 +80,7 @@ struct Condition {
 };
 
 [[nodiscard]] Result<Condition> condition_of(const io::File& image);
-// What a change must not leave more of: corruptions and what could not be checked.
+// A change must not increase these: corruptions, and errors of the check.
 [[nodiscard]] std::uint64_t corruption_count(const Condition& condition);
 
 struct Repair {
@@ -88,17 +88,16 @@ struct Repair {
   Condition after;
   std::vector<Action> actions;        // in the order in which they were found
   std::uint64_t omitted_actions = 0;  // not kept: there are too many
-  // Clusters to which nothing refers and that keep their refcount.
+  // Unreferenced clusters that keep their refcount.
   std::uint64_t kept_clusters = 0;
-  // Tables that may be lost parts of the mapping, but nobody can tell which.
+  // Tables that may be lost parts of the mapping, but were not linked.
   std::vector<std::string> proposals;
-  // What stands in the way of tables that had to be written anew.
+  // The reason why tables were not rebuilt.
   std::optional<std::string> obstacle{};
 };
 
-// `transaction` is empty and gets the changes. `data_file` may be null. Errors: `refused` where the
-// check is partial, where the result would be worse, or where there is no room (with what is
-// needed).
+// `transaction` is empty and gets the changes. `data_file` may be null. Errors: `refused` if the
+// check is partial, if the result would be worse, or if there is no room (with the size needed).
 [[nodiscard]] Result<Repair> plan_repair(edit::Transaction& transaction, const io::File* data_file,
                                          const RepairOptions& options);
 

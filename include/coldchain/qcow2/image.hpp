@@ -19,8 +19,8 @@ class Image {
   // Reads the header and checks it against the limits of geometry.hpp. `file` outlives the image.
   [[nodiscard]] static Result<Image> open(const io::File& file);
 
-  // The same for a check, which is told more about: no refcount table, a bad snapshot table, header
-  // extensions for which QEMU refuses the image.
+  // The same for a check, which accepts more damage: no refcount table, a bad snapshot table,
+  // header extensions for which QEMU refuses the image.
   [[nodiscard]] static Result<Image> open_damaged(const io::File& file);
 
   [[nodiscard]] const Header& header() const { return header_; }
@@ -53,9 +53,9 @@ class Image {
   // The other way: how many bytes of `stream` it takes; 0 where that has no room.
   [[nodiscard]] Result<std::size_t> compress(ByteView cluster, ByteSpan stream) const;
 
-  // The compressed cluster that was unpacked last: who reads it bit by bit unpacks it once.
+  // The compressed cluster that was unpacked last: several reads of it unpack it once.
   struct Unpacked {
-    const Image* image = nullptr;  // whose it is; null: none was yet
+    const Image* image = nullptr;  // that has the cluster; null: none yet
     CompressedExtent extent{};
     Bytes cluster{};
     Bytes stream{};  // scratch space

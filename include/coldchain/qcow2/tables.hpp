@@ -35,7 +35,7 @@ class L1Entry {
   std::uint64_t raw_;
 };
 
-// Compressed clusters lie in whole sectors of so many bytes, whatever those of the storage are.
+// The sector size of compressed clusters, independent of the storage's sector size.
 constexpr std::uint64_t compressed_sector_size = 512;
 
 // Where the bytes of a compressed cluster lie.
@@ -100,8 +100,8 @@ class SubclusterBitmap {
   std::uint64_t raw_;
 };
 
-// Whether a table names few clusters very many times over. No writer does that, and it would make a
-// little metadata cost much time to follow. `offsets` as far as they are not 0.
+// Whether a table names a few clusters very many times. No writer makes such a table, and a little
+// metadata would take much time to follow. `offsets` contains the nonzero offsets only.
 [[nodiscard]] bool repeats_itself(std::vector<std::uint64_t> offsets);
 
 }  // namespace coldchain::qcow2

@@ -23,7 +23,7 @@ enum class Verdict { clean, no_checks, leaks, corrupt, failed };
 // What is reported of one image.
 struct CheckedImage {
   std::string filename;  // as it was given
-  std::string format;    // empty where nobody knows
+  std::string format;    // empty if unknown
   Verdict verdict{};
   // Why there is no verdict, or only a part of one: the image or a layer below it cannot be opened,
   // or qemu-img's check would have stopped.
@@ -48,8 +48,8 @@ struct CheckedImage {
 // Whether qemu-img has a message for it.
 [[nodiscard]] bool is_known_to_qemu(const finding::Finding& finding);
 
-// qemu-img's messages, and ours where it has none; `by_runs` puts neighbours that are alike into
-// one line. Findings of the codes in `repaired` are told as qemu-img tells what it repairs.
+// qemu-img's messages, and ours where it has none. `by_runs` puts equal neighbours into one line.
+// Findings of the codes in `repaired` have the text that qemu-img prints for a repaired error.
 [[nodiscard]] Result<void> write_check_messages(const CheckedImage& image, bool by_runs,
                                                 const Style& style, const Sink& sink,
                                                 const std::set<finding::Code>& repaired = {});

@@ -32,18 +32,18 @@ struct CommitFacts {
 [[nodiscard]] std::string commit_text(const CommitFacts& facts);
 [[nodiscard]] std::string commit_json(const CommitFacts& facts);
 
-// Of a commit that is given up: where clusters may leak, since nothing was put back.
+// The text for a commit that is rolled back or abandoned: names the images that may have leaks.
 [[nodiscard]] std::string given_up_text(const std::string& image, const std::string& base,
                                         bool image_may_leak, bool base_may_leak);
-// The same, where the image may have let go of what the base has.
+// The same, if the image may already have freed data that the base has.
 [[nodiscard]] std::string nearly_done_text(const std::string& image, const std::string& base);
 // Of a raw base.
 [[nodiscard]] std::string longer_text(const std::string& base, std::uint64_t size_before);
-// What of the base it may have changed; without a plan, in general.
+// The parts of the base that may have changed; without a plan, only that they may have.
 [[nodiscard]] std::string changed_text(const CommitFacts& facts);
 [[nodiscard]] std::string maybe_changed_text(const std::string& image, const std::string& base);
 
-// What the plan says that its owner must know, however little else is told.
+// Warnings that the owner must see, also with -q.
 [[nodiscard]] std::string commit_warnings(const CommitFacts& facts);
 
 }  // namespace coldchain::report

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// `tree DIR…`: who backs whom, drawn from the bases down to the leaves, and as JSON (docs/json.md,
-// coldchain.forest).
+// `tree DIR…`: the backing trees of a folder, from the bases down to the leaves, and as JSON
+// (docs/json.md, coldchain.forest).
 #pragma once
 
 #include <map>

@@ -34,7 +34,7 @@ class JsonWriter {
   // A name of arbitrary bytes: where it is not UTF-8, its bytes in hex follow as NAME-hex.
   JsonWriter& name_member(std::string_view name, std::string_view bytes);
 
-  // What has been written since the last take(); whatever is open stays open.
+  // The text since the last take(). Open objects and arrays stay open.
   [[nodiscard]] std::string take();
   [[nodiscard]] std::size_t size() const { return out_.size(); }
 

@@ -23,7 +23,7 @@ struct PullFacts {
 [[nodiscard]] std::string pull_text(const PullFacts& facts);
 [[nodiscard]] std::string pull_json(const PullFacts& facts);
 
-// What the plan says that its owner must know, however little else is told.
+// Warnings that the owner must see, also with -q.
 [[nodiscard]] std::string pull_warnings(const PullFacts& facts);
 
 }  // namespace coldchain::report

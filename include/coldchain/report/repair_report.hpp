@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// `check -r` and `repair`: what is, or would be, changed. qemu-img's text and JSON of a repair, and
-// ours beside it.
+// `check -r` and `repair`: the changes that are or would be made, as qemu-img's text and JSON of a
+// repair, with our own beside it.
 #pragma once
 
 #include <string>
@@ -22,10 +22,10 @@ struct RepairFacts {
   Planned planned{};
 };
 
-// The image as the repair leaves it, with the numbers of what it mends.
+// The image after the repair, with the numbers of repaired errors.
 [[nodiscard]] CheckedImage repaired_image(const std::string& filename, const ops::Repair& repair);
 
-// What the messages about the image as it was call repaired.
+// The codes of findings that the messages call repaired.
 [[nodiscard]] std::set<finding::Code> repaired_codes(const ops::Repair& repair);
 
 // "The following inconsistencies were found and repaired", if there were any.
@@ -34,8 +34,8 @@ struct RepairFacts {
 // The plan: every action, what is lost, what is kept.
 [[nodiscard]] Result<void> write_repair_plan(const RepairFacts& facts, const Sink& sink);
 
-// What an owner must know, however little else is told: lost ranges, what was given up or
-// linked, kept clusters, proposals.
+// Warnings that the owner must see, also with -q: lost ranges, discarded data, linked tables,
+// kept clusters, proposals.
 [[nodiscard]] std::string repair_warnings(const ops::Repair& repair);
 
 // The member "repair" of the JSON.
