@@ -74,13 +74,13 @@ Result<void> check_is_file(const graph::Node& image, const std::optional<io::Fil
 }
 
 Result<void> check_probed(const graph::Node& top, const CommonOptions& options,
-                          const std::string& image, const graph::Node* named) {
+                          const std::string& image) {
   const bool is_vouched_for = !top.format_probed || !options.policy.root.empty();
   if (is_vouched_for && !options.is_of_plan)
     return {};
   const io::Location own = TRY(locate(top));
   for (const graph::Node* node : graph::chain_of(top)) {
-    if (node == named || !node->is_open())
+    if (!node->is_open())
       continue;
     const bool is_beside =
         TRY(locate(*node)).folder == own.folder &&

@@ -28,10 +28,8 @@ using NodeChain = std::vector<const graph::Node*>;
 
 // `refused` where the format of the image was only probed, and its chain leads to another folder:
 // who could write to a raw disk could write a header into it that names any file.
-// A base that the user has `named` may lie anywhere.
 [[nodiscard]] Result<void> check_probed(const graph::Node& top, const CommonOptions& options,
-                                        const std::string& image,
-                                        const graph::Node* named = nullptr);
+                                        const std::string& image);
 
 // `refused` where the chain was typed together with the image and is not what the image records: it
 // is gone when the change is resumed, and no guest saw it.

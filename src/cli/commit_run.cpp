@@ -85,8 +85,7 @@ class CommitRun {
                               "rebase -u -b {1} -F FORMAT {2}'",
                               to_terminal(base().filename), to_shell_word(base().name),
                               to_shell_word(nodes_[base_ - 1]->filename)));
-    TRY(check_probed(*tree_.top, request_.common, request_.image,
-                     request_.base ? &base() : nullptr));
+    TRY(check_probed(*tree_.top, request_.common, request_.image));
     return check_recorded(tree_, request_.common, request_.image);
   }
 

@@ -277,6 +277,25 @@ TEST_CASE("commit: with -b, a layer in between that lies in another folder needs
   CHECK((read_file(folder / "base") == before));
 }
 
+TEST_CASE("commit: -b does not vouch for a base in another folder that the image names") {
+  const TempFolder folder;
+  for (const char* name : {"private", "images"})
+    std::filesystem::create_directory(folder / name);
+  testing::write_file(folder / "private/secret", std::string(1 << 20, 's'));
+  std::filesystem::create_symlink("../private/secret", folder / "images/base");
+  testing::ImageBuilder(testing::over("base", "raw"))
+      .data(0, 't')
+      .build()
+      .write_to(folder / "images/top");
+  const std::string before = read_file(folder / "private/secret");
+  for (const std::string name : {"base", "images/base"}) {
+    const Ran refused = run_coldchain_in(folder.path(), {"commit", "-b", name, "images/top"});
+    CHECK(refused.status == 1);
+    CHECK_MESSAGE(refused.err.find("give -f qcow2") != std::string::npos, refused.err);
+    CHECK((read_file(folder / "private/secret") == before));
+  }
+}
+
 TEST_CASE("undo: a journal of a pull that was set aside is no undo file") {
   const FormerJournals journals;
   const TempFolder folder;
