@@ -57,14 +57,15 @@ std::uint64_t granule_size(const Chain& chain, GuestOffset from) {
   return finest;
 }
 
-Result<Mapper::Source> prepare(const Layer& layer) {
+Result<Mapper::Source> prepare(const Layer& layer, Mapper::Holes holes) {
   Mapper::Source source;
   source.layer = &layer;
   if (!layer.mapping)
     return source;
   const qcow2::Image& image = layer.qcow2();
   source.shows_host = image.header().crypt_method == 0;
-  source.looks_for_holes = source.shows_host && image.data_file() != nullptr &&
+  source.looks_for_holes = holes == Mapper::Holes::are_zeros && source.shows_host &&
+                           image.data_file() != nullptr &&
                            (layer.is_written ? image.header().cluster_size() >= storage_unit
                                              : image.has_preallocated_metadata());
   if (source.looks_for_holes)
@@ -469,10 +470,10 @@ Result<void> map(const Chain& chain, GuestRange range, unsigned workers,
 Mapper::Mapper(const Chain& chain, std::vector<Source> sources)
     : chain_(&chain), sources_(std::make_shared<const std::vector<Source>>(std::move(sources))) {}
 
-Result<Mapper> Mapper::make(const Chain& chain) {
+Result<Mapper> Mapper::make(const Chain& chain, Holes holes) {
   std::vector<Source> sources;
   for (const Layer& layer : chain.layers())
-    sources.push_back(TRY(prepare(layer)));
+    sources.push_back(TRY(prepare(layer, holes)));
   return Mapper(chain, std::move(sources));
 }
 

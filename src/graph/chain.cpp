@@ -17,8 +17,6 @@ Error in_file(Error error, const Node& node) {
 }
 
 Result<qcow2::Mapping> open_mapping(const qcow2::Image& image, const ChainOptions& options) {
-  if (options.snapshot_entry != nullptr)
-    return image.snapshot_mapping(*options.snapshot_entry);
   const std::optional<std::string>& snapshot = options.snapshot;
   if (!snapshot)
     return image.active_mapping();
@@ -85,6 +83,18 @@ Result<Chain> Chain::make(const Node& top, const ChainOptions& options) {
                    0},
                   *node));
   }
+  return chain;
+}
+
+Result<Chain> Chain::through(std::size_t index, const qcow2::Snapshot& snapshot) const {
+  Chain chain;
+  chain.layers_.assign(layers_.begin() + static_cast<std::ptrdiff_t>(index), layers_.end());
+  Layer& top = chain.layers_.front();
+  Result<qcow2::Mapping> mapping = top.qcow2().snapshot_mapping(snapshot);
+  if (!mapping)
+    return fail(in_file(mapping.error(), *top.node));
+  top.guest_size = mapping->guest_size();
+  top.mapping.emplace(std::move(*mapping));
   return chain;
 }
 

@@ -256,7 +256,7 @@ class CommitPlanner {
       if (!snapshots)
         return fail(about(layer, snapshots.error()));
       for (const qcow2::Snapshot& snapshot : *snapshots) {
-        if (TRY(reads_what_changes(layer, options_.base - i, snapshot, budget)))
+        if (TRY(reads_what_changes(i, snapshot, budget)))
           commit_.snapshots.push_back(
               fmt::format("{} ({}) of {}", snapshot.id, snapshot.name, layer.node->filename));
       }
@@ -269,18 +269,18 @@ class CommitPlanner {
     return {};
   }
 
-  Result<bool> reads_what_changes(const Layer& layer, std::size_t base,
-                                  const qcow2::Snapshot& snapshot, ExtentBudget& budget) {
-    const Chain through = TRY(Chain::make(*layer.node, {.snapshot_entry = &snapshot}));
+  Result<bool> reads_what_changes(std::size_t layer, const qcow2::Snapshot& snapshot,
+                                  ExtentBudget& budget) {
+    const Chain through = TRY(view_.chain->through(layer, snapshot));
     bool reads = false;
     const auto look = [&](std::span<const Extent> extents) -> Result<void> {
       for (const Extent& extent : extents) {
-        const bool is_own = extent.present && extent.layer < base;
+        const bool is_own = extent.present && extent.layer < options_.base - layer;
         reads = reads || (!is_own && changes(extent.guest));
       }
       return {};
     };
-    TRY(map_within(budget, through, {{0}, {through.guest_size()}}, options_.workers, look));
+    TRY(map_layers_within(budget, through, options_.workers, look));
     return reads;
   }
 

@@ -67,6 +67,16 @@ Result<void> map_within(ExtentBudget& budget, const graph::Chain& chain, GuestRa
   });
 }
 
+Result<void> map_layers_within(ExtentBudget& budget, const graph::Chain& chain, unsigned workers,
+                               const analysis::ExtentConsumer& consumer) {
+  const auto mapper = TRY(analysis::Mapper::make(chain, analysis::Mapper::Holes::are_data));
+  return mapper.map({{0}, {chain.guest_size()}}, workers,
+                    [&](std::span<const Extent> extents) -> Result<void> {
+                      TRY(budget.spend(extents.size()));
+                      return consumer(extents);
+                    });
+}
+
 Result<Extent> MapCursor::at(GuestOffset at) {
   constexpr std::size_t few_extents = 1 << 15;
   const GuestOffset end{chain_.guest_size()};

@@ -70,6 +70,12 @@ class ExtentBudget {
                                       GuestRange range, unsigned workers,
                                       const analysis::ExtentConsumer& consumer);
 
+// Which layer describes what of a chain, as far as the budget goes: the same extents, but data in a
+// hole of its file is not described as zeros. Costs less where many chains share their layers.
+[[nodiscard]] Result<void> map_layers_within(ExtentBudget& budget, const graph::Chain& chain,
+                                             unsigned workers,
+                                             const analysis::ExtentConsumer& consumer);
+
 // The map of a chain. Offsets only grow.
 class MapCursor {
  public:

@@ -59,7 +59,7 @@ Result<bool> reads_what_goes(const Chain& through, const Below& below, unsigned 
     }
     return {};
   };
-  TRY(map_within(budget, through, {{0}, {through.guest_size()}}, workers, look));
+  TRY(map_layers_within(budget, through, workers, look));
   return reads;
 }
 
@@ -253,8 +253,7 @@ class Planner {
     const Layer& top = chain_.layers().front();
     ExtentBudget budget(chain_);
     for (const qcow2::Snapshot& snapshot : TRY(snapshots_of(top.qcow2()))) {
-      auto through = std::make_shared<const Chain>(
-          TRY(Chain::make(*top.node, {.snapshot_entry = &snapshot, .written = 0})));
+      auto through = std::make_shared<const Chain>(TRY(chain_.through(0, snapshot)));
       if (!TRY(reads_what_goes(*through, below(views_.front()), options_.workers, budget)))
         continue;
       const std::string name = fmt::format("{} ({})", snapshot.id.c_str(), snapshot.name.c_str());

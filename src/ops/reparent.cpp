@@ -37,7 +37,7 @@ Result<std::vector<GuestRange>> behind_the_end(const Chain& chain, GuestOffset e
     }
     return {};
   };
-  TRY(map_within(budget, chain, {{0}, {chain.guest_size()}}, workers, look));
+  TRY(map_layers_within(budget, chain, workers, look));
   return ranges;
 }
 
@@ -45,7 +45,7 @@ Result<void> check_snapshots(const Chain& chain, GuestOffset end_of_base, unsign
   const graph::Layer& overlay = chain.layers().front();
   ExtentBudget budget(chain);
   for (const qcow2::Snapshot& snapshot : TRY(snapshots_of(overlay.qcow2()))) {
-    const Chain through = TRY(Chain::make(*overlay.node, {.snapshot_entry = &snapshot}));
+    const Chain through = TRY(chain.through(0, snapshot));
     if (!TRY(behind_the_end(through, end_of_base, workers, budget)).empty())
       return fail(ErrorCode::refused,
                   fmt::format("its internal snapshot {} ({}) would read what the base has behind "

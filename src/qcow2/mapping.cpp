@@ -196,7 +196,7 @@ std::optional<std::uint64_t> add_extended(const MappingRules& rules, const be64*
 
 Result<void> Mapping::read_entries(std::uint64_t l1_index, std::uint64_t first, std::uint64_t count,
                                    Cursor& cursor) const {
-  const HostOffset l2_table = L1Entry(l1_[l1_index].get()).l2_table();
+  const HostOffset l2_table = L1Entry(l1()[l1_index].get()).l2_table();
   const Geometry& geometry = rules_.geometry;
   if (!is_aligned(l2_table.value, geometry.cluster_size()))
     return fail(ErrorCode::corrupt,
@@ -215,7 +215,7 @@ Result<void> Mapping::runs(GuestRange window, Cursor& cursor, std::vector<Run>& 
   RunBuilder builder({window.begin, {end}}, runs);
   std::uint64_t guest = window.begin.value;
   while (guest < end) {
-    const GuestOffset described = next_table(l1_, geometry, {guest}, {end});
+    const GuestOffset described = next_table(l1(), geometry, {guest}, {end});
     if (described.value > guest) {
       builder.add(guest, described.value, RunKind::unallocated, {});
       guest = described.value;
@@ -233,7 +233,7 @@ Result<void> Mapping::runs(GuestRange window, Cursor& cursor, std::vector<Run>& 
       const std::size_t at = static_cast<std::size_t>(*bad) * geometry.l2_entry_bytes() / 8;
       const char* what = objection(rules_, L2Entry(cursor.table[at].get()),
                                    {cluster_begin + *bad * geometry.cluster_size()});
-      return fail(entry_error(l1_index, L1Entry(l1_[l1_index].get()).l2_table(), first + *bad,
+      return fail(entry_error(l1_index, L1Entry(l1()[l1_index].get()).l2_table(), first + *bad,
                               what != nullptr ? what : "subcluster bitmap contradicts itself"));
     }
     guest = table_end;
@@ -248,7 +248,7 @@ Result<Location> Mapping::locate(GuestOffset offset, Cursor& cursor) const {
   location.cluster_begin = {offset.value - in_cluster};
   location.length = geometry.cluster_size() - in_cluster;
   const std::uint64_t l1_index = geometry.l1_index(offset);
-  if (l1_index >= l1_.size() || !L1Entry(l1_[l1_index].get()).has_l2_table())
+  if (l1_index >= l1().size() || !L1Entry(l1()[l1_index].get()).has_l2_table())
     return location;
   const std::uint64_t l2_index = geometry.l2_index(offset);
   TRY(read_entries(l1_index, l2_index, 1, cursor));
@@ -266,7 +266,7 @@ Result<Location> Mapping::locate(GuestOffset offset, Cursor& cursor) const {
         (index + same_subclusters(bitmap, index)) * geometry.subcluster_size() - in_cluster;
   }
   if (what != nullptr)
-    return fail(entry_error(l1_index, L1Entry(l1_[l1_index].get()).l2_table(), l2_index, what));
+    return fail(entry_error(l1_index, L1Entry(l1()[l1_index].get()).l2_table(), l2_index, what));
   if (has_host(location.kind))
     location.host = state.host + in_cluster;
   if (location.kind == RunKind::compressed)
@@ -277,7 +277,7 @@ Result<Location> Mapping::locate(GuestOffset offset, Cursor& cursor) const {
 GuestOffset Mapping::next_described(GuestOffset from, GuestOffset limit) const {
   const Geometry& geometry = rules_.geometry;
   while (from < limit) {
-    from = next_table(l1_, geometry, from, limit);
+    from = next_table(l1(), geometry, from, limit);
     if (from >= limit)
       break;
     const std::uint64_t index = geometry.l1_index(from);
@@ -291,8 +291,8 @@ GuestOffset Mapping::next_described(GuestOffset from, GuestOffset limit) const {
 GuestOffset Mapping::skip_hole(std::uint64_t l1_index, GuestOffset from) const {
   constexpr std::uint64_t worth_asking = 16 << 10;  // smaller tables are read as fast
   const Geometry& geometry = rules_.geometry;
-  const HostRange table{L1Entry(l1_[l1_index].get()).l2_table(),
-                        L1Entry(l1_[l1_index].get()).l2_table() + geometry.cluster_size()};
+  const HostRange table{L1Entry(l1()[l1_index].get()).l2_table(),
+                        L1Entry(l1()[l1_index].get()).l2_table() + geometry.cluster_size()};
   if (geometry.cluster_size() < worth_asking || table.end.value > file_->size() ||
       !is_aligned(table.begin.value, geometry.cluster_size()))
     return from;

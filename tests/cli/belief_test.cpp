@@ -283,10 +283,9 @@ TEST_CASE("commit: -b does not vouch for a base in another folder that the image
     std::filesystem::create_directory(folder / name);
   testing::write_file(folder / "private/secret", std::string(1 << 20, 's'));
   std::filesystem::create_symlink("../private/secret", folder / "images/base");
-  testing::ImageBuilder(testing::over("base", "raw"))
-      .data(0, 't')
-      .build()
-      .write_to(folder / "images/top");
+  testing::ImageOptions options = testing::over("base");
+  options.backing_format = "raw";
+  testing::ImageBuilder(options).data(0, 't').build().write_to(folder / "images/top");
   const std::string before = read_file(folder / "private/secret");
   for (const std::string name : {"base", "images/base"}) {
     const Ran refused = run_coldchain_in(folder.path(), {"commit", "-b", name, "images/top"});

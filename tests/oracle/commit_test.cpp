@@ -168,7 +168,7 @@ TEST_CASE("oracle: bitmaps that are merged mark what those mark that qemu-img me
     const Ran planned = run_coldchain_in(ours, plan);
     const Ran done = run_coldchain_in(ours, command);
     CHECK_MESSAGE(done.status == 0, done.err);
-    CHECK(done.err.find("bitmap c in top stays there") != std::string::npos);
+    CHECK(done.err.find("bitmap c in top stays in its layer") != std::string::npos);
     LayerFile lower;
     lower.name = "base";
     lower.format = "qcow2";

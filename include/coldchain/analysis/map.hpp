@@ -42,8 +42,12 @@ class Mapper {
  public:
   struct Source;
 
+  // Whether data in a hole of its file is described as zeros.
+  enum class Holes { are_zeros, are_data };
+
   // `chain` outlives the mapper.
-  [[nodiscard]] static Result<Mapper> make(const graph::Chain& chain);
+  [[nodiscard]] static Result<Mapper> make(const graph::Chain& chain,
+                                           Holes holes = Holes::are_zeros);
 
   [[nodiscard]] Result<void> map(GuestRange range, unsigned workers,
                                  const ExtentConsumer& consumer) const;

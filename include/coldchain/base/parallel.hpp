@@ -50,6 +50,13 @@ class OrderedPipeline {
   [[nodiscard]] Result<void> run(const Consume& consume) {
     if (workers_ <= 1)
       return run_inline(consume);
+    // A task that is alone needs no threads: to start them may take longer than the task.
+    for (int i = 0; i < 2; ++i) {
+      std::optional<Task> task = next_();
+      if (!task)
+        return run_inline(consume);
+      ahead_.push_back(std::move(*task));
+    }
     std::vector<std::jthread> threads;
     // Stops the workers before they are joined, however this function is left.
     const struct Stopper {
@@ -63,8 +70,16 @@ class OrderedPipeline {
  private:
   using Slot = std::optional<Result<Product>>;  // empty until the worker has finished
 
+  std::optional<Task> take() {
+    if (ahead_.empty())
+      return next_();
+    std::optional<Task> task = std::move(ahead_.front());
+    ahead_.pop_front();
+    return task;
+  }
+
   Result<void> run_inline(const Consume& consume) {
-    while (const std::optional<Task> task = next_()) {
+    while (const std::optional<Task> task = take()) {
       Result<Product> product = work_(*task, 0);
       if (!product)
         return fail(std::move(product).error());
@@ -90,7 +105,7 @@ class OrderedPipeline {
     std::unique_lock lock(mutex_);
     for (;;) {
       room_.wait(lock, [this] { return stopped_ || slots_.size() < most_slots_; });
-      std::optional<Task> task = stopped_ ? std::nullopt : next_();
+      std::optional<Task> task = stopped_ ? std::nullopt : take();
       if (!task) {
         stopped_ = true;
         room_.notify_all();
@@ -144,6 +159,7 @@ class OrderedPipeline {
   std::condition_variable room_;   // for the workers: fewer products wait than may
   std::condition_variable ready_;  // for the consumer: the next product, or the end
   std::deque<Slot> slots_;
+  std::deque<Task> ahead_;  // taken from next_ before the threads were started
   bool stopped_ = false;
   std::exception_ptr exception_;  // of a worker
 };

@@ -15,10 +15,7 @@ namespace coldchain::graph {
 
 struct ChainOptions {
   std::optional<std::string> snapshot{};  // ID or name of an internal snapshot of the top layer
-  // The same for a caller that has read the snapshot table: reading it for each snapshot takes too
-  // long.
-  const qcow2::Snapshot* snapshot_entry = nullptr;
-  std::optional<std::size_t> layer{};  // this layer of the tree alone, as if it had no backing
+  std::optional<std::size_t> layer{};     // this layer of the tree alone, as if it had no backing
   // The layer of the chain that will be written to.
   std::optional<std::size_t> written{};
   // The most bytes that the L1 tables of all layers may take in memory.
@@ -46,6 +43,10 @@ class Chain {
  public:
   // `top` outlives the chain.
   [[nodiscard]] static Result<Chain> make(const Node& top, const ChainOptions& options = {});
+
+  // The chain that an internal snapshot of layer `index` reads through. The two chains share the
+  // L1 tables of the layers below, so that many snapshots of a long chain cost little.
+  [[nodiscard]] Result<Chain> through(std::size_t index, const qcow2::Snapshot& snapshot) const;
 
   [[nodiscard]] const std::vector<Layer>& layers() const { return layers_; }
   [[nodiscard]] std::uint64_t guest_size() const { return layers_.front().guest_size; }

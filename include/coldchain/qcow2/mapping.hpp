@@ -4,6 +4,7 @@
 // Each L2 entry is read at most once per window, and a Result is made per table, not per entry.
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include <coldchain/base/result.hpp>
@@ -61,11 +62,14 @@ class Mapping {
 
   // `l1` has been read whole; `guest_size` bounds the answers. `file` outlives the mapping.
   Mapping(const io::File& file, MappingRules rules, std::vector<be64> l1, std::uint64_t guest_size)
-      : file_(&file), rules_(rules), l1_(std::move(l1)), guest_size_(guest_size) {}
+      : file_(&file),
+        rules_(rules),
+        l1_(std::make_shared<const std::vector<be64>>(std::move(l1))),
+        guest_size_(guest_size) {}
 
   [[nodiscard]] const Geometry& geometry() const { return rules_.geometry; }
   [[nodiscard]] std::uint64_t guest_size() const { return guest_size_; }
-  [[nodiscard]] const std::vector<be64>& l1() const { return l1_; }
+  [[nodiscard]] const std::vector<be64>& l1() const { return *l1_; }
 
   // Appends the runs of `window` to `runs`: in order, without gaps, neighbours merged where they
   // continue each other. They end where the guest's disk ends.
@@ -86,7 +90,7 @@ class Mapping {
 
   const io::File* file_;
   MappingRules rules_;
-  std::vector<be64> l1_;
+  std::shared_ptr<const std::vector<be64>> l1_;  // copies of a mapping share it
   std::uint64_t guest_size_;
 };
 
