@@ -95,6 +95,11 @@ bool is_for_admission(const CheckVerbOptions& options, const std::set<finding::C
   return options.common.no_follow || !denials.empty();
 }
 
+struct Operand {
+  std::string name;
+  bool is_found = false;  // in a folder: its name is a path, whatever is in it
+};
+
 // Looks at images, prints nothing: several may be looked at at once.
 class Checker {
  public:
@@ -107,15 +112,15 @@ class Checker {
         world_(world) {}
 
   // One element per layer with --backing-chain.
-  [[nodiscard]] std::vector<CheckedImage> look_at(const std::string& image,
-                                                  unsigned workers) const {
-    const Result<OpenedTree> tree =
-        open_tree(options_.common, image, true, world_,
-                  is_for_admission(options_, denials_) ? graph::OpenFor::admission
-                                                       : graph::OpenFor::checking);
+  [[nodiscard]] std::vector<CheckedImage> look_at(const Operand& image, unsigned workers) const {
+    const graph::OpenFor purpose =
+        is_for_admission(options_, denials_) ? graph::OpenFor::admission : graph::OpenFor::checking;
+    CommonOptions common = options_.common;
+    common.is_path = image.is_found;
+    const Result<OpenedTree> tree = open_tree(common, image.name, true, world_, purpose);
     if (!tree)
-      return {failed(image, tree.error())};
-    std::vector<CheckedImage> checked = {look_at_node(*tree->top, image, workers)};
+      return {failed(image.name, tree.error())};
+    std::vector<CheckedImage> checked = {look_at_node(*tree->top, image.name, workers)};
     for (const graph::Node* node : graph::chain_of(*tree->top)) {
       const bool is_layer = options_.backing_chain && node != tree->top.get() &&
                             (node->is_open() || !options_.common.no_follow);
@@ -282,12 +287,12 @@ Result<void> tell_for_ci(const std::vector<CheckedImage>& images, report::CiWrit
 // The images below the folders, without those that another records as raw. For admission every file
 // counts: what one upload records of another vouches for nothing. What cannot be read is told, and
 // is a failure.
-Result<std::vector<std::string>> expand(const CheckVerbOptions& options, bool wants_all,
-                                        Total& total, World& world) {
-  std::vector<std::string> names;
+Result<std::vector<Operand>> expand(const CheckVerbOptions& options, bool wants_all, Total& total,
+                                    World& world) {
+  std::vector<Operand> operands;
   for (const std::string& name : options.images) {
     if (options.common.image_opts || !world.is_directory(name)) {
-      names.push_back(name);
+      operands.push_back({name});
       continue;
     }
     io::OpenPolicy policy = policy_of(options.common);
@@ -307,12 +312,13 @@ Result<std::vector<std::string>> expand(const CheckVerbOptions& options, bool wa
         found.push_back(image.path);
     }
     std::sort(found.begin(), found.end());
-    names.insert(names.end(), found.begin(), found.end());
+    for (std::string& path : found)
+      operands.push_back({std::move(path), true});
   }
-  return names;
+  return operands;
 }
 
-Result<ExitStatus> run_many(const CheckVerbOptions& options, const std::vector<std::string>& names,
+Result<ExitStatus> run_many(const CheckVerbOptions& options, const std::vector<Operand>& operands,
                             const Checker& checker, Total total, World& world) {
   const unsigned jobs = options.jobs != 0 ? options.jobs : world.workers();
   const report::Style style = style_for(world, options.common.color);
@@ -321,8 +327,9 @@ Result<ExitStatus> run_many(const CheckVerbOptions& options, const std::vector<s
   std::size_t next = 0;
   using Images = std::vector<CheckedImage>;
   OrderedPipeline<std::size_t, Images> pipeline(
-      [&] { return next < names.size() ? std::optional(next++) : std::nullopt; },
-      [&](std::size_t i, unsigned) -> Result<Images> { return checker.look_at(names[i], 1); }, jobs,
+      [&] { return next < operands.size() ? std::optional(next++) : std::nullopt; },
+      [&](std::size_t i, unsigned) -> Result<Images> { return checker.look_at(operands[i], 1); },
+      jobs,
       1);  // each may have many findings
   const auto tell_all = [&](Images images) -> Result<void> {
     total.add(images);
@@ -375,16 +382,17 @@ Result<ExitStatus> run_verb(const CheckVerbOptions& options, World& world) {
     return repair(options, world);
   const std::set<finding::Code> denials = TRY(parse_denials(options.deny));
   Total total;
-  const std::vector<std::string> names =
+  const std::vector<Operand> operands =
       TRY(expand(options, is_for_admission(options, denials), total, world));
-  const bool is_one = options.images.size() == 1 && names == options.images;
+  const bool is_one =
+      options.images.size() == 1 && operands.size() == 1 && !operands.front().is_found;
   constexpr std::size_t most_of_one = 1 << 18;
   constexpr std::size_t most_of_each = 1 << 14;  // several images are looked at at once
   const Checker checker(options, denials, is_one ? most_of_one : most_of_each, world);
   if (!is_one)
-    return run_many(options, names, checker, total, world);
-  warn_of_pending(options.common, names.front(), world);
-  const std::vector<CheckedImage> layers = checker.look_at(names.front(), world.workers());
+    return run_many(options, operands, checker, total, world);
+  warn_of_pending(options.common, operands.front().name, world);
+  const std::vector<CheckedImage> layers = checker.look_at(operands.front(), world.workers());
   total.add(layers);
   if (is_for_ci(options)) {
     const report::Sink sink = world.sink();

@@ -347,6 +347,7 @@ class CommitRun {
       TRY(add(*base_target_, base()));
     former_top_ = TRY(graph::open(*former_, policy_for_links(request_.common),
                                   {.name = request_.image,
+                                   .is_path = request_.common.is_path,
                                    .format = request_.common.format,
                                    .is_image_opts = request_.common.image_opts}));
     NodeChain former = graph::chain_of(*former_top_);

@@ -97,6 +97,7 @@ Result<OpenedTree> open_tree(const CommonOptions& options, const std::string& im
   tree.files = TRY(world.files(policy));
   graph::OpenRequest request;
   request.name = image;
+  request.is_path = options.is_path;
   request.format = options.format;
   request.is_image_opts = options.image_opts;
   request.probe_rule =

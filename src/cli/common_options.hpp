@@ -21,6 +21,7 @@ struct CommonOptions {
   std::optional<std::string> format;
   bool force_share = false;
   bool image_opts = false;
+  bool is_path = false;  // IMAGE is no name that is parsed: a file that was found, or opened before
   std::optional<std::string> object;
   std::string output = "human";
   std::string color = "auto";

@@ -137,7 +137,8 @@ class Search {
   // Of this image into one below it, which alone has a journal: rolling back was stopped.
   Result<std::optional<PendingCommit>> below() {
     const io::OpenPolicy looking = policy();
-    const auto top = graph::open(files_, looking, {.name = options_.image, .format = "qcow2"});
+    const auto top =
+        graph::open(files_, looking, {.name = options_.image, .is_path = true, .format = "qcow2"});
     if (!top || (*top)->file->status().identity != image_.status().identity)
       return std::nullopt;
     for (const graph::Node* node : graph::chain_of(**top)) {

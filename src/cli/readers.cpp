@@ -23,7 +23,7 @@ Result<std::vector<std::string>> find_readers(const io::FileSource& files,
 
 bool reads_alike(const io::FileSource& files, const io::OpenPolicy& policy, const std::string& path,
                  std::span<const graph::Node* const> nodes) {
-  const auto image = graph::open(files, policy, {.name = path, .format = "qcow2"});
+  const auto image = graph::open(files, policy, {.name = path, .is_path = true, .format = "qcow2"});
   if (!image)
     return false;
   const NodeChain chain = graph::chain_of(**image);

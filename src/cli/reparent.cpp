@@ -43,7 +43,7 @@ Result<void> Reparenting::find(const io::FileSource& files, const CommonOptions&
   for (const std::string& path : TRY(find_readers(files, policy_for_links(options), directories,
                                                   nodes.front()->file->status().identity, world))) {
     Overlay overlay{path, TRY(graph::open(files, policy_for_links(options),
-                                          {.name = path, .format = "qcow2"}))};
+                                          {.name = path, .is_path = true, .format = "qcow2"}))};
     const NodeChain chain = graph::chain_of(*overlay.image);
     // Others read through an overlay, and go on to do so.
     if (!is_overlay_of(chain, *nodes.front()))

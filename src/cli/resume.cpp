@@ -79,6 +79,7 @@ PullRequest request_for(const ResumeOptions& options, const edit::ResumeOutcome&
   PullRequest request;
   request.image = options.target.image;
   request.image_file = image;
+  request.common.is_path = true;
   request.common.policy.root = options.target.policy.root;
   request.common.policy.sysroot = options.target.policy.sysroot;
   request.common.policy.allow_probe = options.target.policy.allow_probe;
@@ -106,6 +107,7 @@ Result<ExitStatus> resume_commit(const ResumeOptions& options, const PendingComm
   CommitRequest request;
   request.image = commit.top;
   request.image_file = commit.top_file;
+  request.common.is_path = true;
   request.common.policy.root = options.target.policy.root;
   request.common.policy.sysroot = options.target.policy.sysroot;
   request.common.policy.allow_probe = options.target.policy.allow_probe;

@@ -231,6 +231,13 @@ bool has_protocol(std::string_view name) {
   return first != std::string_view::npos && name[first] == ':';
 }
 
+NameSpec plain_path(std::string path) {
+  NameSpec spec;
+  spec.path = std::move(path);
+  spec.is_filename = true;
+  return spec;
+}
+
 Result<NameSpec> parse_name(std::string_view name) {
   NameSpec spec;
   if (name.starts_with(':'))
@@ -244,8 +251,7 @@ Result<NameSpec> parse_name(std::string_view name) {
   } else if (has_protocol(name)) {
     spec.protocol = name.substr(0, name.find(':'));
   } else {
-    spec.path = name;
-    spec.is_filename = true;
+    return plain_path(std::string(name));
   }
   return spec;
 }

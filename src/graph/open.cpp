@@ -82,8 +82,7 @@ class Opener {
   }
 
   Result<std::unique_ptr<Node>> open_top(const OpenRequest& request) {
-    NameSpec spec =
-        TRY(request.is_image_opts ? parse_image_opts(request.name) : parse_name(request.name));
+    NameSpec spec = TRY(spec_of(request));
     if (!spec.protocol.empty())
       return fail(
           ErrorCode::unsupported,
@@ -114,6 +113,12 @@ class Opener {
   }
 
  private:
+  static Result<NameSpec> spec_of(const OpenRequest& request) {
+    if (request.is_path)
+      return plain_path(request.name);
+    return request.is_image_opts ? parse_image_opts(request.name) : parse_name(request.name);
+  }
+
   Result<void> take_as_typed(NameSpec& spec) {
     spec.typed = true;
     if (spec.protocol.empty())

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "damage.hpp"
 #include "fake_world.hpp"
+#include "oracle.hpp"
 #include "temp_folder.hpp"
 
 #include <algorithm>
@@ -314,6 +315,30 @@ TEST_CASE("check: of a folder looks at every file where uploads are judged") {
   CHECK(denied.status == 2);
   CHECK(denied.out.find("denied upload-format-not-allowed") != std::string::npos);
   CHECK(testing::run_coldchain({"check", folder.path()}).status == 0);
+}
+
+TEST_CASE("check: of a folder whose name has a protocol judges the files in it, not others") {
+  const testing::TempFolder folder;
+  const auto judge = [&](const std::string& name) {
+    return testing::run_coldchain_in(folder.path(),
+                                     {"check", "--no-follow", "--deny", "upload", name});
+  };
+  for (const char* name : {"good", "file:good", "a:b", "json:{"})
+    std::filesystem::create_directory(folder / name);
+  ImageBuilder(ImageOptions{}).build().write_to(folder / "good/evil.qcow2");
+  ImageOptions options;
+  options.backing_file = "/etc/shadow";
+  options.backing_format = "raw";
+  for (const char* name : {"file:good/evil.qcow2", "a:b/x.qcow2", "json:{/x.qcow2"})
+    ImageBuilder(options).build().write_to(folder / name);
+  for (const char* name : {"file:good", "a:b", "json:{"}) {
+    const Ran ran = judge(name);
+    CHECK_MESSAGE(ran.status == 2, ran.out, ran.err);
+    CHECK(ran.out.find("upload-has-backing") != std::string::npos);
+  }
+  CHECK(judge("good").status == 0);
+  // As a name that is typed it is parsed, as ever.
+  CHECK(judge("file:good/evil.qcow2").status == 0);
 }
 
 TEST_CASE("check: SARIF and JUnit tell what is denied as a failure") {

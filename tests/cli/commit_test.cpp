@@ -161,6 +161,37 @@ TEST_CASE("commit: with --reparent overlays read through the base, those of over
   CHECK(run_coldchain_in(folder.path(), agreed).status == 0);
 }
 
+TEST_CASE("commit: overlays in a folder whose name has a protocol are those that are found") {
+  const TempFolder folder;
+  for (const char* name : {"good", "file:good", "images"})
+    std::filesystem::create_directory(folder / name);
+  for (const char* name : {"good/one", "file:good/one"})
+    ImageBuilder(over("../images/top")).data(3, '1').build().write_to(folder / name);
+  ImageBuilder(over("")).data(1, 'b').build().write_to(folder / "images/base");
+  ImageBuilder(over("base")).data(2, 't').build().write_to(folder / "images/top");
+  const Ran done = run_coldchain_in(
+      folder.path(), {"commit", "--reparent", "--yes", "--scan", "file:good", "images/top"});
+  CHECK_MESSAGE(done.status == 0, done.err);
+  CHECK(backing_file_of(folder, "./file:good/one") == folder / "images/base");
+  CHECK(backing_file_of(folder, "good/one") == "../images/top");
+}
+
+TEST_CASE("commit: a reader in a folder whose name has a protocol is in the way as any other") {
+  const TempFolder folder;
+  for (const char* name : {"good", "file:good", "images"})
+    std::filesystem::create_directory(folder / name);
+  ImageOptions reads_bytes = over("../images/top", 1 << 20);
+  reads_bytes.backing_format = "raw";
+  ImageBuilder(reads_bytes).build().write_to(folder / "file:good/one");
+  ImageBuilder(over("../images/top")).build().write_to(folder / "good/one");
+  ImageBuilder(over("")).data(1, 'b').build().write_to(folder / "images/base");
+  ImageBuilder(over("base")).data(2, 't').build().write_to(folder / "images/top");
+  const Ran refused =
+      run_coldchain_in(folder.path(), {"commit", "--scan", "file:good", "images/top"});
+  CHECK(refused.status == 1);
+  CHECK_MESSAGE(refused.err.find("file:good/one") != std::string::npos, refused.err);
+}
+
 TEST_CASE("commit: who reads the base when that has everything already is not in the way") {
   const Scene scene;
   ImageBuilder(over("top")).data(9, 'o').build().write_to(scene.path("overlay"));

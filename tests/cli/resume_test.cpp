@@ -69,6 +69,18 @@ TEST_CASE("commit: who has come to read the base while one is interrupted is not
   }
 }
 
+TEST_CASE("resume: of an image whose name has a protocol goes on with that file") {
+  for (const std::vector<std::string>& begun :
+       std::vector<std::vector<std::string>>{{"pull", "./nbd:top"}, {"commit", "./nbd:top"}}) {
+    const Scene scene;
+    std::filesystem::rename(scene.path("top"), scene.path("nbd:top"));
+    REQUIRE(scene.interrupt(begun).status == 1);
+    const Ran ended = scene.run({"resume", "nbd:top"});
+    CHECK_MESSAGE(ended.status == 0, ended.err);
+    CHECK_FALSE(std::filesystem::exists(scene.path("nbd:top.coldchain-pending")));
+  }
+}
+
 TEST_CASE(
     "commit: who reads the same through the top is in nobody's way, however long the base is") {
   const TempFolder folder;

@@ -327,6 +327,22 @@ TEST_CASE("open: an explicit file driver means raw bytes; a window needs the raw
   CHECK_FALSE(graph::open(*files, {}, request).has_value());
 }
 
+TEST_CASE("open: the path of a file that was found is not parsed") {
+  const TempFolder folder;
+  const std::string here = std::filesystem::current_path().string();
+  std::filesystem::current_path(folder.path());
+  for (const char* name : {"nbd:x", "file:x", "json:{}", ":x"}) {
+    ImageBuilder(over("base")).build().write_to(folder / name);
+    OpenRequest request;
+    request.is_path = true;
+    const Opened opened(name, {}, request);
+    CHECK(opened.top->filename == name);
+    CHECK(opened.chain.size() == 2);
+    CHECK(opened.has(1, Code::link_missing));
+  }
+  std::filesystem::current_path(here);
+}
+
 TEST_CASE("open: a top that cannot be opened is an error") {
   const TempFolder folder;
   const auto files = io::system_files({}).value();

@@ -33,6 +33,9 @@ struct NameSpec {
 // Whether QEMU takes the part before the first ':' as a protocol.
 [[nodiscard]] bool has_protocol(std::string_view name);
 
+// Of a file that was found, not named: whatever is in it, it has no protocol.
+[[nodiscard]] NameSpec plain_path(std::string path);
+
 [[nodiscard]] Result<NameSpec> parse_name(std::string_view name);
 
 // "driver=qcow2,file.filename=a.qcow2": QEMU's key=value form, a comma doubled to be literal.

@@ -31,6 +31,7 @@ enum class OpenFor {
 
 struct OpenRequest {
   std::string name;
+  bool is_path = false;  // the name is of a file that was found: an operand, which is not parsed
   std::optional<std::string> format;  // -f
   bool is_image_opts = false;
   ProbeRule probe_rule = ProbeRule::qemu;
