@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <coldchain/analysis/image_info.hpp>
+#include <coldchain/analysis/refusal.hpp>
 #include <coldchain/analysis/usage.hpp>
 #include <coldchain/graph/name.hpp>
 
@@ -42,14 +43,15 @@ ImageInfo image_info(const graph::Node& node) {
     return info;  // the tables behind the header may mean something new
   info.snapshots = value_or_finding(qcow2::read_snapshots(image->file(), header),
                                     Code::image_snapshots_unreadable, info.findings);
-  info.bitmaps = value_or_finding(qcow2::read_bitmaps(image->file(), header),
-                                  Code::image_bitmaps_unreadable, info.findings);
+  // Where they cannot be read, they are refused.
+  if (auto bitmaps = qcow2::read_bitmaps(image->file(), header))
+    info.bitmaps = std::move(*bitmaps);
   if (header.crypt_method == static_cast<std::uint32_t>(qcow2::CryptMethod::luks)) {
     if (Result<qcow2::LuksInfo> luks = qcow2::read_luks(image->file(), header))
       info.luks = std::move(*luks);
-    else
-      info.findings.push_back({Code::image_unreadable, luks.error().message});
   }
+  const finding::Findings refusals = refusals_of(*image);
+  info.findings.insert(info.findings.end(), refusals.begin(), refusals.end());
   return info;
 }
 

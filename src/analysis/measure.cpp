@@ -112,10 +112,11 @@ Result<Measure> measure_qcow2(const NewImage& image, const graph::Chain& source,
                                  : TRY(count_used_clusters(source, image.cluster_size, workers));
   Measure result = TRY(measure(image, guest_size, used));
   const graph::Layer& top = source.layers().front();
-  if (image.version >= 3 && top.mapping && top.qcow2().header().version >= 3)
-    result.bitmaps =
-        bitmap_bytes(TRY(qcow2::read_bitmaps(top.qcow2().file(), top.qcow2().header())), guest_size,
-                     image.cluster_size);
+  if (image.version >= 3 && top.mapping && top.qcow2().header().version >= 3) {
+    // refusals_of() says why they cannot be read.
+    if (const auto bitmaps = qcow2::read_bitmaps(top.qcow2().file(), top.qcow2().header()))
+      result.bitmaps = bitmap_bytes(*bitmaps, guest_size, image.cluster_size);
+  }
   return result;
 }
 

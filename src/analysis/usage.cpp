@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include <coldchain/analysis/map.hpp>
+#include <coldchain/analysis/refusal.hpp>
 #include <coldchain/analysis/usage.hpp>
 #include <coldchain/base/try.hpp>
 
@@ -103,8 +104,8 @@ NodeUsage usage_of(const graph::Node& node) {
   const qcow2::Header& header = image->header();
   if (const auto snapshots = qcow2::read_snapshots(image->file(), header); !snapshots)
     usage.findings.push_back({Code::image_snapshots_unreadable, snapshots.error().message});
-  if (const auto bitmaps = qcow2::read_bitmaps(image->file(), header); !bitmaps)
-    usage.findings.push_back({Code::image_bitmaps_unreadable, bitmaps.error().message});
+  const finding::Findings refusals = refusals_of(*image);
+  usage.findings.insert(usage.findings.end(), refusals.begin(), refusals.end());
   ImageEnd end;
   end.is_lower_bound = !mapping || header.has_incompatible(qcow2::incompatible::dirty |
                                                            qcow2::incompatible::corrupt);

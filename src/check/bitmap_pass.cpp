@@ -57,6 +57,8 @@ class BitmapPass {
     if (used != fields->bitmap_directory_size.get())
       return add_bad_directory(fmt::format("{} entries take {} of its {} bytes", bitmaps->size(),
                                            used, fields->bitmap_directory_size.get()));
+    if (const auto accepted = qcow2::check_bitmaps(survey_.file, header, *bitmaps); !accepted)
+      survey_.fail_as_qemu(accepted.error().message);
     std::set<std::string_view> names;
     for (std::size_t i = 0; i < bitmaps->size(); ++i) {
       const Bitmap& bitmap = (*bitmaps)[i];
@@ -79,9 +81,6 @@ class BitmapPass {
   }
 
   void look_at(const Bitmap& bitmap, std::uint64_t index) {
-    if (const Result<void> accepted = qcow2::check_bitmap(bitmap, survey_.image.header());
-        !accepted)
-      survey_.fail_as_qemu(accepted.error().message);
     if ((bitmap.flags & qcow2::bitmap_flags::in_use) != 0)
       add(Code::bitmap_in_use, Structure::bitmap_directory, index, bitmap.name);
     if ((bitmap.flags & ~known_flags) != 0)

@@ -132,13 +132,10 @@ void check_encryption_header(Survey& survey) {
   else
     survey.claim(offset, length, Structure::encryption_header, 0);
   const Result<qcow2::LuksInfo> luks = qcow2::read_luks(survey.file, header);
-  if (luks && length >= sizeof(qcow2::wire::LuksHeader))
+  if (luks)
     return;
-  const std::string reason = luks ? fmt::format("the LUKS header has {} bytes, not {}", length,
-                                                sizeof(qcow2::wire::LuksHeader))
-                                  : luks.error().message;
-  add(survey, Code::encryption_header_bad, reason);
-  survey.fail_as_qemu(reason);
+  add(survey, Code::encryption_header_bad, luks.error().message);
+  survey.fail_as_qemu(luks.error().message);
 }
 
 }  // namespace coldchain::check

@@ -2,9 +2,12 @@
 // info: qemu-img's.
 #include "app.hpp"
 #include "common_options.hpp"
+#include "host_path.hpp"
+#include "refusals.hpp"
 #include "verb.hpp"
 
 #include <coldchain/analysis/image_info.hpp>
+#include <coldchain/analysis/refusal.hpp>
 #include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
 #include <coldchain/report/info_report.hpp>
@@ -33,7 +36,8 @@ Result<ExitStatus> run_verb(const InfoOptions& info, World& world) {
   const OpenedTree tree = TRY(open_tree(info.common, info.image, info.backing_chain, world));
   warn_of_pending(*tree.top, world);
   std::vector<analysis::ImageInfo> images;
-  for (const graph::Node* node : graph::chain_of(*tree.top)) {
+  const std::vector<const graph::Node*> nodes = graph::chain_of(*tree.top);
+  for (const graph::Node* node : nodes) {
     // A missing data file does not hide the metadata; a missing layer would.
     if (!node->is_open())
       return fail(*node->gap);
@@ -42,10 +46,13 @@ Result<ExitStatus> run_verb(const InfoOptions& info, World& world) {
       return fail(*node->gap);
   }
   // What is missing from the text below must not look as if it were not there.
-  for (const analysis::ImageInfo& image : images) {
+  bool is_refused = false;
+  for (std::size_t i = 0; i < images.size(); ++i) {
+    const analysis::ImageInfo& image = images[i];
+    is_refused = tell_refusal(image.findings, host_path(*nodes[i]), world) || is_refused;
     for (const finding::Finding& found : image.findings) {
       const finding::Row& row = finding::row(found.code);
-      if (row.severity > finding::Severity::note)
+      if (row.severity > finding::Severity::note && !analysis::is_refusal(found.code))
         world.complain({ErrorCode::corrupt,
                         fmt::format("{}: {}: {}. {}", to_terminal(image.filename), row.slug,
                                     found.detail, row.advice),
@@ -56,7 +63,7 @@ Result<ExitStatus> run_verb(const InfoOptions& info, World& world) {
     TRY(report::write_info_json(images, info.backing_chain, world.sink()));
   else
     TRY(report::write_info_text(images, world.sink()));
-  return success;
+  return is_refused ? failure : success;
 }
 
 }  // namespace

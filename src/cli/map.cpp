@@ -2,6 +2,7 @@
 // map: qemu-img's, and what an NBD client would see.
 #include "app.hpp"
 #include "common_options.hpp"
+#include "refusals.hpp"
 #include "sizes.hpp"
 #include "verb.hpp"
 
@@ -110,6 +111,7 @@ Result<ExitStatus> run_verb(const MapOptions& map, World& world) {
   }
   const OpenedTree tree = TRY(open_tree(map.common, map.image, true, world));
   warn_of_pending(*tree.top, world);
+  const bool is_refused = tell_refusals(*tree.top, world);
   const graph::Chain chain =
       TRY(graph::Chain::make(*tree.top, {.snapshot = map.snapshot, .layer = map.layer}));
   const GuestRange range = TRY(wanted_range(map, chain.guest_size()));
@@ -127,7 +129,7 @@ Result<ExitStatus> run_verb(const MapOptions& map, World& world) {
   } else {
     TRY(write_extents(chain, range, map, world));
   }
-  return success;
+  return is_refused ? failure : success;
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include "app.hpp"
 #include "common_options.hpp"
 #include "create_options.hpp"
+#include "refusals.hpp"
 #include "sizes.hpp"
 #include "verb.hpp"
 
@@ -60,7 +61,8 @@ Result<void> check_usage(const MeasureOptions& measure) {
 }
 
 Result<analysis::Measure> measure_image(const MeasureOptions& measure,
-                                        const analysis::NewImage& made, World& world) {
+                                        const analysis::NewImage& made, bool& is_refused,
+                                        World& world) {
   const bool is_raw = measure.target_format == "raw";
   if (measure.size) {
     const std::uint64_t size = TRY(parse_size("image size", *measure.size));
@@ -68,6 +70,7 @@ Result<analysis::Measure> measure_image(const MeasureOptions& measure,
   }
   const OpenedTree tree = TRY(open_tree(measure.common, *measure.image, true, world));
   warn_of_pending(*tree.top, world);
+  is_refused = tell_refusals(*tree.top, world);
   const graph::Chain chain = TRY(graph::Chain::make(*tree.top, {.snapshot = measure.snapshot}));
   return is_raw ? analysis::measure_raw(chain.guest_size())
                 : analysis::measure_qcow2(made, chain, world.workers());
@@ -77,10 +80,11 @@ Result<ExitStatus> run_verb(const MeasureOptions& measure, World& world) {
   TRY(check_usage(measure));
   const analysis::NewImage made = TRY(parse_create_options(
       measure.target_format, fmt::format("{}", fmt::join(measure.create, ","))));
-  const analysis::Measure result = TRY(measure_image(measure, made, world));
+  bool is_refused = false;
+  const analysis::Measure result = TRY(measure_image(measure, made, is_refused, world));
   TRY(world.out(measure.common.json() ? report::measure_json(result)
                                       : report::measure_text(result)));
-  return success;
+  return is_refused ? failure : success;
 }
 
 }  // namespace

@@ -2,6 +2,8 @@
 // tree: the backing tree of images, or the forest of a folder.
 #include "app.hpp"
 #include "common_options.hpp"
+#include "host_path.hpp"
+#include "refusals.hpp"
 #include "verb.hpp"
 
 #include <algorithm>
@@ -103,6 +105,7 @@ Result<ExitStatus> run_forest(const TreeOptions& options, const std::vector<std:
     if (const auto used = usage.find(image.path); used != usage.end())
       image.findings.insert(image.findings.end(), used->second.findings.begin(),
                             used->second.findings.end());
+    (void)tell_refusal(image.findings, image.path, world);
     sound = sound && finding::worst(image.findings) == finding::Severity::note;
   }
   if (options.common.json())
@@ -132,6 +135,10 @@ Result<ExitStatus> run_trees(const TreeOptions& options, World& world) {
     }
     warn_of_pending(*opened->top, world);
     const report::Tree tree = describe(*opened->top, options.fast, world);
+    for (const report::TreeLayer& layer : tree) {
+      if (layer.usage)
+        (void)tell_refusal(layer.usage->findings, host_path(*layer.node), world);
+    }
     if (!is_sound(tree))
       status = failure;
     if (options.common.json()) {

@@ -8,10 +8,13 @@
 
 #include <algorithm>
 
+#include <coldchain/analysis/refusal.hpp>
 #include <coldchain/base/checked.hpp>
 #include <coldchain/base/try.hpp>
 #include <coldchain/ops/backing_link.hpp>
 #include <coldchain/qcow2/geometry.hpp>
+
+#include <fmt/format.h>
 
 namespace coldchain::ops {
 
@@ -110,7 +113,12 @@ Result<void> stage_backing_link(edit::Transaction& transaction, const Header& he
 }
 
 Result<void> plan_relink(edit::Transaction& transaction, const std::optional<BackingLink>& link) {
-  const Header header = TRY(qcow2::Image::open(transaction.view())).header();
+  const qcow2::Image image = TRY(qcow2::Image::open(transaction.view()));
+  const Header& header = image.header();
+  if (const finding::Findings refusals = analysis::refusals_of(image); !refusals.empty())
+    return fail(ErrorCode::refused,
+                fmt::format("{}: QEMU refuses the image; 'coldchain check' says more",
+                            refusals.front().detail));
   if (header.has_incompatible(qcow2::incompatible::corrupt))
     return fail(ErrorCode::refused, "is marked as damaged: 'coldchain check -r all' repairs it");
   if (link && header.has_data_file() && header.data_file_is_raw())

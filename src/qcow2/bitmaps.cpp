@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
+#include <array>
+#include <set>
 
 #include <coldchain/base/checked.hpp>
 #include <coldchain/base/text.hpp>
@@ -7,6 +9,7 @@
 #include <coldchain/qcow2/bitmaps.hpp>
 #include <coldchain/qcow2/extensions.hpp>
 #include <coldchain/qcow2/geometry.hpp>
+#include <coldchain/qcow2/tables.hpp>
 #include <coldchain/qcow2/wire.hpp>
 
 #include <fmt/format.h>
@@ -44,6 +47,72 @@ Result<void> check_sizes(const std::vector<Bitmap>& bitmaps, std::uint64_t clust
                               "most {} in clusters of {} bytes)",
                               i, bitmaps[i].bitmap_table_size,
                               limits::max_bitmap_bytes / cluster_size, cluster_size));
+  }
+  return {};
+}
+
+// The names that are not those of bitmaps that are known when they are loaded.
+Result<void> check_names(const std::vector<Bitmap>& bitmaps) {
+  std::set<std::string_view> names;
+  for (const Bitmap& bitmap : bitmaps) {
+    const bool is_new = names.insert(bitmap.name).second;
+    if (!is_new && (bitmap.flags & bitmap_flags::in_use) == 0)
+      return fail(ErrorCode::corrupt,
+                  fmt::format("two bitmaps are named '{}'", to_terminal(bitmap.name)));
+  }
+  return {};
+}
+
+// Where the tables lie of the bitmaps that are loaded: sorted, disjoint.
+std::vector<HostRange> tables_of(const std::vector<Bitmap>& bitmaps) {
+  std::vector<HostRange> tables;
+  for (const Bitmap& bitmap : bitmaps) {
+    const std::uint64_t bytes = std::uint64_t{bitmap.bitmap_table_size} * sizeof(be64);
+    if ((bitmap.flags & bitmap_flags::in_use) == 0)
+      tables.push_back({{bitmap.bitmap_table_offset}, {bitmap.bitmap_table_offset + bytes}});
+  }
+  std::sort(tables.begin(), tables.end(),
+            [](const HostRange& a, const HostRange& b) { return a.begin < b.begin; });
+  std::vector<HostRange> disjoint;
+  for (const HostRange& table : tables) {
+    if (!disjoint.empty() && table.begin <= disjoint.back().end)
+      disjoint.back().end = std::max(disjoint.back().end, table.end);
+    else
+      disjoint.push_back(table);
+  }
+  return disjoint;
+}
+
+Result<void> check_table_entries(ByteView table, HostOffset at, const Header& header) {
+  // qcow2.rst, "Bitmap table": bits 1-8 and 56-63 are reserved; bit 0 is, too, where there is an
+  // offset.
+  constexpr std::uint64_t reserved = 0xff00'0000'0000'01fe;
+  for (std::size_t i = 0; i < table.size(); i += sizeof(be64)) {
+    const std::uint64_t entry = load<be64>(table, i)->get();
+    const std::uint64_t offset = entry & offset_mask;
+    if ((entry & reserved) != 0 || (offset != 0 && (entry & 1) != 0) ||
+        !is_aligned(offset, header.cluster_size()))
+      return fail(ErrorCode::corrupt,
+                  fmt::format("bitmap table entry {:#x} at {:#x}", entry, at.value + i));
+  }
+  return {};
+}
+
+// Each place once, whoever has it for its table; what is in holes is zeros, which is an entry.
+Result<void> check_tables(const io::File& file, const Header& header,
+                          const std::vector<Bitmap>& bitmaps) {
+  std::array<std::byte, 1 << 16> piece{};
+  for (const HostRange& table : tables_of(bitmaps)) {
+    for (const HostRange& data : TRY(io::data_ranges(file, table))) {
+      const std::uint64_t begin = data.begin.value / sizeof(be64) * sizeof(be64);
+      for (std::uint64_t at = begin; at < data.end.value; at += piece.size()) {
+        const std::uint64_t bytes =
+            std::min<std::uint64_t>(piece.size(), align_up(data.end.value - at, sizeof(be64)));
+        const ByteSpan entries = ByteSpan(piece).first(bytes);
+        TRY(io::read_zero_extended(file, {at}, entries));
+        TRY(check_table_entries(entries, {at}, header));
+      }
+    }
   }
   return {};
 }
@@ -112,6 +181,23 @@ Result<void> check_bitmap(const Bitmap& bitmap, const Header& header) {
   if (offset > limits::max_file_bytes - entries * sizeof(be64))
     return refuse(fmt::format("table at {:#x}, behind the end of every file", offset));
   return {};
+}
+
+Result<void> check_bitmaps(const io::File& file, const Header& header,
+                           const std::vector<Bitmap>& bitmaps) {
+  if (bitmaps.empty())
+    return {};
+  const wire::BitmapsExtension fields =
+      TRY(decode_bitmaps_extension(*header.find_extension(extension::bitmaps), header));
+  const std::uint64_t size = fields.bitmap_directory_size.get();
+  if (const std::uint64_t used = encode_bitmap_directory(bitmaps).size(); used != size)
+    return fail(ErrorCode::corrupt,
+                fmt::format("bitmap directory: {} entries take {} of its {} bytes", bitmaps.size(),
+                            used, size));
+  for (const Bitmap& bitmap : bitmaps)
+    TRY(check_bitmap(bitmap, header));
+  TRY(check_names(bitmaps));
+  return check_tables(file, header, bitmaps);
 }
 
 Bytes encode_bitmap_directory(const std::vector<Bitmap>& bitmaps) {

@@ -34,6 +34,9 @@ Result<LuksInfo> read_luks(const io::File& file, const Header& header) {
                 fmt::format("encryption header offset {:#x} is not aligned to a "
                             "cluster",
                             pointer->offset.get()));
+  if (pointer->length.get() < sizeof(wire::LuksHeader))
+    return fail(ErrorCode::corrupt, fmt::format("the LUKS header has {} bytes, not {}",
+                                                pointer->length.get(), sizeof(wire::LuksHeader)));
   Bytes bytes(sizeof(wire::LuksHeader));
   TRY(io::read_exactly(file, {pointer->offset.get()}, bytes, "LUKS header"));
   const auto luks = load<wire::LuksHeader>(bytes, 0);

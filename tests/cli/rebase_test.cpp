@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include "damage.hpp"
 #include "fake_world.hpp"
 #include "image_builder.hpp"
 #include "oracle.hpp"
@@ -247,4 +248,16 @@ TEST_CASE("rebase: one that was stopped goes on with the same command or resume,
   REQUIRE(scene.interrupt(same).status == 1);
   CHECK(scene.run({"resume", "--abandon", "top"}).status == 0);
   CHECK(scene.is_as_before());
+}
+
+TEST_CASE("rebase -u: of an image that QEMU refuses for its bitmaps changes nothing") {
+  const TempFolder folder;
+  for (const char* name : {"bitmap-extra-data", "second-bitmap-table-of-another-size"}) {
+    const Bytes image = testing::damage(name).image();
+    testing::write_file(folder / "x", image);
+    const Ran ran = run_coldchain_in(folder.path(), {"rebase", "-u", "-b", "", "x"});
+    CHECK(ran.status == 1);
+    CHECK_MESSAGE(ran.err.find("QEMU refuses the image") != std::string::npos, ran.err);
+    CHECK((read_file(folder / "x") == to_string(image)));
+  }
 }

@@ -4,14 +4,15 @@
 #include "damage_extensions.hpp"
 #include "flipped_images.hpp"
 #include "oracle.hpp"
+#include "patient.hpp"
 #include "seeds.hpp"
 #include "temp_folder.hpp"
 
+#include <algorithm>
 #include <cstdlib>
 #include <sstream>
 
-#include <coldchain/io/memory_file.hpp>
-#include <coldchain/qcow2/extensions.hpp>
+#include <coldchain/qcow2/header.hpp>
 
 #include <fmt/format.h>
 
@@ -116,12 +117,62 @@ TEST_CASE("oracle: what qemu-img refuses to open for a header extension is refus
     CHECK(theirs.status == 1);
     CHECK(theirs.err.find("Could not open") != std::string::npos);
     CHECK(testing::run_coldchain_in(folder.path(), {"check", "-f", "qcow2", "x"}).status == 1);
-    const io::MemoryFile file(damage.image());
-    const auto header = qcow2::read_header(file);
-    REQUIRE(header);
-    if (qcow2::check_extensions(*header))
-      continue;  // the directory is bad: info and map do not need it
-    for (const char* verb : {"info", "map"})
+    for (const char* verb : {"info", "map", "measure", "tree"})
       CHECK(testing::run_coldchain_in(folder.path(), {verb, "-f", "qcow2", "x"}).status == 1);
+    CHECK(testing::run_coldchain_in(folder.path(), {"rebase", "-u", "-b", "", "-f", "qcow2", "x"})
+              .status == 1);
+  }
+}
+
+TEST_CASE("oracle: bitmaps that qemu-img accepts or refuses are so for every verb that looks") {
+  if (!testing::have_oracles())
+    return;
+  const TempFolder folder;
+  const auto compare_with = [&](const std::string& theirs, const std::vector<std::string>& mine) {
+    CAPTURE(theirs);
+    const int status = testing::run_in(folder.path(), theirs + " -f qcow2 x").status;
+    std::vector<std::string> command = mine;
+    command.insert(command.end(), {"-f", "qcow2", "x"});
+    CHECK(testing::run_coldchain_in(folder.path(), command).status == status);
+  };
+  int count = 0;
+  for (const testing::Damage& damage : testing::damages()) {
+    if (damage.name.find("bitmap") == std::string::npos)
+      continue;
+    CAPTURE(damage.name);
+    ++count;
+    testing::write_file(folder / "x", damage.image());
+    compare_with("qemu-img info", {"info"});
+    compare_with("qemu-img map", {"map"});
+    compare_with("qemu-img map", {"tree"});
+    compare_with("qemu-img measure -O qcow2", {"measure", "-O", "qcow2"});
+  }
+  CHECK(count > 20);
+}
+
+TEST_CASE("oracle: a pointer to a LUKS header that is too short is refused as by qemu-img") {
+  if (!testing::have_oracles())
+    return;
+  const TempFolder folder;
+  REQUIRE(testing::run_in(folder.path(),
+                          "qemu-img create -q -f qcow2 --object secret,id=s,data=x -o "
+                          "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10 sound 1M")
+              .status == 0);
+  const std::string sound = testing::read_file(folder / "sound");
+  for (const std::uint64_t length : {0U, 1U, 0x200U, 592U, 4096U}) {
+    CAPTURE(length);
+    testing::Patient patient(Bytes(text_bytes(sound).begin(), text_bytes(sound).end()));
+    patient.set_header([&](qcow2::Header& header) {
+      for (qcow2::Extension& extension : header.extensions) {
+        const be64 number(length);
+        if (extension.type == qcow2::extension::encryption_header)
+          std::copy_n(bytes_of(number).begin(), 8, extension.data.begin() + 8);
+      }
+    });
+    testing::write_file(folder / "x", patient.bytes());
+    const int status = testing::run_in(folder.path(), "qemu-img info x").status;
+    CHECK(status == (length < 592 ? 1 : 0));
+    for (const char* verb : {"info", "tree"})
+      CHECK(testing::run_coldchain_in(folder.path(), {verb, "x"}).status == status);
   }
 }

@@ -143,3 +143,73 @@ TEST_CASE(
         "bitmap directory entry 0: bitmap_table_size is 8193 (QEMU takes at most 8192 in clusters "
         "of 65536 bytes)");
 }
+
+TEST_CASE("check_bitmaps: each entry counts, and so do the names and the length of the directory") {
+  testing::ImageBuilder builder{testing::ImageOptions{}};
+  builder.bitmap("a", 0).bitmap("b", bitmap_flags::automatic);
+  const Bytes image = builder.build().flat();
+  const auto accepts = [&](const std::function<void(testing::Patient&)>& change) {
+    testing::Patient patient(image);
+    change(patient);
+    const io::MemoryFile file(patient.bytes());
+    const auto bitmaps = read_bitmaps(file, patient.header());
+    REQUIRE(bitmaps);
+    return check_bitmaps(file, patient.header(), *bitmaps).has_value();
+  };
+  const auto entry = [](std::uint64_t offset, unsigned bytes, std::uint64_t value) {
+    return [=](testing::Patient& p) { p.set_number(p.bitmap_directory() + offset, bytes, value); };
+  };
+  constexpr std::uint64_t second = 32;
+  CHECK(accepts([](testing::Patient&) {}));
+  CHECK_FALSE(accepts(entry(8, 4, 14)));
+  CHECK_FALSE(accepts(entry(second + 8, 4, 14)));
+  CHECK_FALSE(accepts(entry(second, 8, 0x1ff)));
+  CHECK_FALSE(accepts(entry(second + 20, 4, 1)));
+  CHECK_FALSE(accepts(entry(second + 24, 1, 'a')));
+  CHECK_FALSE(accepts([](testing::Patient& p) {
+    p.set_header([](Header& h) {
+      const be64 size(72);
+      std::copy_n(bytes_of(size).begin(), 8, h.extensions.back().data.begin() + 8);
+    });
+  }));
+  // One that is in use is not loaded, and may have the name of another.
+  CHECK(accepts([&](testing::Patient& p) {
+    entry(second + 24, 1, 'a')(p);
+    entry(second + 12, 4, bitmap_flags::in_use)(p);
+  }));
+}
+
+TEST_CASE("check_bitmaps: an entry in the table of a bitmap counts where QEMU loads that bitmap") {
+  testing::ImageBuilder builder{testing::ImageOptions{}};
+  builder.bitmap("a", 0);
+  const Bytes image = builder.build().flat();
+  const auto accepts = [&](std::uint64_t table_entry, std::uint32_t flags) {
+    testing::Patient patient(image);
+    patient.set(patient.bitmap_table(), table_entry);
+    patient.set_number(patient.bitmap_directory() + 12, 4, flags);
+    const io::MemoryFile file(patient.bytes());
+    return check_bitmaps(file, patient.header(), read_bitmaps(file, patient.header()).value())
+        .has_value();
+  };
+  for (const std::uint64_t good : {0x0ULL, 0x1ULL, 0x10000ULL})
+    CHECK(accepts(good, 0));
+  for (const std::uint64_t bad : {0x2ULL, 0x10001ULL, 0x10200ULL, 1ULL << 56}) {
+    CHECK_FALSE(accepts(bad, 0));
+    CHECK(accepts(bad, bitmap_flags::in_use));
+  }
+}
+
+TEST_CASE("check_bitmaps: very many bitmaps with one table, or with tables in holes, cost little") {
+  testing::ImageBuilder builder{testing::ImageOptions{}};
+  builder.bitmap("a", 0);
+  testing::Patient patient(builder.build().flat());
+  const io::MemoryFile file(patient.bytes());
+  std::vector<Bitmap> bitmaps = read_bitmaps(file, patient.header()).value();
+  bitmaps.resize(60000, bitmaps.front());
+  for (std::size_t i = 0; i < bitmaps.size(); ++i)
+    bitmaps[i].name = std::to_string(i);
+  Header header = patient.header();
+  const be64 size(encode_bitmap_directory(bitmaps).size());
+  std::copy_n(bytes_of(size).begin(), 8, header.extensions.back().data.begin() + 8);
+  CHECK(check_bitmaps(file, header, bitmaps));
+}

@@ -31,12 +31,12 @@ wire::LuksHeader some_luks() {
   return luks;
 }
 
-Header header_pointing_at(std::uint64_t offset) {
+Header header_pointing_at(std::uint64_t offset, std::uint64_t length = 4096) {
   Header header;
   header.crypt_method = 2;
   wire::EncryptionHeaderPointer pointer;
   pointer.offset = offset;
-  pointer.length = 4096;
+  pointer.length = length;
   const ByteView bytes = bytes_of(pointer);
   header.extensions.push_back(
       {extension::encryption_header, Bytes(bytes.begin(), bytes.end()), {}});
@@ -66,4 +66,13 @@ TEST_CASE("read_luks: a pointer that is missing, unaligned or leads out of the f
   CHECK_FALSE(read_luks(file, header_pointing_at(512)));
   CHECK_FALSE(read_luks(file, header_pointing_at(65536)));
   CHECK_FALSE(read_luks(file, header_pointing_at(0)));
+}
+
+TEST_CASE("read_luks: a length in which no LUKS header fits is an error") {
+  Bytes content(65536);
+  append(content, some_luks());
+  const io::MemoryFile file(content);
+  for (const std::uint64_t length : {0U, 1U, 0x200U, 591U})
+    CHECK_FALSE(read_luks(file, header_pointing_at(65536, length)));
+  CHECK(read_luks(file, header_pointing_at(65536, 592)));
 }

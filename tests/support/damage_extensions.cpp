@@ -76,6 +76,13 @@ std::vector<Damage> extension_damages() {
   ImageBuilder two = with_bitmap();
   two.bitmap("second", 0);
   all.push_back({"bitmaps-less-than-entries", two, field(0, 4, 1), {Code::bitmap_directory_bad}});
+  // The first entry has 24 bytes and a name of 7, aligned to 8.
+  all.push_back({"second-bitmap-table-of-another-size",
+                 two,
+                 entry(32 + 8, 4, 14),
+                 {Code::bitmap_coverage_wrong}});
+  all.push_back(
+      {"second-bitmap-table-unaligned", two, entry(32, 8, 0x1ff), {Code::bitmap_table_bad}});
   return all;
 }
 

@@ -25,7 +25,8 @@ struct NewImage {
 struct Measure {
   std::uint64_t required = 0;
   std::uint64_t fully_allocated = 0;
-  // The size of copies of the source's bitmaps; nothing if one of the two images can have none.
+  // The size of copies of the source's bitmaps; nothing if one of the two images can have none, or
+  // if they cannot be read.
   std::optional<std::uint64_t> bitmaps{};
 };
 

@@ -47,6 +47,7 @@ enum class Code : std::uint16_t {
   image_bitmaps_unreadable = 2007,
   image_snapshots_unreadable = 2008,
   image_encrypted = 2009,
+  image_encryption_unreadable = 2010,
   header_length_unaligned = 3001,
   header_unknown_compatible = 3002,
   header_unknown_autoclear = 3003,

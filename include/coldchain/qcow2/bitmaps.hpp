@@ -42,6 +42,12 @@ constexpr std::uint8_t dirty_tracking_type = 1;  // the only one that is defined
 // QEMU block/qcow2-bitmap.c: check_dir_entry(), bitmap_list_load(), load_bitmap_data().
 [[nodiscard]] Result<void> check_bitmap(const Bitmap& bitmap, const Header& header);
 
+// Fails where QEMU refuses the image for what its directory says, of which `bitmaps` was read, or
+// for an entry in the table of a bitmap that it loads. QEMU block/qcow2-bitmap.c:
+// bitmap_list_load(), qcow2_load_dirty_bitmaps(), check_table_entry().
+[[nodiscard]] Result<void> check_bitmaps(const io::File& file, const Header& header,
+                                         const std::vector<Bitmap>& bitmaps);
+
 [[nodiscard]] Bytes encode_bitmap_directory(const std::vector<Bitmap>& bitmaps);
 
 // The bitmaps of an image; none where the autoclear bit says that the extension is stale.

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: MIT
+// Names for commands that somebody is advised to run: they are pasted, and must lead to the same
+// file without the root, sysroot or options of this run.
+#pragma once
+
+#include <string>
+
+#include <coldchain/graph/node.hpp>
+
+namespace coldchain::cli {
+
+// Where the file of a node that was opened lies on this machine; its name where nobody knows.
+[[nodiscard]] std::string host_path(const graph::Node& node);
+
+// A path as one word of a shell command, which is not taken for a protocol or an option.
+[[nodiscard]] std::string word_for_path(const std::string& path);
+
+}  // namespace coldchain::cli
