@@ -155,15 +155,16 @@ Result<void> check_agreed(const std::optional<Agreement>& agreement,
 }
 
 Result<void> check_agreed_digest(const std::optional<Agreement>& agreement,
-                                 const edit::PlanDigest& digest) {
+                                 const edit::PlanDigest& digest, const std::string& operand) {
   if (!agreement)
     return {};
   const json agreed = parse(agreement->plan, only("digest"));
   if (agreed.value("digest", json()) == codec::to_hex(digest.sha256))
     return {};
   return fail(ErrorCode::refused,
-              "nothing was changed: the pending change is not the planned one; 'coldchain resume' "
-              "continues it or, with --abandon, rolls it back");
+              fmt::format("nothing was changed: the pending change is not the planned one; "
+                          "'coldchain resume {}' continues it or, with --abandon, rolls it back",
+                          operand));
 }
 
 }  // namespace coldchain::cli

@@ -37,8 +37,10 @@ struct Agreement {
 [[nodiscard]] Result<void> check_agreed(const std::optional<Agreement>& agreement,
                                         const std::function<Result<std::string>()>& plan);
 
-// The same of a change that was begun before, by the digest of its plan.
+// The same of a change that was begun before, by the digest of its plan. `operand` is the image for
+// the command that ends it.
 [[nodiscard]] Result<void> check_agreed_digest(const std::optional<Agreement>& agreement,
-                                               const edit::PlanDigest& digest);
+                                               const edit::PlanDigest& digest,
+                                               const std::string& operand);
 
 }  // namespace coldchain::cli

@@ -5,6 +5,7 @@
 
 #include "chain_change.hpp"
 #include "consent.hpp"
+#include "host_path.hpp"
 #include "pull.hpp"
 #include "sizes.hpp"
 #include "verb.hpp"
@@ -127,6 +128,7 @@ Result<ExitStatus> run_verb(const AllocateOptions& allocate, World& world) {
   PullRequest request = allocate.pull;
   request.allocation = TRY(parse(allocate));
   take_consent(world, request.common, request.folders, &request.force);
+  note_confines(request.folders, request.common.policy);
   const Result<std::optional<ExitStatus>> done = run_raw(request, world);
   if (!done && done.error().code == ErrorCode::locked) {
     world.complain(done.error());

@@ -176,7 +176,7 @@ Result<void> check_nothing_else_pending(const std::optional<Agreement>& agreemen
       ErrorCode::refused,
       fmt::format(
           "nothing was changed: another change is pending in {}: run 'coldchain resume {}' first",
-          to_terminal(image), to_shell_word(image)));
+          to_terminal(image), target.side_files.operand()));
 }
 
 Progress progress_of(bool is_shown, World& world) {

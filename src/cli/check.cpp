@@ -2,6 +2,7 @@
 // check: qemu-img's, and what it does not look for; of one image, of a chain, of many.
 #include "app.hpp"
 #include "common_options.hpp"
+#include "pending_warning.hpp"
 #include "repair.hpp"
 #include "verb.hpp"
 
@@ -100,6 +101,12 @@ struct Operand {
   bool is_found = false;  // in a folder: its name is a path, whatever is in it
 };
 
+// Of one operand.
+struct Looked {
+  std::vector<CheckedImage> images;  // one element per layer with --backing-chain
+  std::vector<Error> pending;        // changes of them that were interrupted
+};
+
 // Looks at images, prints nothing: several may be looked at at once.
 class Checker {
  public:
@@ -111,20 +118,22 @@ class Checker {
         most_findings_(most_findings),
         world_(world) {}
 
-  // One element per layer with --backing-chain.
-  [[nodiscard]] std::vector<CheckedImage> look_at(const Operand& image, unsigned workers) const {
+  [[nodiscard]] Looked look_at(const Operand& image, unsigned workers) const {
     const graph::OpenFor purpose =
         is_for_admission(options_, denials_) ? graph::OpenFor::admission : graph::OpenFor::checking;
     CommonOptions common = options_.common;
     common.is_path = image.is_found;
     const Result<OpenedTree> tree = open_tree(common, image.name, true, world_, purpose);
     if (!tree)
-      return {failed(image.name, tree.error())};
-    std::vector<CheckedImage> checked = {look_at_node(*tree->top, image.name, workers)};
+      return {{failed(image.name, tree.error())}, {}};
+    Looked looked = {{look_at_node(*tree->top, image.name, workers)}, {}};
+    std::vector<CheckedImage>& checked = looked.images;
+    note_pending(*tree->top, looked);
     for (const graph::Node* node : graph::chain_of(*tree->top)) {
       const bool is_layer = options_.backing_chain && node != tree->top.get() &&
                             (node->is_open() || !options_.common.no_follow);
       if (is_layer) {
+        note_pending(*node, looked);
         CheckedImage layer = look_at_node(*node, node->filename, workers);
         // A raw layer below has nothing that could be wrong.
         if (node->raw_image() == nullptr || !layer.denied.empty())
@@ -135,10 +144,16 @@ class Checker {
       if (node->gap && (!options_.common.no_follow || !tree->top->is_open()))
         add_failure(checked.back(), node->gap->message);
     }
-    return checked;
+    return looked;
   }
 
  private:
+  void note_pending(const graph::Node& image, Looked& looked) const {
+    if (std::optional<Error> warning =
+            pending_warning(options_.common, image, options_.repair.folders))
+      looked.pending.push_back(std::move(*warning));
+  }
+
   static CheckedImage failed(const std::string& image, const Error& error) {
     CheckedImage checked;
     checked.filename = image;
@@ -325,13 +340,15 @@ Result<ExitStatus> run_many(const CheckVerbOptions& options, const std::vector<O
   const report::Sink sink = world.sink();
   report::CiWriter writer(ci_form(options), sink);
   std::size_t next = 0;
-  using Images = std::vector<CheckedImage>;
-  OrderedPipeline<std::size_t, Images> pipeline(
+  OrderedPipeline<std::size_t, Looked> pipeline(
       [&] { return next < operands.size() ? std::optional(next++) : std::nullopt; },
-      [&](std::size_t i, unsigned) -> Result<Images> { return checker.look_at(operands[i], 1); },
+      [&](std::size_t i, unsigned) -> Result<Looked> { return checker.look_at(operands[i], 1); },
       jobs,
       1);  // each may have many findings
-  const auto tell_all = [&](Images images) -> Result<void> {
+  const auto tell_all = [&](const Looked& looked) -> Result<void> {
+    for (const Error& warning : looked.pending)
+      world.complain(warning);
+    const std::vector<CheckedImage>& images = looked.images;
     total.add(images);
     if (is_for_ci(options))
       return tell_for_ci(images, writer, world);
@@ -391,8 +408,10 @@ Result<ExitStatus> run_verb(const CheckVerbOptions& options, World& world) {
   const Checker checker(options, denials, is_one ? most_of_one : most_of_each, world);
   if (!is_one)
     return run_many(options, operands, checker, total, world);
-  warn_of_pending(options.common, operands.front().name, world);
-  const std::vector<CheckedImage> layers = checker.look_at(operands.front(), world.workers());
+  const Looked looked = checker.look_at(operands.front(), world.workers());
+  for (const Error& warning : looked.pending)
+    world.complain(warning);
+  const std::vector<CheckedImage>& layers = looked.images;
   total.add(layers);
   if (is_for_ci(options)) {
     const report::Sink sink = world.sink();

@@ -46,11 +46,13 @@ Result<std::size_t> find_commit_base(const io::FileSource& files, const CommitRe
   if (found == 0)
     found = find([&](const graph::Node& node) { return is_file(node, from_here); });
   if (found == 0 && request.argument)
-    return fail(ErrorCode::not_found,
-                fmt::format("the base of the pending commit is no longer in the backing chain of "
-                            "'{0}': put it back; if it is lost, {0} still has all its data, and "
-                            "'mv {1}.coldchain-pending {1}.coldchain-given-up' ends the commit",
-                            to_terminal(request.image), to_shell_word(request.image)));
+    return fail(
+        ErrorCode::not_found,
+        fmt::format(
+            "the base of the pending commit is no longer in the backing chain of '{0}': put it "
+            "back; if it is lost, {0} still has all its data, and '{1}' ends the commit",
+            to_terminal(request.image),
+            TRY(edit::SideFiles::of(*nodes.front()->file, request.folders)).set_aside_command()));
   if (found == 0)
     return fail(ErrorCode::not_found,
                 fmt::format("Did not find '{}' in the backing chain of '{}'",

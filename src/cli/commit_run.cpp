@@ -9,6 +9,8 @@
 #include "commit_step.hpp"
 #include "consent.hpp"
 #include "former_files.hpp"
+#include "host_path.hpp"
+#include "pending_warning.hpp"
 #include "rate.hpp"
 #include "reparent.hpp"
 
@@ -84,7 +86,7 @@ class CommitRun {
                               "to an image whose format was only probed: record it with 'coldchain "
                               "rebase -u -b {1} -F FORMAT {2}'",
                               to_terminal(base().filename), to_shell_word(base().name),
-                              to_shell_word(nodes_[base_ - 1]->filename)));
+                              operand_of(*nodes_[base_ - 1], request_.folders)));
     TRY(check_probed(*tree_.top, request_.common, request_.image));
     return check_recorded(tree_, request_.common, request_.image);
   }
@@ -183,12 +185,12 @@ class CommitRun {
             fmt::format("since the commit was interrupted, other images depend on what changes and "
                         "would read different data: {}; 'coldchain resume --abandon {}' rolls it "
                         "back, and --force continues it anyway",
-                        dependents_text(), to_shell_word(request_.image)),
+                        dependents_text(), top_->side_files.operand()),
             0};
   }
 
   Result<std::optional<ExitStatus>> plan() {
-    warn_of_pending(*tree_.top, world_);
+    warn_of_pending(request_.common, *tree_.top, world_, request_.folders);
     TRY(check_may_change_all({nodes_.front(), &base()}));
     TRY(check_may_read(layers_read(), request_.common.force_share));
     TRY(make_plan());
@@ -236,9 +238,10 @@ class CommitRun {
       return fail(ErrorCode::refused,
                   fmt::format("nothing was changed: the rollback of a commit into {} was "
                               "interrupted; finish it with 'coldchain resume {}'",
-                              to_terminal(base().filename), to_shell_word(request_.image)));
+                              to_terminal(base().filename), top_->side_files.operand()));
     if (base_pending)
-      TRY(check_agreed_digest(world_.agreement, base_pending->facts.change.digest));
+      TRY(check_agreed_digest(world_.agreement, base_pending->facts.change.digest,
+                              top_->side_files.operand()));
     TRY(end_overlays(top, base_pending));
     switch (step) {
       case CommitStep::go_back: {
@@ -302,7 +305,8 @@ class CommitRun {
       return fail(ErrorCode::refused,
                   fmt::format("'{}' is pending in {}: 'coldchain resume {}' continues it or, with "
                               "--abandon, rolls it back",
-                              to_terminal(ended->verb), to_terminal(name), to_shell_word(name)));
+                              to_terminal(ended->verb), to_terminal(name),
+                              target.side_files.operand()));
     return ended->resumed != edit::Resumed::nothing_pending &&
            ended->resumed != edit::Resumed::nothing_changed;
   }
@@ -324,10 +328,11 @@ class CommitRun {
     if (is_top && is_base)
       return {};
     const std::string& image = is_top ? this->base().filename : nodes_.front()->filename;
+    const ChangeTarget& target = is_top ? *base_target_ : *top_;
     return fail(ErrorCode::refused,
                 fmt::format("another commit is pending in {}: 'coldchain resume {}' continues it "
                             "or, with --abandon, rolls it back",
-                            to_terminal(image), to_shell_word(image)));
+                            to_terminal(image), target.side_files.operand()));
   }
 
   // Opens the chain as it was before what is pending. The former tree keeps its locks.
@@ -389,7 +394,7 @@ class CommitRun {
         return fail(refused_for_new_dependents());
     }
     TRY(prepare_overlays());
-    TRY(check_agreed_digest(world_.agreement, commit_.change.digest));
+    TRY(check_agreed_digest(world_.agreement, commit_.change.digest, top_->side_files.operand()));
     return carry_out();
   }
 
@@ -468,12 +473,14 @@ class CommitRun {
         TRY(edit::resume(*top_->image, top_->side_files, true, examine));
     const edit::ResumeOutcome base_ended = TRY(
         edit::resume(*base_target_->image, base_target_->side_files, true, examiner_of(base())));
+    const report::ToldImage told_top{request_.image, top_->side_files.operand()};
+    const report::ToldImage told_base{base().filename, base_target_->side_files.operand()};
     std::string text =
-        report::given_up_text(request_.image, base().filename, ended.resumed == edit::Resumed::left,
+        report::given_up_text(told_top, told_base, ended.resumed == edit::Resumed::left,
                               base_ended.resumed == edit::Resumed::left);
     // The top, or overlays of it, may read by now what the base got.
     if (state_of(base_pending) == edit::JournalState::done)
-      text = report::nearly_done_text(request_.image, base().filename);
+      text = report::nearly_done_text(told_top, told_base);
     else if (base_ended.resumed == edit::Resumed::nothing_pending &&
              ended.resumed == edit::Resumed::nothing_pending)
       text = fmt::format("Nothing is pending for {}.\n", to_terminal(request_.image));
@@ -550,6 +557,7 @@ class CommitRun {
 Result<ExitStatus> run_commit(const CommitRequest& wanted, World& world) {
   CommitRequest request = wanted;
   take_consent(world, request.common, request.folders, &request.force);
+  note_confines(request.folders, request.common.policy);
   TRY(check_cache(request.cache));
   const std::uint64_t rate = TRY(parse_rate(request.rate));
   return CommitRun(request, rate, world).run();

@@ -3,40 +3,11 @@
 
 #include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
-#include <coldchain/edit/pending.hpp>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
 namespace coldchain::cli {
-
-namespace {
-
-void warn_of_pending(const io::File& file, const std::string& image, World& world) {
-  const auto look = [&]() -> Result<edit::PendingFile> {
-    return edit::look_at_pending(file, TRY(edit::SideFiles::of(file, {})));
-  };
-  const Result<edit::PendingFile> found = look();
-  // What cannot be looked at stops nobody who only looks.
-  if (!found || found->kind == edit::PendingKind::none)
-    return;
-  if (found->error)
-    return world.complain(*found->error);
-  if (found->head && found->head->facts.change.undoes != 0)
-    return world.complain(
-        {ErrorCode::refused,
-         fmt::format("an undo of {} was interrupted: run the same 'coldchain undo' "
-                     "again",
-                     to_terminal(image)),
-         0});
-  world.complain({ErrorCode::refused,
-                  fmt::format("a change of {0} was interrupted; continue with 'coldchain resume "
-                              "{1}', or roll back with 'coldchain resume --abandon {1}'",
-                              to_terminal(image), to_shell_word(image)),
-                  0});
-}
-
-}  // namespace
 
 CommonOptions options_of_change() {
   CommonOptions options;
@@ -114,20 +85,6 @@ Result<OpenedTree> open_tree(const CommonOptions& options, const std::string& im
   }
   tree.top = std::move(*top);
   return tree;
-}
-
-void warn_of_pending(const CommonOptions& options, const std::string& image, World& world) {
-  const auto files = world.files(policy_of(options));
-  const auto file = files ? (*files)->open_operand(image) : fail(files.error());
-  if (file)
-    warn_of_pending(**file, image, world);
-}
-
-void warn_of_pending(const graph::Node& top, World& world) {
-  for (const graph::Node* node : graph::chain_of(top)) {
-    if (node->file)
-      warn_of_pending(*node->file, node == &top ? node->name : node->filename, world);
-  }
 }
 
 }  // namespace coldchain::cli

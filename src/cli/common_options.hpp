@@ -55,10 +55,4 @@ struct OpenedTree {
                                            bool follow_links, const World& world,
                                            graph::OpenFor purpose = graph::OpenFor::reading);
 
-// Tells that a change of the image was interrupted: what is looked at is neither old nor new.
-// Or says what else lies under the name of its journal.
-void warn_of_pending(const CommonOptions& options, const std::string& image, World& world);
-// The same of all images of a chain that are open.
-void warn_of_pending(const graph::Node& top, World& world);
-
 }  // namespace coldchain::cli

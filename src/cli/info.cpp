@@ -3,6 +3,7 @@
 #include "app.hpp"
 #include "common_options.hpp"
 #include "host_path.hpp"
+#include "pending_warning.hpp"
 #include "refusals.hpp"
 #include "verb.hpp"
 
@@ -34,7 +35,7 @@ void options(CLI::App& app, InfoOptions& info) {
 
 Result<ExitStatus> run_verb(const InfoOptions& info, World& world) {
   const OpenedTree tree = TRY(open_tree(info.common, info.image, info.backing_chain, world));
-  warn_of_pending(*tree.top, world);
+  warn_of_pending(info.common, *tree.top, world);
   std::vector<analysis::ImageInfo> images;
   const std::vector<const graph::Node*> nodes = graph::chain_of(*tree.top);
   for (const graph::Node* node : nodes) {

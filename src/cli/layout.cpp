@@ -2,6 +2,7 @@
 // layout: who owns each byte of an image file.
 #include "app.hpp"
 #include "common_options.hpp"
+#include "pending_warning.hpp"
 #include "verb.hpp"
 
 #include <coldchain/base/text.hpp>
@@ -32,7 +33,7 @@ void options(CLI::App& app, LayoutOptions& layout) {
 Result<ExitStatus> run_verb(const LayoutOptions& options, World& world) {
   const OpenedTree tree =
       TRY(open_tree(options.common, options.image, false, world, graph::OpenFor::checking));
-  warn_of_pending(*tree.top, world);
+  warn_of_pending(options.common, *tree.top, world);
   const qcow2::Image* image = tree.top->qcow2_image();
   if (image == nullptr)
     return fail(ErrorCode::unsupported,

@@ -2,6 +2,7 @@
 // map: qemu-img's, and what an NBD client would see.
 #include "app.hpp"
 #include "common_options.hpp"
+#include "pending_warning.hpp"
 #include "refusals.hpp"
 #include "sizes.hpp"
 #include "verb.hpp"
@@ -110,7 +111,7 @@ Result<ExitStatus> run_verb(const MapOptions& map, World& world) {
                               to_terminal(*map.context)));
   }
   const OpenedTree tree = TRY(open_tree(map.common, map.image, true, world));
-  warn_of_pending(*tree.top, world);
+  warn_of_pending(map.common, *tree.top, world);
   const bool is_refused = tell_refusals(*tree.top, world);
   const graph::Chain chain =
       TRY(graph::Chain::make(*tree.top, {.snapshot = map.snapshot, .layer = map.layer}));

@@ -3,6 +3,7 @@
 #include "app.hpp"
 #include "common_options.hpp"
 #include "create_options.hpp"
+#include "pending_warning.hpp"
 #include "refusals.hpp"
 #include "sizes.hpp"
 #include "verb.hpp"
@@ -69,7 +70,7 @@ Result<analysis::Measure> measure_image(const MeasureOptions& measure,
     return is_raw ? analysis::measure_raw(size) : analysis::measure_qcow2(made, size);
   }
   const OpenedTree tree = TRY(open_tree(measure.common, *measure.image, true, world));
-  warn_of_pending(*tree.top, world);
+  warn_of_pending(measure.common, *tree.top, world);
   is_refused = tell_refusals(*tree.top, world);
   const graph::Chain chain = TRY(graph::Chain::make(*tree.top, {.snapshot = measure.snapshot}));
   return is_raw ? analysis::measure_raw(chain.guest_size())

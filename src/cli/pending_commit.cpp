@@ -54,7 +54,9 @@ class Search {
   }
 
   [[nodiscard]] Result<edit::SideFiles> side_files_of(const io::File& image) const {
-    return edit::SideFiles::of(image, {.state = options_.folders.state});
+    edit::SideFolders folders = options_.folders;
+    folders.undo.clear();
+    return edit::SideFiles::of(image, folders);
   }
 
   [[nodiscard]] Result<std::optional<edit::JournalHead>> pending_of(const io::File& image) const {
@@ -129,9 +131,9 @@ class Search {
         fmt::format(
             "a commit into {0} is pending, and the committed image is not in the same folder: run "
             "'coldchain resume' on that image to continue or, with --abandon, to roll back; if "
-            "that image is lost, run 'mv {1}.coldchain-pending {1}.coldchain-given-up': the base "
-            "is sound, and holds a part of the committed data",
-            to_terminal(options_.image), to_shell_word(options_.image)));
+            "that image is lost, run '{1}': the base is sound, and holds a part of the committed "
+            "data",
+            to_terminal(options_.image), TRY(side_files_of(image_)).set_aside_command()));
   }
 
   // Of this image into one below it, which alone has a journal: rolling back was stopped.

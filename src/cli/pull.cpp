@@ -7,6 +7,8 @@
 #include "chain_change.hpp"
 #include "change.hpp"
 #include "consent.hpp"
+#include "host_path.hpp"
+#include "pending_warning.hpp"
 #include "verb.hpp"
 
 #include <algorithm>
@@ -258,12 +260,13 @@ class PullRun {
         return i;
     }
     return fail(ErrorCode::refused,
-                "the base of the pending pull is no longer in the chain: roll the pull back with "
-                "'coldchain resume --abandon'");
+                fmt::format("the base of the pending pull is no longer in the chain: roll the pull "
+                            "back with 'coldchain resume --abandon {}'",
+                            operand_of(*tree_.top, request_.folders)));
   }
 
   Result<std::optional<ExitStatus>> plan() {
-    warn_of_pending(*tree_.top, world_);
+    warn_of_pending(request_.common, *tree_.top, world_, request_.folders);
     TRY(check_may_change(*tree_.top, request_.common.force_share));
     TRY(check_may_read(layers_below(), request_.common.force_share));
     TRY(make_plan(*tree_.top->file));
@@ -309,7 +312,7 @@ class PullRun {
                               pending.operation == operation() && !request_.allocation
                                   ? " with another base or other options"
                                   : "",
-                              to_shell_word(request_.image)));
+                              target.side_files.operand()));
     if (pending.resumed != edit::Resumed::needs_plan &&
         pending.resumed != edit::Resumed::nothing_pending &&
         pending.resumed != edit::Resumed::nothing_changed)
@@ -374,7 +377,7 @@ class PullRun {
     if (is_new)
       TRY(check_agreed(world_.agreement, [this] { return report::pull_json(facts(true)); }));
     else
-      TRY(check_agreed_digest(world_.agreement, pull_.change.digest));
+      TRY(check_agreed_digest(world_.agreement, pull_.change.digest, target.side_files.operand()));
     world_.catch_interrupts();
     if (!transaction_->is_empty()) {
       if (const auto done = edit::commit(*transaction_, *target.image, target.side_files,
@@ -500,6 +503,7 @@ void add_pull_options(CLI::App& app, PullRequest& pull) {
 Result<ExitStatus> run_pull(const PullRequest& wanted, World& world) {
   PullRequest request = wanted;
   take_consent(world, request.common, request.folders, &request.force);
+  note_confines(request.folders, request.common.policy);
   return PullRun(request, world).run();
 }
 

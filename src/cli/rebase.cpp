@@ -3,6 +3,7 @@
 // image, which is a pull onto another base; unsafe, the link alone changes.
 #include "cache_option.hpp"
 #include "change.hpp"
+#include "host_path.hpp"
 #include "pull.hpp"
 #include "verb.hpp"
 
@@ -72,7 +73,7 @@ Result<ExitStatus> rebase_unsafely(const RebaseOptions& rebase, ChangeTarget& ta
         ErrorCode::refused,
         fmt::format(
             "'{}' is pending: 'coldchain resume {}' continues it or, with --abandon, rolls it back",
-            pending.verb, to_shell_word(rebase.pull.image)));
+            pending.verb, target.side_files.operand()));
   edit::Transaction transaction(*target.image);
   std::optional<ops::BackingLink> link;
   if (rebase.pull.base && !rebase.pull.base->empty())
@@ -92,6 +93,7 @@ Result<ExitStatus> run_verb(const RebaseOptions& rebase, World& world) {
   TRY(check_no_secrets(rebase.pull.common));
   PullRequest request = rebase.pull;
   request.base_format = rebase.base_format.value_or("");
+  note_confines(request.folders, request.common.policy);
   if (!rebase.is_unsafe)
     return run_pull(request, world);
   const Result<OpenedTree> tree = open_tree(request.common, request.image, false, world);

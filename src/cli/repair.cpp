@@ -6,6 +6,7 @@
 #include "chain_change.hpp"
 #include "change.hpp"
 #include "consent.hpp"
+#include "host_path.hpp"
 #include "verb.hpp"
 
 #include <sstream>
@@ -106,7 +107,7 @@ class RepairRun {
       return fail(ErrorCode::refused,
                   fmt::format("'{}' is pending: 'coldchain resume {}' continues it or, with "
                               "--abandon, rolls it back",
-                              to_terminal(outcome.verb), to_shell_word(request_.image)));
+                              to_terminal(outcome.verb), target.side_files.operand()));
     if (outcome.resumed == edit::Resumed::finished)
       world_.complain(
           {ErrorCode::refused,
@@ -214,7 +215,7 @@ class RepairRun {
       world_.err(
           fmt::format("coldchain: the former bytes are kept; to put them back: coldchain "
                       "undo {} {}\n",
-                      to_shell_word(facts.undo_file), to_shell_word(request_.image)));
+                      to_shell_word(facts.undo_file), target.side_files.operand()));
     return status;
   }
 
@@ -264,6 +265,7 @@ Result<ExitStatus> run_repair(const CommonOptions& wanted, const RepairRequest& 
   CommonOptions common = wanted;
   RepairRequest request = wanted_repair;
   take_consent(world, common, request.folders, nullptr);
+  note_confines(request.folders, common.policy);
   TRY(check_no_secrets(common));
   ops::RepairOptions options = TRY(parse(request, world.workers()));
   if (common.output != "human" && common.output != "json")

@@ -2,6 +2,7 @@
 // resume: continues a change that was interrupted, or rolls it back.
 #include "change.hpp"
 #include "commit.hpp"
+#include "host_path.hpp"
 #include "pending_commit.hpp"
 #include "pull.hpp"
 #include "verb.hpp"
@@ -49,7 +50,8 @@ void options(CLI::App& app, ResumeOptions& resume) {
   app.footer("Example: coldchain resume disk.qcow2");
 }
 
-std::string words_for(const edit::ResumeOutcome& outcome, const std::string& image) {
+std::string words_for(const edit::ResumeOutcome& outcome, const std::string& image,
+                      const std::string& operand) {
   switch (outcome.resumed) {
     case edit::Resumed::nothing_pending:
       return fmt::format("Nothing is pending for {}.\n", image);
@@ -65,8 +67,8 @@ std::string words_for(const edit::ResumeOutcome& outcome, const std::string& ima
       return fmt::format(
           "'{0}' is abandoned. {1} or an image below it has changed since, so nothing was rolled "
           "back. The clusters that were allocated for the copy may leak: run 'coldchain check "
-          "{1}'.\n",
-          outcome.verb, image);
+          "{2}'.\n",
+          outcome.verb, image, operand);
     case edit::Resumed::abandoned:
       return fmt::format("'{}' is rolled back; {} is as it was before.\n",
                          to_terminal(outcome.verb), image);
@@ -132,12 +134,16 @@ Result<ExitStatus> resume_commit(const ResumeOptions& options, const PendingComm
   return status;
 }
 
-Result<ExitStatus> run_verb(const ResumeOptions& options, World& world) {
+Result<ExitStatus> run_verb(const ResumeOptions& wanted, World& world) {
+  ResumeOptions options = wanted;
+  note_confines(options.target.folders, options.target.policy);
   if (const auto commit = TRY(find_pending_commit(options.target, world)))
     return resume_commit(options, *commit, world);
   edit::ResumeOutcome outcome;
   io::FileIdentity image;
+  std::string operand;
   const auto resume = [&](ChangeTarget& target) -> Result<ExitStatus> {
+    operand = target.side_files.operand();
     outcome = TRY(edit::resume(*target.image, target.side_files, options.abandon, examine));
     image = target.image->status().identity;
     return success;
@@ -155,8 +161,8 @@ Result<ExitStatus> run_verb(const ResumeOptions& options, World& world) {
     if (lacks_base)
       return fail(ErrorCode::refused,
                   fmt::format("'{}' is pending, and coldchain must compare its data again: give "
-                              "the same -b and -F to 'coldchain resume{}'",
-                              outcome.verb, options.abandon ? " --abandon" : ""));
+                              "the same -b and -F to 'coldchain resume{} {}'",
+                              outcome.verb, options.abandon ? " --abandon" : "", operand));
     const PullRequest request = request_for(options, outcome, image);
     if (!options.abandon)
       return run_pull(request, world);
@@ -167,7 +173,7 @@ Result<ExitStatus> run_verb(const ResumeOptions& options, World& world) {
     }
     outcome.resumed = TRY(given_up);
   }
-  TRY(world.out(words_for(outcome, to_terminal(options.target.image))));
+  TRY(world.out(words_for(outcome, to_terminal(options.target.image), operand)));
   return success;
 }
 

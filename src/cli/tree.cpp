@@ -3,10 +3,12 @@
 #include "app.hpp"
 #include "common_options.hpp"
 #include "host_path.hpp"
+#include "pending_warning.hpp"
 #include "refusals.hpp"
 #include "verb.hpp"
 
 #include <algorithm>
+#include <map>
 #include <mutex>
 
 #include <coldchain/analysis/usage.hpp>
@@ -91,8 +93,13 @@ Result<ExitStatus> run_forest(const TreeOptions& options, const std::vector<std:
   const io::OpenPolicy policy = policy_of(options.common);
   const auto files = TRY(world.files(policy));
   report::ForestUsage usage;
+  std::map<std::string, Error> pending;
   std::mutex mutex;
   const graph::Inspect inspect = [&](const std::string& path, const graph::Node& node) {
+    if (std::optional<Error> warning = pending_warning(options.common, node)) {
+      const std::lock_guard lock(mutex);
+      pending.insert_or_assign(path, std::move(*warning));
+    }
     if (options.fast)
       return;
     analysis::NodeUsage used = analysis::usage_of(node);
@@ -100,6 +107,8 @@ Result<ExitStatus> run_forest(const TreeOptions& options, const std::vector<std:
     usage.insert_or_assign(path, std::move(used));
   };
   graph::Forest forest = TRY(graph::scan(*files, policy, folders, world.workers(), inspect));
+  for (const auto& [path, warning] : pending)
+    world.complain(warning);
   bool sound = forest.unreadable.empty();
   for (graph::ForestImage& image : forest.images) {
     if (const auto used = usage.find(image.path); used != usage.end())
@@ -133,7 +142,7 @@ Result<ExitStatus> run_trees(const TreeOptions& options, World& world) {
       status = failure;
       continue;
     }
-    warn_of_pending(*opened->top, world);
+    warn_of_pending(options.common, *opened->top, world);
     const report::Tree tree = describe(*opened->top, options.fast, world);
     for (const report::TreeLayer& layer : tree) {
       if (layer.usage)

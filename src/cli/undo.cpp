@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // undo: puts back the bytes that a finished change kept.
 #include "change.hpp"
+#include "host_path.hpp"
 #include "verb.hpp"
 
 #include <filesystem>
@@ -61,7 +62,9 @@ Result<ExitStatus> undo(const UndoOptions& options, ChangeTarget& target, World&
   return success;
 }
 
-Result<ExitStatus> run_verb(const UndoOptions& options, World& world) {
+Result<ExitStatus> run_verb(const UndoOptions& wanted, World& world) {
+  UndoOptions options = wanted;
+  note_confines(options.target.folders, options.target.policy);
   return with_target(options.target, world,
                      [&](ChangeTarget& target) { return undo(options, target, world); });
 }

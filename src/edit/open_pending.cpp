@@ -14,14 +14,13 @@ namespace coldchain::edit {
 namespace {
 
 std::string command_to_set_aside(const SideFiles& side_files) {
-  return fmt::format("'mv {} {}' sets the file aside", to_shell_word(side_files.pending_path()),
-                     to_shell_word(side_files.set_aside_path()));
+  return fmt::format("'{}' sets the file aside", side_files.set_aside_command());
 }
 
 // What a person can do about a journal that leads nowhere.
 std::string way_out(const SideFiles& side_files) {
   return fmt::format("'coldchain check {}' tests the image; if it is sound, {}",
-                     to_shell_word(side_files.image_path()), command_to_set_aside(side_files));
+                     side_files.operand(), command_to_set_aside(side_files));
 }
 
 // The command in the journal of another user is that user's text.
@@ -53,7 +52,7 @@ Error not_believed(const Authorship& authorship, Belief belief,
                                     reason_for(belief, authorship, is_planned));
   if (head && belief == Belief::foreign)
     message += fmt::format("'{}coldchain resume {}' continues its change, a {}; ",
-                           as_user(authorship.owner), to_shell_word(side_files.image_path()),
+                           as_user(authorship.owner), side_files.operand(),
                            name_of(head->facts.change.operation));
   return {ErrorCode::permission_denied,
           message + "if the image is sound, " + command_to_set_aside(side_files), 0};
@@ -70,7 +69,7 @@ Error not_readable(const SideFiles& side_files) {
           "{} exists and belongs to {}. You may not open it, so the pending change is unknown. "
           "Nothing was written. '{}coldchain resume {}' continues it; if the image is sound, {}",
           to_terminal(side_files.pending_path()), name_of_user(*owner), as_user(*owner),
-          to_shell_word(side_files.image_path()), command_to_set_aside(side_files)),
+          side_files.operand(), command_to_set_aside(side_files)),
       0};
 }
 
@@ -132,11 +131,10 @@ Result<void> check_nothing_pending(const io::File& image, const SideFiles& side_
     return fail(*found.error);
   if (found.kind == PendingKind::none)
     return {};
-  return fail(
-      ErrorCode::refused,
-      fmt::format("a change is pending ({0}): 'coldchain resume {1}' continues it, "
-                  "'coldchain resume --abandon {1}' rolls it back",
-                  to_terminal(side_files.pending_path()), to_shell_word(side_files.image_path())));
+  return fail(ErrorCode::refused,
+              fmt::format("a change is pending ({0}): 'coldchain resume {1}' continues it, "
+                          "'coldchain resume --abandon {1}' rolls it back",
+                          to_terminal(side_files.pending_path()), side_files.operand()));
 }
 
 Error stuck(Error error, const SideFiles& side_files) {
@@ -160,8 +158,8 @@ Error undo_pending(const JournalFacts& facts, const SideFiles& side_files) {
 
 Error unfinished(Error error, bool goes_back, const SideFiles& side_files) {
   error.message = fmt::format(
-      "{}. {} keeps what is left to do; 'coldchain resume' {}", error.message,
-      to_terminal(side_files.pending_path()),
+      "{}. {} keeps what is left to do; 'coldchain resume {}' {}", error.message,
+      to_terminal(side_files.pending_path()), side_files.operand(),
       goes_back ? "continues the rollback" : "continues it or, with --abandon, rolls it back");
   return error;
 }
@@ -178,8 +176,8 @@ Result<std::optional<std::string>> put_away(const Journal& journal, const SideFi
 Error not_put_away(Error error, const SideFiles& side_files) {
   return with_context(std::move(error),
                       fmt::format("the image is changed, but {} could not be renamed or removed; "
-                                  "run 'coldchain resume' to try again",
-                                  to_terminal(side_files.pending_path())));
+                                  "run 'coldchain resume {}' to try again",
+                                  to_terminal(side_files.pending_path()), side_files.operand()));
 }
 
 bool is_of(const JournalFacts& facts, const io::File& image) {
@@ -216,8 +214,9 @@ bool is_under_way(const Journal& journal) {
 
 Error only_given_up(Error error, const SideFiles& side_files) {
   error.message = fmt::format(
-      "{}: {}. Nothing was written. Run 'coldchain resume --abandon', then start the change again",
-      to_terminal(side_files.pending_path()), error.message);
+      "{}: {}. Nothing was written. Run 'coldchain resume --abandon {}', then start the change "
+      "again",
+      to_terminal(side_files.pending_path()), error.message, side_files.operand());
   return error;
 }
 
@@ -282,14 +281,13 @@ Result<Pending> open_begun(const SideFiles& side_files, const io::File& image,
         ErrorCode::invalid_argument,
         fmt::format("another change is pending ({}): 'coldchain resume {}' continues it or, "
                     "with --abandon, rolls it back",
-                    to_terminal(side_files.pending_path()),
-                    to_shell_word(side_files.image_path())));
+                    to_terminal(side_files.pending_path()), side_files.operand()));
   if (!is_same_plan(pending->journal->facts(), change.digest))
     return fail(ErrorCode::refused,
                 fmt::format("the image or an image below it was changed after '{}' was interrupted "
-                            "({}): run 'coldchain resume --abandon', then start again",
+                            "({}): run 'coldchain resume --abandon {}', then start again",
                             to_terminal(pending->journal->facts().change.verb),
-                            to_terminal(side_files.pending_path())));
+                            to_terminal(side_files.pending_path()), side_files.operand()));
   return pending;
 }
 

@@ -193,8 +193,8 @@ Result<ResumeOutcome> resume(io::WritableFile& image, const SideFiles& side_file
     if (!image_end && journal.state() == JournalState::done)
       return fail(with_context(image_end.error(),
                                fmt::format("'{}' is done and can no longer be rolled back; run "
-                                           "'coldchain resume' without --abandon to finish it",
-                                           verb)));
+                                           "'coldchain resume {}' without --abandon to finish it",
+                                           verb, side_files.operand())));
     if (!image_end)
       return fail(stuck(image_end.error(), side_files));
     if (!goes_back)

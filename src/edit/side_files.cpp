@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
 
+#include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
 #include <coldchain/edit/journal.hpp>
 #include <coldchain/edit/side_files.hpp>
@@ -20,6 +21,12 @@ Result<SideFiles> SideFiles::of(const io::File& image, const SideFolders& folder
   SideFiles side_files =
       TRY(image.status().kind == io::FileKind::block_device ? of_device(image, folders.state)
                                                             : of_file(image));
+  side_files.options_ = folders.options;
+  const bool is_elsewhere =
+      image.status().kind == io::FileKind::block_device && folders.state != SideFolders{}.state;
+  if (is_elsewhere)
+    side_files.options_ += fmt::format("{}--state-dir {}", side_files.options_.empty() ? "" : " ",
+                                       to_shell_word(side_files.folder_.path()));
   if (folders.undo.empty())
     return side_files;
   // Found out before anything is changed.
@@ -54,6 +61,11 @@ Result<SideFiles> SideFiles::of_device(const io::File& device, const std::string
                                                 state_folder));
   return SideFiles(std::move(*folder), fmt::format("device-{:x}", status.lasting_identity.inode),
                    location.folder + "/" + location.name, status.owner);
+}
+
+std::string SideFiles::operand() const {
+  return options_.empty() ? to_shell_word(image_path_)
+                          : fmt::format("{} {}", options_, to_shell_word(image_path_));
 }
 
 std::string SideFiles::kept_name(unsigned number) const {
@@ -115,6 +127,10 @@ std::string SideFiles::set_aside_path() const {
     if (!folder_.has(name).value_or(false))
       return folder_.path_of(name);
   }
+}
+
+std::string SideFiles::set_aside_command() const {
+  return fmt::format("mv {} {}", to_shell_word(pending_path()), to_shell_word(set_aside_path()));
 }
 
 Result<std::vector<SideFiles::Found>> SideFiles::find_all() const {

@@ -34,9 +34,10 @@ Result<bool> take_marker(const Journal& journal, const io::File& image,
   const bool is_begun = pending.journal.has_value();
   if (is_begun && pending.journal->facts().change.undoes == 0)
     return fail(ErrorCode::refused,
-                fmt::format("another change is pending: '{}'; 'coldchain resume' continues it or, "
-                            "with --abandon, rolls it back",
-                            to_terminal(pending.journal->facts().change.verb)));
+                fmt::format("another change is pending: '{}'; 'coldchain resume {}' continues it "
+                            "or, with --abandon, rolls it back",
+                            to_terminal(pending.journal->facts().change.verb),
+                            side_files.operand()));
   if (is_begun && pending.journal->facts().change.undoes != journal.facts().nonce)
     return fail(undo_pending(pending.journal->facts(), side_files));
   // A copy of the undo file may say that it is done: the image is what tells how far it came.
@@ -58,8 +59,9 @@ Result<void> undo(io::WritableFile& undo_file, const std::string& undo_path,
   // A change that is planned again keeps nothing for an undo.
   if (!was_done || is_planned_again(journal.facts().change.operation))
     return fail(ErrorCode::refused,
-                "is of a change that is not finished; 'coldchain resume' continues it or rolls it "
-                "back");
+                fmt::format("is of a change that is not finished; 'coldchain resume {}' continues "
+                            "it or, with --abandon, rolls it back",
+                            side_files.operand()));
   const bool is_marked = TRY(take_marker(journal, image, side_files));
   if (journal.state() == JournalState::undone) {
     if (is_marked)

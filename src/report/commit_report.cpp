@@ -71,27 +71,28 @@ std::string commit_text(const CommitFacts& facts) {
   return facts.is_plan ? out + "Nothing has been written.\n" : out;
 }
 
-std::string given_up_text(const std::string& image, const std::string& base, bool image_may_leak,
+std::string given_up_text(const ToldImage& image, const ToldImage& base, bool image_may_leak,
                           bool base_may_leak) {
   std::string out =
       image_may_leak
           ? fmt::format(
                 "The commit is rolled back; {} reads as before, and may have leaked clusters: run "
                 "'coldchain check {}'.\n",
-                to_terminal(image), to_shell_word(image))
-          : fmt::format("The commit is rolled back; {} is as it was before.\n", to_terminal(image));
+                to_terminal(image.name), image.operand)
+          : fmt::format("The commit is rolled back; {} is as it was before.\n",
+                        to_terminal(image.name));
   if (base_may_leak)
     out += fmt::format("{} may have leaked clusters: run 'coldchain check {}'.\n",
-                       to_terminal(base), to_shell_word(base));
+                       to_terminal(base.name), base.operand);
   return out;
 }
 
-std::string nearly_done_text(const std::string& image, const std::string& base) {
+std::string nearly_done_text(const ToldImage& image, const ToldImage& base) {
   return fmt::format(
       "The commit was nearly done and is abandoned: {0} has all the committed data, and {1} or an "
       "overlay of it may read it there. Do not change {0} as long as {1} is needed. Clusters may "
       "leak: run 'coldchain check --backing-chain {2}'.\n",
-      to_terminal(base), to_terminal(image), to_shell_word(image));
+      to_terminal(base.name), to_terminal(image.name), image.operand);
 }
 
 std::string longer_text(const std::string& base, std::uint64_t size_before) {

@@ -193,8 +193,8 @@ TEST_CASE("apply: another change that is pending is not ended for it") {
   const std::string before = scene.bytes();
   const Ran ran = scene.apply();
   CHECK(ran.status == 1);
-  CHECK(ran.err.find("another change is pending in top: run 'coldchain resume top' first") !=
-        std::string::npos);
+  CHECK(ran.err.find("another change is pending in top: run 'coldchain resume " +
+                     scene.path("top") + "' first") != std::string::npos);
   CHECK((scene.bytes() == before));
 }
 

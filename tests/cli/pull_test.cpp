@@ -218,7 +218,8 @@ TEST_CASE("pull: one that was stopped goes on with the same command or resume, o
     CHECK(stopped.err.find("interrupted") != std::string::npos);
     CHECK(stopped.err.find("coldchain resume") != std::string::npos);
     REQUIRE(scene.is_pending());
-    CHECK(scene.run({"check", "top"}).err.find("coldchain resume top") != std::string::npos);
+    CHECK(scene.run({"check", "top"}).err.find("coldchain resume " + scene.path("top")) !=
+          std::string::npos);
     CHECK(scene.run({"check", "-r", "all", "top"}).err.find("is pending") != std::string::npos);
     CHECK(scene.run({"pull", "-b", "base", "top"}).err.find("another base") != std::string::npos);
     CHECK(scene.run(next).status == 0);

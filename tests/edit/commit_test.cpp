@@ -114,7 +114,7 @@ TEST_CASE("commit: where memory ends, the side file stays, and resume goes on or
       }
       REQUIRE_FALSE(done.has_value());
       CHECK(done.error().message.starts_with("out of memory. "));
-      CHECK(done.error().message.find("'coldchain resume'") != std::string::npos);
+      CHECK(done.error().message.find("'coldchain resume " + change.path()) != std::string::npos);
       CHECK(exists(change.pending()));
       const auto outcome = change.resume(abandon);
       REQUIRE_MESSAGE(outcome.has_value(), outcome.error().message);

@@ -84,6 +84,31 @@ TEST_CASE("oracle: a damaged qcow2 on a block device is repaired in place, and a
   CHECK(read_file(device.path()) == before);
 }
 
+TEST_CASE("oracle: the command that goes on with a change of a device says where its files lie") {
+  const TempFolder folder;
+  testing::write_file(folder / "device", testing::damage("refcount-zero").image());
+  std::filesystem::create_directory(folder / "state");
+  const LoopDevice device(folder / "device");
+  if (device.path().empty()) {
+    MESSAGE("skipped: no loop device is to be had here");
+    return;
+  }
+  REQUIRE(run_coldchain({"repair", "-q", "--state-dir", folder / "state", device.path()}).status ==
+          0);
+  for (const auto& file : std::filesystem::directory_iterator(folder / "state")) {
+    const std::string kept = file.path();
+    std::filesystem::rename(kept, kept.substr(0, kept.find(".coldchain-")) + ".coldchain-pending");
+  }
+  const std::string expected =
+      "coldchain resume --state-dir " + (folder / "state") + " " + device.path() + "'";
+  for (const std::vector<std::string>& command :
+       {std::vector<std::string>{"check"}, std::vector<std::string>{"repair", "--dry-run"}}) {
+    std::vector<std::string> arguments = command;
+    arguments.insert(arguments.end(), {"--state-dir", folder / "state", device.path()});
+    CHECK(run_coldchain(arguments).err.find(expected) != std::string::npos);
+  }
+}
+
 TEST_CASE("oracle: what a repair of a device has kept is known under another number, too") {
   if (!testing::have_oracles())
     return;

@@ -21,6 +21,9 @@ struct SideFolders {
   std::string state = "/var/lib/coldchain";  // for block devices; it must outlast a boot
   // Where kept files go, on the file system of the pending one; empty: beside it.
   std::string undo{};
+  // Words for a shell that lead a command to the same files again (--sysroot DIR). They are told
+  // with each command that somebody is advised to run.
+  std::string options{};
 };
 
 class SideFiles {
@@ -29,6 +32,8 @@ class SideFiles {
   [[nodiscard]] static Result<SideFiles> of(const io::File& image, const SideFolders& folders);
 
   [[nodiscard]] const std::string& image_path() const { return image_path_; }
+  // For a shell: the image as the operand of a command that is to find these side files.
+  [[nodiscard]] std::string operand() const;
   [[nodiscard]] std::uint32_t image_owner() const { return owner_; }
   [[nodiscard]] std::string pending_path() const { return folder_.path_of(pending_name()); }
   [[nodiscard]] Result<bool> has_pending() const { return folder_.has(pending_name()); }
@@ -66,6 +71,8 @@ class SideFiles {
 
   // An unused name to which a person can move a pending file that cannot be used.
   [[nodiscard]] std::string set_aside_path() const;
+  // For a shell: moves it there.
+  [[nodiscard]] std::string set_aside_command() const;
 
  private:
   SideFiles(io::Folder folder, std::string name, std::string image_path, std::uint32_t owner)
@@ -85,6 +92,7 @@ class SideFiles {
   std::string name_;
   std::string image_path_;
   std::uint32_t owner_;  // of the image
+  std::string options_;  // before the operand
 };
 
 }  // namespace coldchain::edit

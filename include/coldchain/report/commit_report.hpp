@@ -32,11 +32,16 @@ struct CommitFacts {
 [[nodiscard]] std::string commit_text(const CommitFacts& facts);
 [[nodiscard]] std::string commit_json(const CommitFacts& facts);
 
+// An image for people, and for a command that they can run.
+struct ToldImage {
+  std::string name;
+  std::string operand;  // words for a shell
+};
 // The text for a commit that is rolled back or abandoned: names the images that may have leaks.
-[[nodiscard]] std::string given_up_text(const std::string& image, const std::string& base,
+[[nodiscard]] std::string given_up_text(const ToldImage& image, const ToldImage& base,
                                         bool image_may_leak, bool base_may_leak);
 // The same, if the image may already have freed data that the base has.
-[[nodiscard]] std::string nearly_done_text(const std::string& image, const std::string& base);
+[[nodiscard]] std::string nearly_done_text(const ToldImage& image, const ToldImage& base);
 // Of a raw base.
 [[nodiscard]] std::string longer_text(const std::string& base, std::uint64_t size_before);
 // The parts of the base that may have changed; without a plan, only that they may have.
