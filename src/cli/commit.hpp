@@ -21,6 +21,7 @@ struct CommitRequest {
   std::optional<io::FileIdentity> image_file{};  // which the image must be, where that is known
   std::optional<std::string> base;               // as it was given
   std::optional<std::uint64_t> argument{};       // instead: as a side file knows it
+  std::optional<std::string> base_format{};      // which it must have, where that was given
   bool keeps = false;                            // the top is not emptied
   bool force = false;
   bool detects_zeroes = false;

@@ -80,6 +80,11 @@ class CommitRun {
     base_ = TRY(find_commit_base(*tree_.files, request_, nodes_));
     if (!base().is_open())
       return fail(*base().gap);
+    if (request_.base_format && *request_.base_format != base().format)
+      return fail(ErrorCode::refused,
+                  fmt::format("'{}' is {} by what the image above it records, not {}",
+                              to_terminal(base().filename), to_terminal(base().format),
+                              to_terminal(*request_.base_format)));
     if (base().format_probed)
       return fail(ErrorCode::refused,
                   fmt::format("no image records the format of '{0}', and coldchain does not write "

@@ -48,9 +48,10 @@ class Search {
     return image.status().lasting_identity.inode;
   }
 
-  static PendingCommit commit_of(const std::string& top, const io::File& file, std::uint64_t base,
-                                 const edit::ChangeFacts& change) {
-    return {top, file.status().identity, base, change};
+  [[nodiscard]] PendingCommit commit_of(const std::string& top, const io::File& file,
+                                        std::uint64_t base, const edit::ChangeFacts& change) const {
+    const io::FileIdentity& identity = file.status().identity;
+    return {top, identity, identity == image_.status().identity, base, change};
   }
 
   [[nodiscard]] Result<edit::SideFiles> side_files_of(const io::File& image) const {

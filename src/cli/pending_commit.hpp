@@ -16,6 +16,7 @@ namespace coldchain::cli {
 struct PendingCommit {
   std::string top;
   io::FileIdentity top_file;
+  bool is_of_top = false;      // which is the image that was looked at, not the base
   std::uint64_t base = 0;      // as journals know it
   edit::ChangeFacts change{};  // of the top, or of the base where that alone has a journal
 };

@@ -113,7 +113,7 @@ Result<ExitStatus> resume_commit(const ResumeOptions& options, const PendingComm
   request.common.policy.root = options.target.policy.root;
   request.common.policy.sysroot = options.target.policy.sysroot;
   request.common.policy.allow_probe = options.target.policy.allow_probe;
-  request.common.format = options.format;
+  (commit.is_of_top ? request.common.format : request.base_format) = options.format;
   request.folders = options.target.folders;
   request.force = options.force;
   request.scan = options.scan;

@@ -92,6 +92,21 @@ TEST_CASE(
   CHECK_MESSAGE(ended.status == 0, ended.err);
 }
 
+TEST_CASE("resume: a format that is given is that of the image that is named, not of the other") {
+  for (const std::string image : {"top", "base"}) {
+    CAPTURE(image);
+    const TempFolder folder;
+    make_chain_over_raw(folder);
+    REQUIRE(testing::interrupt_coldchain_in(folder.path(), {"commit", "top"}).status == 1);
+    const std::string right = image == "top" ? "qcow2" : "raw";
+    const std::string wrong = image == "top" ? "raw" : "qcow2";
+    CHECK(run_coldchain_in(folder.path(), {"resume", "-f", wrong, image}).status == 1);
+    const Ran ended = run_coldchain_in(folder.path(), {"resume", "-f", right, image});
+    CHECK_MESSAGE(ended.status == 0, ended.err);
+    CHECK_FALSE(std::filesystem::exists(folder / "top.coldchain-pending"));
+  }
+}
+
 TEST_CASE("commit: one that only the base knows of is given up, which is no part of the output") {
   const Scene scene;
   REQUIRE(scene.interrupt({"commit", "top"}).status == 1);
