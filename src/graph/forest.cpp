@@ -37,6 +37,7 @@ struct Looked {
 // Where an image says that its backing file or its guest data lies.
 struct Link {
   std::string path;
+  std::string probed_name;            // of the file, as QEMU's probe sees it
   std::optional<std::string> format;  // as recorded; a data file is raw
   bool is_data_file = false;
   bool has_window = false;  // of a raw file, so that the sizes say nothing of each other
@@ -159,7 +160,7 @@ class Scanner {
         image.findings.push_back({Code::data_file_missing_name, "no name is recorded"});
       else
         links.push_back(
-            {resolve_path(image.name, name), "raw", true, false, std::nullopt, std::nullopt});
+            {resolve_path(image.name, name), "", "raw", true, false, std::nullopt, std::nullopt});
     }
     for (Link& link : links)
       find_target(link);
@@ -184,7 +185,9 @@ class Scanner {
     }
     if (is_ambiguous(*spec))
       image.findings.push_back({Code::link_relative_json, "read as relative to the overlay"});
-    return Link{resolve_path(image.name, spec->path),
+    const std::string path = resolve_path(image.name, spec->path);
+    return Link{path,
+                probed_name(*spec, path),
                 spec->format,
                 false,
                 spec->raw_offset != 0 || spec->raw_size.has_value(),
@@ -262,8 +265,8 @@ class Scanner {
   // Why it could not be added, or nothing.
   std::optional<Error> add_target(const Link& link) {
     Result<std::unique_ptr<io::File>> file = files_.open(link.path);
-    const Result<std::string_view> probed =
-        file ? probe_format(**file, link.path) : Result<std::string_view>(fail(file.error()));
+    const Result<std::string_view> probed = file ? probe_format(**file, link.probed_name)
+                                                 : Result<std::string_view>(fail(file.error()));
     if (!probed)
       return probed.error();
     const io::FileIdentity identity = (*file)->status().identity;

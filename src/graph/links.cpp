@@ -35,6 +35,12 @@ bool is_ambiguous(const NameSpec& spec) {
   return spec.from_options && !spec.typed && !spec.path.starts_with('/');
 }
 
+std::string probed_name(const NameSpec& spec, const std::string& path) {
+  if (!spec.is_filename)
+    return "";
+  return spec.from_options ? "file:" + path : path;
+}
+
 finding::Findings compare_ends(const LinkEnd& overlay, const LinkEnd& backing) {
   finding::Findings findings;
   const std::string sizes = fmt::format("{} over {} bytes", overlay.guest_size, backing.guest_size);

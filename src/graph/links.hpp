@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include <coldchain/base/error.hpp>
 #include <coldchain/finding/finding.hpp>
@@ -22,6 +23,10 @@ namespace coldchain::graph {
 // Whether it is a relative name that QEMU resolves against its current directory, and we against
 // the overlay's.
 [[nodiscard]] bool is_ambiguous(const NameSpec& spec);
+
+// The name of the file at `path` as QEMU's probe sees it: with its protocol, and none where options
+// name the file.
+[[nodiscard]] std::string probed_name(const NameSpec& spec, const std::string& path);
 
 struct LinkEnd {
   std::uint64_t guest_size = 0;

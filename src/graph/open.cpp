@@ -51,13 +51,6 @@ void mark_stop(Node& node, Code code, std::string detail) {
   mark_gap(node, ErrorCode::refused, code, std::move(detail));
 }
 
-// The file's name as QEMU's probe sees it: with its protocol, and none where options name the file.
-std::string probed_name(const NameSpec& spec, const Node& node) {
-  if (!spec.is_filename)
-    return "";
-  return spec.from_options ? "file:" + node.filename : node.filename;
-}
-
 struct OpenRules {
   ProbeRule probe = ProbeRule::qemu;
   bool test_locks = true;
@@ -133,7 +126,7 @@ class Opener {
   // Sets format and image of a node whose file is open.
   static Result<void> open_image(Node& node, const NameSpec& spec, const OpenRules& rules) {
     node.format_probed = !spec.format;
-    node.probed_format = TRY(probe_format(*node.file, probed_name(spec, node)));
+    node.probed_format = TRY(probe_format(*node.file, probed_name(spec, node.filename)));
     node.format = spec.format.value_or(node.probed_format);
     if (!is_known_format(node.format))
       return fail(ErrorCode::invalid_argument,

@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include <coldchain/graph/forest.hpp>
+#include <coldchain/graph/open.hpp>
 
 #include <doctest/doctest.h>
 #include <sys/stat.h>
@@ -283,6 +284,25 @@ TEST_CASE("scan: a file outside whose format nobody records is described and not
   io::OpenPolicy policy;
   policy.allow_probe = true;
   CHECK(scanned(folder / "in", 2, policy).images.size() == 3);
+}
+
+TEST_CASE("scan: a base whose format nobody records is probed by the name that a chain sees") {
+  const TempFolder folder;
+  const auto format_of = [&](const std::string& base, const std::string& backing) {
+    testing::write_file(folder / base, std::string(65536, '\0'));
+    make(folder / "top", backing, "");
+    const auto files = io::system_files({}).value();
+    OpenRequest request;
+    request.name = folder / "top";
+    const auto top = open(*files, {}, request).value();
+    const std::string format = image(scanned(folder.path()), folder / base).format;
+    CHECK(top->backing()->format == format);
+    return format;
+  };
+  CHECK(format_of("x.dmg", "x.dmg") == "dmg");
+  CHECK(format_of("x.dmg", "file:x.dmg") == "dmg");
+  CHECK(format_of("x.dmg", "json:{\"file.filename\":\"x.dmg\"}") == "raw");
+  CHECK(format_of(".dmg", "json:{\"file.filename\":\".dmg\"}") == "raw");
 }
 
 TEST_CASE("scan: layers of other sizes are noted as in a chain") {
