@@ -38,6 +38,11 @@ std::vector<std::string_view> parts_of(std::string_view path) {
   return parts;
 }
 
+// Whether a path can only be of a directory, as open(2) has it: the parts do not say so.
+bool ends_as_directory(std::string_view path) {
+  return path == "." || path.ends_with('/') || path.ends_with("/.");
+}
+
 // Where a path starts: "" is the root.
 Result<std::string> start_of(std::string_view path) {
   std::array<char, PATH_MAX> here{};
@@ -115,13 +120,16 @@ class Confines {
     const std::optional<std::string> rest = rest_as_spelled(TRY(absolute_path(name)));
     if (!rest)
       return fail(ErrorCode::refused, fmt::format("lies outside the root {}", to_terminal(given_)));
-    return open_beneath(directory_.get(), "." + *rest, RESOLVE_BENEATH);
+    return open_beneath(directory_.get(), "." + *rest + (ends_as_directory(name) ? "/" : ""),
+                        RESOLVE_BENEATH);
   }
 
   [[nodiscard]] Result<std::string> name_of(const std::string& operand) const {
     if (!is_sysroot_ && rest_as_spelled(TRY(absolute_path(operand))))
       return operand;
-    const std::optional<std::string> inside = TRY(inside_of(operand));
+    std::optional<std::string> inside = TRY(inside_of(operand));
+    if (inside && !inside->empty() && ends_as_directory(operand))
+      inside->push_back('/');
     if (inside && is_sysroot_)
       return inside->empty() ? "/" : *inside;
     if (inside)

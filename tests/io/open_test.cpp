@@ -206,6 +206,34 @@ TEST_CASE("sysroot: absolute names and absolute symbolic links are read inside i
   CHECK(code_of_opening(policy, "/etc/passwd") == ErrorCode::not_found);
 }
 
+TEST_CASE("root, sysroot: a name that ends as that of a folder opens no file, as without them") {
+  const TempFolder folder;
+  fs::create_directories(folder / "d/sub");
+  testing::write_file(folder / "d/f", "x");
+  testing::write_file(folder / "d/sub/f", "x");
+  fs::create_symlink("f", folder / "d/link");
+  const std::string root = folder / "d";
+  const Inside here(root);
+  for (const io::OpenPolicy& policy : {io::OpenPolicy{}, rooted(root), in_sysroot(root)}) {
+    CAPTURE(policy.root);
+    CAPTURE(policy.sysroot);
+    for (const char* end : {"/", "/.", "//", "/./", "/./."}) {
+      for (const std::string& name : {root + "/f", root + "/link", root + "/sub/f"}) {
+        CAPTURE(name + end);
+        CHECK(opens_operand(policy, name));
+        const auto file = io::system_files(policy).value()->open_operand(name + end);
+        REQUIRE_FALSE(file);
+        CHECK(file.error().message == "Not a directory");
+      }
+      if (policy.sysroot.empty())
+        CHECK_FALSE(opens(policy, std::string("sub/f") + end));
+      CHECK_FALSE(opens(policy, std::string("/f") + end));
+      CHECK(io::system_files(policy).value()->real_folder("sub" + std::string(end)).value() ==
+            root + "/sub");
+    }
+  }
+}
+
 TEST_CASE("open: a file without read permission is told as such" *
           doctest::skip(::geteuid() == 0)) {
   const TempFolder folder;
