@@ -3,6 +3,7 @@
 #include "app.hpp"
 #include "common_options.hpp"
 #include "pending_warning.hpp"
+#include "refusals.hpp"
 #include "verb.hpp"
 
 #include <coldchain/base/text.hpp>
@@ -38,6 +39,7 @@ Result<ExitStatus> run_verb(const LayoutOptions& options, World& world) {
   if (image == nullptr)
     return fail(ErrorCode::unsupported,
                 fmt::format("'{}' is raw: all of it is guest data", to_terminal(options.image)));
+  const bool is_refused = tell_refusal_of_damaged(*tree.top, world);
   const check::CheckResult result =
       TRY(check::check(*image, {.deep = false, .workers = world.workers()}));
   const std::uint64_t file_size = image->file().size();
@@ -54,9 +56,9 @@ Result<ExitStatus> run_verb(const LayoutOptions& options, World& world) {
                                 "--list' to see the findings",
                                 to_terminal(options.image)),
                     0});
-    return corrupt;
+    return is_refused ? failure : corrupt;
   }
-  return success;
+  return is_refused ? failure : success;
 }
 
 }  // namespace

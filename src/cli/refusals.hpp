@@ -18,4 +18,7 @@ bool tell_refusal(const finding::Findings& findings, const std::string& path, Wo
 // The same of all images of a chain that are open. QEMU opens the chain if it does so for each.
 bool tell_refusals(const graph::Node& top, World& world);
 
+// The same of one image that was opened for a check, which extensions of its header do not stop.
+bool tell_refusal_of_damaged(const graph::Node& image, World& world);
+
 }  // namespace coldchain::cli

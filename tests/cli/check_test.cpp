@@ -480,3 +480,20 @@ TEST_CASE("layout: names leaks, free space and compressed data") {
   world.memory = {{"a", testing::damage("refcount-zero").image()}};
   CHECK(cli::run({"layout", "a"}, world) == 2);
 }
+
+TEST_CASE(
+    "layout: of an image that QEMU refuses for a header extension is printed, with status 1") {
+  FakeWorld world;
+  for (const char* name : {"encryption-header-without-luks", "encryption-header-with-aes",
+                           "bitmaps-extension-too-short", "bitmap-extra-data"}) {
+    CAPTURE(name);
+    world.out_text.clear();
+    world.err_text.clear();
+    world.memory["a"] = testing::damage(name).image();
+    CHECK(cli::run({"layout", "a"}, world) == 1);
+    CHECK_FALSE(world.out_text.empty());
+    CHECK_MESSAGE(world.err_text.find("QEMU refuses the image") != std::string::npos,
+                  world.err_text);
+    CHECK(cli::run({"check", "a"}, world) == 1);
+  }
+}
