@@ -103,14 +103,20 @@ std::optional<std::uint64_t> to_number(const json& value) {
   return number;
 }
 
-Result<NameSpec> interpret(const json& options, int depth);
+// What options may stand for without saying so.
+enum class Place {
+  image,  // of which a driver or a file is given
+  file,   // which may be given by its name alone
+};
+
+Result<NameSpec> interpret(const json& options, Place place, int depth);
 
 Result<std::unique_ptr<NameSpec>> interpret_child(const json& options, std::string_view key,
-                                                  int depth) {
+                                                  Place place, int depth) {
   if (!options.is_object())
     return fail(ErrorCode::invalid_argument,
                 fmt::format("'{}' is a reference to another node; give its options instead", key));
-  return std::make_unique<NameSpec>(TRY(interpret(options, depth + 1)));
+  return std::make_unique<NameSpec>(TRY(interpret(options, place, depth + 1)));
 }
 
 // {"driver": "file", "filename": path}, the driver optional. As with QEMU, an option's path has no
@@ -151,11 +157,11 @@ Result<void> interpret_format_option(NameSpec& spec, const std::string& key, con
   if (key == "backing" && driver != "raw") {
     spec.without_backing = value.is_null() || value == json("");
     if (!spec.without_backing)
-      spec.backing = TRY(interpret_child(value, key, depth));
+      spec.backing = TRY(interpret_child(value, key, Place::image, depth));
     return {};
   }
   if (key == "data-file" && driver != "raw") {
-    spec.data_file = TRY(interpret_child(value, key, depth));
+    spec.data_file = TRY(interpret_child(value, key, Place::file, depth));
     return {};
   }
   return fail(ErrorCode::invalid_argument,
@@ -165,7 +171,7 @@ Result<void> interpret_format_option(NameSpec& spec, const std::string& key, con
 // {"driver": "qcow2", "file": {…}, …}; without a driver the format is probed.
 Result<NameSpec> interpret_format(const json& options, int depth) {
   const json& file = options["file"];
-  const auto child = TRY(interpret_child(file, "file", depth));
+  const auto child = TRY(interpret_child(file, "file", Place::file, depth));
   NameSpec spec = std::move(*child);
   if (spec.format && is_file_driver(*spec.format))
     spec.format.reset();  // that was the protocol layer
@@ -181,7 +187,7 @@ Result<NameSpec> interpret_format(const json& options, int depth) {
   return spec;
 }
 
-Result<NameSpec> interpret(const json& options, int depth) {
+Result<NameSpec> interpret(const json& options, Place place, int depth) {
   if (depth > max_depth)
     return fail(ErrorCode::invalid_argument, "nested too deeply");
   if (options.contains("driver") && !options["driver"].is_string())
@@ -192,8 +198,13 @@ Result<NameSpec> interpret(const json& options, int depth) {
     spec.protocol = driver;
     return spec;
   }
-  if (is_file_driver(driver) || (driver.empty() && options.contains("filename")))
+  const bool is_named_file = place == Place::file && options.contains("filename");
+  if (is_file_driver(driver) || (driver.empty() && is_named_file))
     return interpret_file(options);
+  // QEMU block.c, bdrv_open_inherit(): a file without a driver is one by its name.
+  const bool is_nothing = driver.empty() && (place == Place::file || !options.contains("file"));
+  if (is_nothing)
+    return fail(ErrorCode::invalid_argument, "Must specify either driver or file");
   if (!driver.empty() && driver != "raw" && driver != "qcow2") {
     const bool quorum = driver == "quorum";
     return fail(ErrorCode::unsupported, fmt::format("driver '{}' is not {}", to_terminal(driver),
@@ -220,7 +231,7 @@ Result<NameSpec> parse_json(std::string_view text) {
   Result<json> nested = nest(parsed, 0);
   if (!nested)
     return fail(with_context(nested.error(), "json"));
-  Result<NameSpec> spec = interpret(*nested, 0);
+  Result<NameSpec> spec = interpret(*nested, Place::image, 0);
   return spec ? std::move(spec) : fail(with_context(spec.error(), "json"));
 }
 
@@ -289,7 +300,7 @@ Result<NameSpec> parse_image_opts(std::string_view options) {
   }
   TRY(finish());
   Result<json> nested = nest(flat, 0);
-  Result<NameSpec> spec = nested ? interpret(*nested, 0) : fail(nested.error());
+  Result<NameSpec> spec = nested ? interpret(*nested, Place::image, 0) : fail(nested.error());
   return spec ? std::move(spec) : fail(with_context(spec.error(), "image options"));
 }
 

@@ -101,6 +101,10 @@ TEST_CASE("parse_name: json: what is not understood is refused") {
         R"(json:{"driver":"raw","file.filename":"x","unknown":1})",
         R"(json:{"driver":"file","filename":"x","pr":1})",
         R"(json:{"driver":"qcow2"})",
+        R"(json:{"filename":"x"})",
+        R"(json:{"filename":"x","node-name":"n"})",
+        R"(json:{"file":{"file":{"filename":"x"}}})",
+        R"(json:{"driver":"qcow2","file.filename":"x","backing.filename":"y"})",
         R"(json:{"file":{"filename":"x"},"file.filename":"y"})",
         R"(json:{"file.filename":"x","file":{"filename":"y"}})",
         R"(json:{"driver":"raw","file":{"driver":"qcow2","file.filename":"x"}})"})

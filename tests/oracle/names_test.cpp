@@ -72,6 +72,27 @@ TEST_CASE(
   check_like_qemu_img(folder.path(), {"map", "--output=json", "file:top.qcow2"});
 }
 
+TEST_CASE("oracle: options that give neither a driver nor a file are refused as by qemu-img") {
+  if (!testing::have_oracles())
+    return;
+  const TempFolder folder;
+  REQUIRE(run_in(folder.path(),
+                 "qemu-img create -q -f raw base.raw 1M && "
+                 "qemu-img create -q -f qcow2 -F raw -b base.raw top.qcow2")
+              .status == 0);
+  for (const std::string options :
+       {R"("filename":"base.raw")", R"("filename":"base.raw","node-name":"n")",
+        R"("file":{"filename":"base.raw"})", R"("file":{"file":{"filename":"base.raw"}})",
+        R"("driver":"file","filename":"base.raw")",
+        R"("driver":"qcow2","file.filename":"top.qcow2","backing.filename":"base.raw")",
+        R"("driver":"qcow2","file.filename":"top.qcow2","backing.file.filename":"base.raw")"})
+    check_like_qemu_img(folder.path(), {"map", "--output=json", "json:{" + options + "}"});
+  const testing::Ran ran =
+      testing::run_coldchain_in(folder.path(), {"map", R"(json:{"filename":"base.raw"})"});
+  CHECK(ran.err.find("Must specify either driver or file") != std::string::npos);
+  check_like_qemu_img(folder.path(), {"info", "--image-opts", "filename=base.raw"});
+}
+
 TEST_CASE("oracle: a file whose name has a colon in it is reached by options, as with qemu-img") {
   if (!testing::have_oracles())
     return;
