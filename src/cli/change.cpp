@@ -64,6 +64,8 @@ Result<void> check_may_change(const graph::Node& image, bool force_share) {
 
 void add_target_options(CLI::App& app, TargetOptions& options) {
   app.add_option("--root", options.policy.root, "Open no image outside DIR")->type_name("DIR");
+  app.add_option("--sysroot", options.policy.sysroot, "Read every name inside DIR, as if it were /")
+      ->type_name("DIR");
   add_state_option(app, options.folders);
   app.add_option("IMAGE", options.image, "Path or block device")->required()->type_name("");
 }

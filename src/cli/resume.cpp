@@ -43,9 +43,6 @@ void options(CLI::App& app, ResumeOptions& resume) {
       ->type_name("BASE");
   app.add_option("-F", resume.base_format, "Its format, as it was given")->type_name("FMT");
   add_undo_option(app, resume.target.folders);
-  app.add_option("--sysroot", resume.target.policy.sysroot,
-                 "Read every name inside DIR, as if it were /")
-      ->type_name("DIR");
   add_target_options(app, resume.target);
   app.footer("Example: coldchain resume disk.qcow2");
 }

@@ -305,3 +305,18 @@ TEST_CASE("resume: with nothing pending says so; of a missing image, too") {
   CHECK(ran.status == 1);
   CHECK(ran.err.find("missing") != std::string::npos);
 }
+
+TEST_CASE(
+    "undo: the command that a repair under a sysroot tells puts the bytes of that image back") {
+  const Scene scene("refcount-zero");
+  const std::string sysroot = scene.folder().path();
+  const Ran ran = scene.run({"repair", "--sysroot", sysroot, "/a"});
+  REQUIRE_MESSAGE(ran.status == 0, ran.err);
+  const std::string words = "coldchain undo " + scene.path() + ".coldchain-undo --sysroot " +
+                            sysroot + " " + scene.path() + "\n";
+  CHECK_MESSAGE(ran.err.find(words) != std::string::npos, ran.err);
+  const Ran undone =
+      scene.run({"undo", scene.path() + ".coldchain-undo", "--sysroot", sysroot, "/a"});
+  CHECK_MESSAGE(undone.status == 0, undone.err);
+  CHECK(scene.is_as_before());
+}
