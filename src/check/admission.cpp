@@ -40,6 +40,15 @@ void check_header(const qcow2::Header& header, finding::Findings& findings) {
     findings.push_back({Code::upload_is_encrypted, header.crypt_method == 1 ? "AES" : "LUKS"});
 }
 
+// Programs that look for a footer take the file by that, whatever its header says.
+Result<void> check_end(const io::File& file, finding::Findings& findings) {
+  Bytes end(std::min<std::uint64_t>(file.size(), looked_at_end));
+  TRY(io::read_exactly(file, {file.size() - end.size()}, end, "end of the file"));
+  if (const std::optional<std::string> format = foreign_format({}, end))
+    findings.push_back({Code::upload_ambiguous, *format});
+  return {};
+}
+
 Result<void> check_raw(const raw::Image& image, bool is_known_otherwise,
                        finding::Findings& findings) {
   const std::uint64_t size = image.exact_size();
@@ -72,10 +81,13 @@ Result<finding::Findings> check_admission(const graph::Node& top) {
   if (is_probed_otherwise)
     findings.push_back(
         {Code::upload_ambiguous, fmt::format("{} (QEMU's probe)", top.probed_format)});
-  if (image != nullptr)
-    check_header(image->header(), findings);
-  else
+  if (image == nullptr) {
     TRY(check_raw(*top.raw_image(), is_probed_otherwise, findings));
+    return findings;
+  }
+  check_header(image->header(), findings);
+  if (!is_probed_otherwise)
+    TRY(check_end(*top.file, findings));
   return findings;
 }
 

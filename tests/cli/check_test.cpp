@@ -280,6 +280,23 @@ TEST_CASE("check: a raw disk that others could take for another format is denied
             .status == 2);
 }
 
+TEST_CASE("check: a qcow2 file that ends as another format is denied as a raw disk is") {
+  for (const char* sign : {"conectix", "koly"}) {
+    Bytes image = ImageBuilder(ImageOptions{}).data(0, 'a').build().flat();
+    CHECK(check({"--no-follow", "--deny", "upload", "a"}, {{"a", image}}).status == 0);
+    image.resize(image.size() + 65536);
+    std::copy_n(text_bytes(sign).begin(), text_bytes(sign).size(), image.end() - 512);
+    const Ran ran = check({"--no-follow", "--deny", "upload", "a"}, {{"a", image}});
+    CHECK(ran.status == 2);
+    CHECK_MESSAGE(ran.err.find("upload-ambiguous: ") != std::string::npos, ran.err);
+  }
+  // In the middle it means nothing.
+  Bytes image = ImageBuilder(ImageOptions{}).data(0, 'a').build().flat();
+  image.resize(image.size() + 65536);
+  std::copy_n(text_bytes("conectix").begin(), 8, image.end() - 4096);
+  CHECK(check({"--no-follow", "--deny", "upload", "a"}, {{"a", image}}).status == 0);
+}
+
 TEST_CASE("check: what is denied decides the status, whatever else cannot be checked") {
   ImageOptions options;
   options.backing_file = "gone";
