@@ -17,7 +17,7 @@ namespace {
 
 void tell(const std::string& path, const std::string& reason, World& world) {
   world.complain({ErrorCode::corrupt,
-                  fmt::format("{}: {}. QEMU refuses the image; 'coldchain check {}' says more",
+                  fmt::format("{}: {}. QEMU refuses the image; 'coldchain check {}' lists the errors",
                               to_terminal(path), reason, word_for_path(path)),
                   0});
 }

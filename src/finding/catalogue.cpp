@@ -97,7 +97,7 @@ constexpr std::array rows = {
         "The image end is only a lower bound."},
     Row{Code::image_bitmaps_unreadable, "image-bitmaps-unreadable", corruption,
         "The bitmaps cannot be read, or QEMU refuses the image for them.",
-        "Guest data is not affected: 'coldchain check -r all' gives up the bitmaps."},
+        "Guest data is not affected: 'coldchain check -r all' discards the bitmaps."},
     Row{Code::image_snapshots_unreadable, "image-snapshots-unreadable", corruption,
         "The snapshot table cannot be read.", "Internal snapshots cannot be named."},
     Row{Code::image_encrypted, "image-encrypted", note,

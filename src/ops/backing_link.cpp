@@ -117,7 +117,7 @@ Result<void> plan_relink(edit::Transaction& transaction, const std::optional<Bac
   const Header& header = image.header();
   if (const finding::Findings refusals = analysis::refusals_of(image); !refusals.empty())
     return fail(ErrorCode::refused,
-                fmt::format("{}: QEMU refuses the image; 'coldchain check' says more",
+                fmt::format("{}: QEMU refuses the image; 'coldchain check' lists the errors",
                             refusals.front().detail));
   if (header.has_incompatible(qcow2::incompatible::corrupt))
     return fail(ErrorCode::refused, "is marked as damaged: 'coldchain check -r all' repairs it");
