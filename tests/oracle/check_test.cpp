@@ -154,10 +154,7 @@ TEST_CASE("oracle: a pointer to a LUKS header that is too short is refused as by
   if (!testing::have_oracles())
     return;
   const TempFolder folder;
-  REQUIRE(testing::run_in(folder.path(),
-                          "qemu-img create -q -f qcow2 --object secret,id=s,data=x -o "
-                          "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10 sound 1M")
-              .status == 0);
+  REQUIRE(testing::create_encrypted(folder.path(), "sound", "luks"));
   const std::string sound = testing::read_file(folder / "sound");
   for (const std::uint64_t length : {0U, 1U, 0x200U, 592U, 4096U}) {
     CAPTURE(length);

@@ -34,6 +34,22 @@ inline Ran interrupt_coldchain_in(const std::string& folder,
   return run_coldchain_in(folder, arguments, world);
 }
 
+// Makes an encrypted image of 1 MiB; `options` come behind the format. qemu-img measures how long a
+// key takes, and fails now and then.
+inline bool create_encrypted(const std::string& folder, const std::string& name,
+                             const std::string& format, const std::string& options = "") {
+  for (int attempt = 0; attempt < 25; ++attempt) {
+    const std::string time = format == "luks" ? ",encrypt.iter-time=50" : "";
+    if (run_in(folder,
+               "qemu-img create -q -f qcow2 --object secret,id=s,data=abc -o "
+               "encrypt.key-secret=s,encrypt.format=" +
+                   format + options + time + " " + name + " 1M")
+            .status == 0)
+      return true;
+  }
+  return false;
+}
+
 // The same output and exit status for the same arguments.
 inline void check_like_qemu_img(const std::string& folder,
                                 const std::vector<std::string>& arguments) {
