@@ -307,11 +307,11 @@ class CommitRun {
     if (!ended)
       return fail(with_context(ended.error(), to_terminal(name)));
     if (ended->resumed == edit::Resumed::needs_plan)
-      return fail(ErrorCode::refused,
-                  fmt::format("'{}' is pending in {}: 'coldchain resume {}' continues it or, with "
-                              "--abandon, rolls it back",
-                              to_terminal(ended->verb), to_terminal(name),
-                              target.side_files.operand()));
+      return fail(
+          ErrorCode::refused,
+          fmt::format("'{}' is pending in {}: 'coldchain resume {}' continues it or, with "
+                      "--abandon, rolls it back",
+                      to_terminal(ended->verb), to_terminal(name), target.side_files.operand()));
     return ended->resumed != edit::Resumed::nothing_pending &&
            ended->resumed != edit::Resumed::nothing_changed;
   }

@@ -16,10 +16,11 @@ namespace coldchain::cli {
 namespace {
 
 void tell(const std::string& path, const std::string& reason, World& world) {
-  world.complain({ErrorCode::corrupt,
-                  fmt::format("{}: {}. QEMU refuses the image; 'coldchain check {}' lists the errors",
-                              to_terminal(path), reason, word_for_path(path)),
-                  0});
+  world.complain(
+      {ErrorCode::corrupt,
+       fmt::format("{}: {}. QEMU refuses the image; 'coldchain check {}' lists the errors",
+                   to_terminal(path), reason, word_for_path(path)),
+       0});
 }
 
 }  // namespace

@@ -33,11 +33,11 @@ Result<bool> take_marker(const Journal& journal, const io::File& image,
   const Pending pending = TRY(open_pending(side_files, image));
   const bool is_begun = pending.journal.has_value();
   if (is_begun && pending.journal->facts().change.undoes == 0)
-    return fail(ErrorCode::refused,
-                fmt::format("another change is pending: '{}'; 'coldchain resume {}' continues it "
-                            "or, with --abandon, rolls it back",
-                            to_terminal(pending.journal->facts().change.verb),
-                            side_files.operand()));
+    return fail(
+        ErrorCode::refused,
+        fmt::format("another change is pending: '{}'; 'coldchain resume {}' continues it "
+                    "or, with --abandon, rolls it back",
+                    to_terminal(pending.journal->facts().change.verb), side_files.operand()));
   if (is_begun && pending.journal->facts().change.undoes != journal.facts().nonce)
     return fail(undo_pending(pending.journal->facts(), side_files));
   // A copy of the undo file may say that it is done: the image is what tells how far it came.

@@ -11,7 +11,8 @@
 
 namespace coldchain::check {
 
-// The number of bytes of a raw disk that are tested. Of the file of a qcow2 image, the end is tested.
+// The number of bytes of a raw disk that are tested. Of the file of a qcow2 image, the end is
+// tested.
 constexpr std::size_t looked_at_start = 64 << 10;
 constexpr std::size_t looked_at_end = 1023;
 
