@@ -94,7 +94,7 @@ TEST_CASE("StoredRefcounts: a block that is named again and again is unreadable 
 }
 
 TEST_CASE("StoredRefcounts: next_counted() finds each group of 64 that has a count, no other") {
-  for (const std::uint32_t order : {0, 3, 6}) {
+  for (const std::uint32_t order : {0U, 3U, 6U}) {
     ImageOptions options;
     options.cluster_bits = 18;
     options.refcount_order = order;

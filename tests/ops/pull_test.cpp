@@ -237,7 +237,7 @@ TEST_CASE("plan_pull: a disk that no image can have room for is refused with the
 TEST_CASE("plan_pull: more extents than the files have storage for are refused") {
   constexpr std::uint64_t times = 16;         // more often is refused when the image is opened
   constexpr std::uint64_t entries = 512 / 8;  // of an L2 table
-  for (const std::uint64_t tables : {200, 400}) {
+  for (const std::uint64_t tables : {200U, 400U}) {
     ImageOptions options;
     options.cluster_bits = 9;
     options.size = times * tables * entries << options.cluster_bits;

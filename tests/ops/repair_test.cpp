@@ -237,7 +237,7 @@ TEST_CASE("repair: unknown autoclear features are cleared by whoever writes, and
 TEST_CASE("repair: metadata that no file of this storage can need is refused with both figures") {
   // 2 GiB between two clusters: each needs a refcount block of its own.
   constexpr std::uint64_t distance = 2ULL << 30;
-  for (const std::uint64_t clusters : {500, 1100}) {
+  for (const std::uint64_t clusters : {500U, 1100U}) {
     testing::ImageOptions options;
     options.size = clusters << 16;
     testing::Patient patient(testing::ImageBuilder(options).data(0, 'd').build().flat());
