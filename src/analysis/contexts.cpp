@@ -95,11 +95,12 @@ Result<void> context_extents(const graph::Chain& chain, GuestRange range, Contex
       const std::uint32_t value = context_value(context, extent);
       if (pending && pending->value == value) {
         pending->guest.end = extent.guest.end;
-        continue;
+      } else {
+        if (pending)
+          consumer(*pending);
+        pending = ContextExtent{extent.guest, value};
       }
-      if (pending)
-        consumer(*pending);
-      pending = ContextExtent{extent.guest, value};
+      pending->unreadable.add(std::span(&extent, 1));
     }
     return {};
   }));

@@ -19,6 +19,18 @@ T value_or_finding(Result<T> result, Code code, finding::Findings& findings) {
   return {};
 }
 
+// Whether the file is shorter than what it is said to hold. The refcounts tell without a look at
+// all tables.
+bool may_be_cut(const qcow2::Image& image) {
+  const io::File* data_file = image.data_file();
+  if (image.header().has_data_file() && data_file != nullptr &&
+      data_file->size() < image.guest_size())
+    return true;
+  const Result<qcow2::Refcounts> refcounts = qcow2::Refcounts::open(image.file(), image.header());
+  const Result<HostOffset> end = refcounts ? refcounts->image_end() : fail(refcounts.error());
+  return end && end->value > image.file().size();
+}
+
 }  // namespace
 
 ImageInfo image_info(const graph::Node& node) {
@@ -46,6 +58,12 @@ ImageInfo image_info(const graph::Node& node) {
   // Where they cannot be read, they are refused.
   if (auto bitmaps = qcow2::read_bitmaps(image->file(), header))
     info.bitmaps = std::move(*bitmaps);
+  if (may_be_cut(*image)) {
+    for (finding::Finding& finding : usage_of(node).findings) {
+      if (finding.code == Code::image_data_unreadable)
+        info.findings.push_back(std::move(finding));
+    }
+  }
   if (header.crypt_method == static_cast<std::uint32_t>(qcow2::CryptMethod::luks)) {
     if (Result<qcow2::LuksInfo> luks = qcow2::read_luks(image->file(), header))
       info.luks = std::move(*luks);

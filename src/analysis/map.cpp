@@ -25,6 +25,7 @@ struct Mapper::Source {
   // For images with preallocated metadata: what of the file that holds the data is not a hole.
   bool looks_for_holes = false;
   std::vector<HostRange> data_ranges{};
+  bool unreadable_are_zeros = false;
 };
 
 namespace {
@@ -235,9 +236,9 @@ class Walker {
   }
 
   Result<void> load(std::size_t i) {
-    Result<void> done = layer(i).mapping ? layer(i).mapping->runs(window_, cursor_, runs_[i])
-                                         : load_raw(layer(i), runs_[i]);
-    if (!done)
+    if (layer(i).mapping)
+      layer(i).mapping->runs(window_, cursor_, runs_[i]);
+    else if (const Result<void> done = load_raw(layer(i), runs_[i]); !done)
       return fail(with_context(done.error(), to_terminal(layer(i).node->filename)));
     if (runs_[i].size() == 1 && runs_[i].front().kind == RunKind::unallocated)
       *has_holes_ = true;
@@ -337,9 +338,31 @@ class Walker {
                   .layer = static_cast<std::uint32_t>(i),
                   .present = true,
                   .zero = run.kind == RunKind::zero || run.kind == RunKind::zero_reserved,
-                  .data = run.kind == RunKind::data || run.kind == RunKind::compressed,
+                  .data = run.kind == RunKind::data || run.kind == RunKind::compressed ||
+                          run.kind == RunKind::unknown,
                   .has_host = has_host(run.kind) && (*sources_)[i].shows_host,
-                  .compressed = run.kind == RunKind::compressed};
+                  .compressed = run.kind == RunKind::compressed,
+                  .unreadable = run.unreadable};
+    extent.zero = extent.zero || (extent.is_lost() && (*sources_)[i].unreadable_are_zeros);
+    if (run.kind == RunKind::data && layer(i).mapping)
+      add_data(extent, layer(i).mapping->data_end());
+    else
+      add(extent);
+  }
+
+  // The file may end inside the extent.
+  void add_data(Extent extent, std::uint64_t data_end) {
+    const std::uint64_t readable = data_end - std::min(data_end, extent.host.value);
+    if (readable < extent.guest.size()) {
+      Extent lost = extent;
+      extent.guest.end = lost.guest.begin = extent.guest.begin + readable;
+      lost.host = lost.host + readable;
+      lost.unreadable = qcow2::Unreadable::past_end;
+      lost.zero = (*sources_)[extent.layer].unreadable_are_zeros;
+      if (!extent.guest.empty())
+        add(extent);
+      extent = lost;
+    }
     add(extent);
   }
 
@@ -394,7 +417,8 @@ class Joiner {
   static constexpr std::size_t most_parts = 8192;
 
   [[nodiscard]] bool may_have_holes(const Extent& extent) const {
-    return extent.data && !extent.compressed && (*sources_)[extent.layer].looks_for_holes;
+    return extent.data && !extent.compressed && !extent.is_lost() &&
+           (*sources_)[extent.layer].looks_for_holes;
   }
 
   // QEMU block/io.c: a data extent whose host range is a hole reads as zeros, and is told so.
@@ -456,6 +480,10 @@ class Joiner {
 }  // namespace
 
 bool continues(const Extent& extent, const Extent& next) {
+  return extent.unreadable == next.unreadable && continues_in_qemu(extent, next);
+}
+
+bool continues_in_qemu(const Extent& extent, const Extent& next) {
   return extent.layer == next.layer && extent.present == next.present && extent.zero == next.zero &&
          extent.data == next.data && extent.has_host == next.has_host &&
          extent.compressed == next.compressed && extent.past_end == next.past_end &&
@@ -474,6 +502,8 @@ Result<Mapper> Mapper::make(const Chain& chain, Holes holes) {
   std::vector<Source> sources;
   for (const Layer& layer : chain.layers())
     sources.push_back(TRY(prepare(layer, holes)));
+  for (Source& source : sources)
+    source.unreadable_are_zeros = chain.unreadable_are_zeros();
   return Mapper(chain, std::move(sources));
 }
 

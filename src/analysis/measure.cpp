@@ -54,10 +54,11 @@ Result<Measure> measure(const NewImage& image, std::uint64_t guest_size,
 
 // Clusters in which something is not known to be zero.
 Result<std::uint64_t> count_used_clusters(const graph::Chain& source, std::uint64_t cluster_size,
-                                          unsigned workers) {
+                                          unsigned workers, UnreadableRanges& unreadable) {
   std::uint64_t used = 0;
   std::uint64_t next = 0;  // no cluster below it is counted any more
   const auto count = [&](std::span<const Extent> extents) -> Result<void> {
+    unreadable.add(extents);
     for (const Extent& extent : extents) {
       if (extent.zero || !extent.present)
         continue;
@@ -107,10 +108,13 @@ Result<Measure> measure_qcow2(const NewImage& image, std::uint64_t guest_size) {
 
 Result<Measure> measure_qcow2(const NewImage& image, const graph::Chain& source, unsigned workers) {
   const std::uint64_t guest_size = source.guest_size();
-  const std::uint64_t used = image.has_backing_file
-                                 ? divide_up(guest_size, image.cluster_size)
-                                 : TRY(count_used_clusters(source, image.cluster_size, workers));
+  UnreadableRanges unreadable;
+  const std::uint64_t used =
+      image.has_backing_file
+          ? divide_up(guest_size, image.cluster_size)
+          : TRY(count_used_clusters(source, image.cluster_size, workers, unreadable));
   Measure result = TRY(measure(image, guest_size, used));
+  result.unreadable = std::move(unreadable);
   const graph::Layer& top = source.layers().front();
   if (image.version >= 3 && top.mapping && top.qcow2().header().version >= 3) {
     // refusals_of() says why they cannot be read.

@@ -6,6 +6,8 @@
 #include <coldchain/analysis/usage.hpp>
 #include <coldchain/base/try.hpp>
 
+#include <fmt/format.h>
+
 namespace coldchain::analysis {
 
 namespace {
@@ -15,17 +17,24 @@ using qcow2::RunKind;
 
 struct MappingUsage {
   OwnUsage own;
-  HostOffset end;  // of the highest table or standard cluster in the image file
+  HostOffset end;                     // of the highest table or standard cluster in the image file
+  std::optional<std::string> damage;  // of the first table or entry that cannot be read
 };
 
-void add_run(const qcow2::Run& run, bool data_in_image_file, MappingUsage& usage) {
+void add_run(const qcow2::Run& run, std::uint64_t data_end, bool data_in_image_file,
+             MappingUsage& usage) {
   const std::uint64_t bytes = run.guest.size();
-  if (run.kind == RunKind::data)
-    usage.own.data += bytes;
-  else if (run.kind == RunKind::compressed)
+  if (run.kind == RunKind::data) {
+    const std::uint64_t readable = std::min(bytes, data_end - std::min(data_end, run.host.value));
+    usage.own.data += readable;
+    usage.own.unreadable += bytes - readable;
+  } else if (qcow2::is_lost(run.unreadable)) {
+    usage.own.unreadable += bytes;
+  } else if (run.kind == RunKind::compressed) {
     usage.own.compressed += bytes;
-  else if (qcow2::is_allocated(run.kind))
+  } else if (qcow2::is_allocated(run.kind)) {
     usage.own.zero += bytes;
+  }
   if (qcow2::has_host(run.kind) && data_in_image_file)
     usage.end = std::max(usage.end, run.host + bytes);
 }
@@ -36,7 +45,7 @@ Result<MappingUsage> read_mapping(const qcow2::Image& image) {
   MappingUsage usage;
   for (const be64& raw : mapping.l1()) {
     const qcow2::L1Entry entry(raw.get());
-    if (entry.has_l2_table())
+    if (entry.has_l2_table() && raw.get() != qcow2::unread_l1_entry)
       usage.end = std::max(usage.end, entry.l2_table() + geometry.cluster_size());
   }
   const bool data_in_image_file = !image.header().has_data_file();
@@ -47,9 +56,14 @@ Result<MappingUsage> read_mapping(const qcow2::Image& image) {
     const GuestOffset until =
         std::min(end, GuestOffset{(geometry.l1_index(at) + 1) * geometry.l2_coverage()});
     runs.clear();
-    TRY(mapping.runs({at, until}, cursor, runs));
-    for (const qcow2::Run& run : runs)
-      add_run(run, data_in_image_file, usage);
+    mapping.runs({at, until}, cursor, runs);
+    for (const qcow2::Run& run : runs) {
+      add_run(run, mapping.data_end(), data_in_image_file, usage);
+      if (run.kind == RunKind::unknown && !usage.damage) {
+        const Result<qcow2::Location> location = mapping.locate(run.guest.begin, cursor);
+        usage.damage = location ? std::string() : location.error().message;
+      }
+    }
     at = mapping.next_described(until, end);
   }
   // Runs are subclusters; the file is made of clusters.
@@ -98,8 +112,13 @@ NodeUsage usage_of(const graph::Node& node) {
   const Result<MappingUsage> mapping = read_mapping(*image);
   if (mapping)
     usage.own = mapping->own;
-  else
-    usage.findings.push_back({Code::image_mapping_unreadable, mapping.error().message});
+  if (!mapping || mapping->damage)
+    usage.findings.push_back(
+        {Code::image_mapping_unreadable, mapping ? *mapping->damage : mapping.error().message});
+  if (mapping && mapping->own.unreadable != 0)
+    usage.findings.push_back(
+        {Code::image_data_unreadable,
+         fmt::format("{} bytes of guest data cannot be read", mapping->own.unreadable)});
 
   const qcow2::Header& header = image->header();
   if (const auto snapshots = qcow2::read_snapshots(image->file(), header); !snapshots)
@@ -107,8 +126,9 @@ NodeUsage usage_of(const graph::Node& node) {
   const finding::Findings refusals = refusals_of(*image);
   usage.findings.insert(usage.findings.end(), refusals.begin(), refusals.end());
   ImageEnd end;
-  end.is_lower_bound = !mapping || header.has_incompatible(qcow2::incompatible::dirty |
-                                                           qcow2::incompatible::corrupt);
+  end.is_lower_bound =
+      !mapping || mapping->damage ||
+      header.has_incompatible(qcow2::incompatible::dirty | qcow2::incompatible::corrupt);
   const Result<qcow2::Refcounts> refcounts = qcow2::Refcounts::open(image->file(), header);
   const Result<HostOffset> stored = refcounts ? refcounts->image_end() : fail(refcounts.error());
   if (stored) {
@@ -127,11 +147,14 @@ Result<Provision> provision_of(const graph::Chain& chain, GuestRange range, unsi
   Provision provision;
   provision.layers.resize(chain.layers().size());
   TRY(map(chain, range, workers, [&](std::span<const Extent> extents) -> Result<void> {
+    provision.unreadable.add(extents);
     for (const Extent& extent : extents) {
       Provided& layer = provision.layers[extent.layer];
       const std::uint64_t bytes = extent.guest.size();
       if (!extent.present)
         provision.absent += bytes;
+      else if (extent.is_lost())
+        layer.unreadable += bytes;
       else if (extent.compressed)
         layer.compressed += bytes;
       else

@@ -118,6 +118,9 @@ class BitmapPass {
   Result<void> walk_table(const Bitmap& bitmap, std::uint64_t bytes, std::uint64_t index) {
     return survey_.for_each_entry(
         {bitmap.bitmap_table_offset}, bytes, tables_, "bitmap tables",
+        [&](const io::Unread& unread) {
+          survey_.note_unread(unread, Structure::bitmap_table, index);
+        },
         [&](std::uint64_t raw, std::uint64_t entry) {
           look_at_entry(raw, {bitmap.bitmap_table_offset + entry * sizeof(be64)}, index);
         });

@@ -48,7 +48,7 @@ class MappingWalk {
   }
 
   void add_table(const Survey::L1Table& l1) {
-    const auto& [offset, entries, is_active, index] = l1;
+    const auto& [offset, entries, is_active, index, disk_size] = l1;
     if (entries == 0)
       return;
     if (offset >= 1ULL << 63)
@@ -56,8 +56,7 @@ class MappingWalk {
     const std::uint64_t bytes = std::uint64_t{entries} * sizeof(be64);
     const Structure structure = is_active ? Structure::l1_table : Structure::snapshot_l1_table;
     starts_.push_back({references_.size(), offset, bytes, structure, index, std::nullopt});
-    if (const Result<void> done = read_l1(offset, bytes, is_active); !done) {
-      survey_.fail_as_qemu("Input/output error");
+    if (const Result<void> done = read_l1(l1); !done) {
       survey_.result.findings.add({.code = Code::table_unreadable,
                                    .detail = done.error().message,
                                    .structure = structure,
@@ -164,19 +163,44 @@ class MappingWalk {
     return std::max<std::size_t>(1, batch_bytes / survey_.geometry.cluster_size());
   }
 
-  Result<void> read_l1(std::uint64_t offset, std::uint64_t bytes, bool is_active) {
+  Result<void> read_l1(const Survey::L1Table& l1) {
     return survey_.for_each_entry(
-        {offset}, bytes, l1_ranges_, "L1 tables", [&](std::uint64_t raw, std::uint64_t entry) {
+        {l1.offset}, l1.entries * sizeof(be64), l1_ranges_, "L1 tables",
+        [&](const io::Unread& unread) { note_unread(unread, l1); },
+        [&](std::uint64_t raw, std::uint64_t entry) {
           Reference reference;
           reference.raw = raw;
           reference.l1_index = static_cast<std::uint32_t>(entry);
-          reference.is_active = is_active;
+          reference.is_active = l1.is_active;
+          reference.disk_size = l1.disk_size;
           reference.has_copied_flags =
-              is_active && reference.l2_table() != 0 &&
+              l1.is_active && reference.l2_table() != 0 &&
               survey_.stored.is_one(survey_.cluster_of(reference.l2_table())).has_value();
-          reference.entry_at = {offset + entry * sizeof(be64)};
+          reference.entry_at = {l1.offset + entry * sizeof(be64)};
           references_.push_back(reference);
         });
+  }
+
+  // With the guest range that each part describes.
+  void note_unread(const io::Unread& unread, const Survey::L1Table& l1) {
+    const Structure structure = l1.is_active ? Structure::l1_table : Structure::snapshot_l1_table;
+    const std::uint64_t coverage = survey_.geometry.l2_coverage();
+    std::vector<HostRange> ranges = unread.ranges;
+    if (ranges.empty())
+      ranges.push_back({{l1.offset}, {l1.offset + l1.entries * sizeof(be64)}});
+    for (const HostRange& range : ranges) {
+      const std::uint64_t first = (range.begin.value - l1.offset) / sizeof(be64);
+      const std::uint64_t end = divide_up(range.end.value - l1.offset, sizeof(be64));
+      const auto guest_of = [&](std::uint64_t entry) {
+        return GuestOffset{std::min(l1.disk_size, checked_mul(entry, coverage).value_or(~0ULL))};
+      };
+      survey_.result.findings.add({.code = Code::table_unreadable,
+                                   .detail = unread.error->message,
+                                   .structure = structure,
+                                   .index = l1.is_active ? first : l1.index,
+                                   .host = range,
+                                   .guest = {guest_of(first), guest_of(end)}});
+    }
   }
 
   void count_references() {
@@ -222,22 +246,40 @@ class MappingWalk {
     if (scan.counts.is_empty)
       return;
     table.resize(survey_.geometry.cluster_size() / sizeof(be64));
-    const Result<void> done =
-        io::read_table(survey_.file, {reference.l2_table()}, writable_bytes_of(table));
-    if (!done) {
+    const io::Unread unread =
+        io::read_table_parts(survey_.file, {reference.l2_table()}, writable_bytes_of(table));
+    if (unread.error) {
       scan.counts.is_unreadable = true;
-      scan.findings.add({.code = Code::table_unreadable,
-                         .detail = done.error().message,
-                         .structure = reference.l2_structure(),
-                         .index = reference.l1_index});
-      return;
+      add_unread(unread, reference, scan);
     }
     scan.counts.is_empty =
+        !unread.error &&
         std::all_of(table.begin(), table.end(), [](const be64& raw) { return raw.get() == 0; });
     if (scan.counts.is_empty)
       has_empty_tables_ = true;
     else
       scan_table(survey_, reference, table, scan);
+  }
+
+  // With the guest range that each part describes; all of the table, where a second attempt read
+  // it.
+  void add_unread(io::Unread unread, const Reference& reference, TableScan& scan) const {
+    const HostOffset table{reference.l2_table()};
+    if (unread.ranges.empty())
+      unread.ranges.push_back({table, table + survey_.geometry.cluster_size()});
+    const std::uint64_t entry_bytes = survey_.geometry.l2_entry_bytes();
+    for (const HostRange& range : unread.ranges) {
+      const std::uint64_t first =
+          reference.l1_index * survey_.geometry.l2_entries() + (range.begin - table) / entry_bytes;
+      const std::uint64_t count = range.size() / entry_bytes;
+      scan.findings.add({.code = Code::table_unreadable,
+                         .detail = unread.error->message,
+                         .structure = reference.l2_structure(),
+                         .index = first,
+                         .host = range,
+                         .guest = {{first * survey_.geometry.cluster_size()},
+                                   {(first + count) * survey_.geometry.cluster_size()}}});
+    }
   }
 
   void take(const Reference& reference, TableScan& scan) {
@@ -282,7 +324,7 @@ class MappingWalk {
     survey_.result.findings.add(
         {.code = Code::l2_table_empty,
          .structure = reference.l2_structure(),
-         .index = reference.l1_index,
+         .index = reference.l1_index * survey_.geometry.l2_entries(),
          .host = {{reference.l2_table()}, {reference.l2_table() + survey_.geometry.cluster_size()}},
          .guest = {{reference.l1_index * coverage}, {(reference.l1_index + 1ULL) * coverage}}});
   }
@@ -343,8 +385,6 @@ class MappingWalk {
 
   void count(const TableCounts& table, const Reference& reference) {
     Counts& counts = survey_.result.counts;
-    if (table.is_unreadable)
-      survey_.fail_as_qemu("Input/output error");
     counts.corruptions += table.corruptions;
     if (!reference.is_active)
       return;
@@ -426,7 +466,8 @@ Finding snapshot_finding(Code code, const qcow2::Snapshot& snapshot, std::size_t
 void check_mappings(Survey& survey, const std::vector<qcow2::Snapshot>& snapshots) {
   const qcow2::Header& header = survey.image.header();
   MappingWalk walk(survey, 1 + snapshots.size());
-  survey.l1_tables.push_back({header.l1_table_offset, header.l1_size, true, 0});
+  survey.l1_tables.push_back(
+      {header.l1_table_offset, header.l1_size, true, 0, survey.image.guest_size()});
   walk.add_table(survey.l1_tables.back());
   if (header.has_data_file() && !snapshots.empty()) {
     walk.add_finding({.code = Code::snapshot_with_data_file,
@@ -435,6 +476,7 @@ void check_mappings(Survey& survey, const std::vector<qcow2::Snapshot>& snapshot
   }
   for (std::size_t i = 0; i < snapshots.size(); ++i) {
     const qcow2::Snapshot& snapshot = snapshots[i];
+    const std::uint64_t disk_size = snapshot.disk_size().value_or(header.size);
     if (!is_aligned(snapshot.l1_table_offset, survey.geometry.cluster_size()))
       walk.add_finding(
           snapshot_finding(Code::snapshot_l1_unaligned, snapshot, i, snapshot.l1_table_offset));
@@ -443,8 +485,7 @@ void check_mappings(Survey& survey, const std::vector<qcow2::Snapshot>& snapshot
           snapshot_finding(Code::snapshot_l1_too_large, snapshot, i, snapshot.l1_size));
     else
       walk.add_table(survey.l1_tables.emplace_back(
-          Survey::L1Table{snapshot.l1_table_offset, snapshot.l1_size, false, i}));
-    const std::uint64_t disk_size = snapshot.disk_size().value_or(header.size);
+          Survey::L1Table{snapshot.l1_table_offset, snapshot.l1_size, false, i, disk_size}));
     if (divide_up(disk_size, survey.geometry.l2_coverage()) > snapshot.l1_size)
       survey.result.findings.add(
           snapshot_finding(Code::snapshot_l1_too_small, snapshot, i, snapshot.l1_size));

@@ -107,6 +107,13 @@ void check_refcount_blocks(Survey& survey) {
     survey.note_not_walked(
         fmt::format("refcount blocks that are named again, of more than {} counts",
                     StoredRefcounts::most_repeated_counts));
+  for (const StoredRefcounts::Unread& unread : survey.stored.unread())
+    survey.result.findings.add(
+        {.code = Code::refcount_table_unreadable,
+         .detail = unread.error,
+         .structure = unread.is_block ? Structure::refcount_block : Structure::refcount_table,
+         .index = unread.index,
+         .host = unread.host});
   for (std::uint64_t i = 0; i < survey.stored.table().size(); ++i) {
     const std::uint64_t raw = survey.stored.table()[i];
     const std::uint64_t offset = raw & qcow2::refcount_block_mask;
@@ -143,6 +150,12 @@ void compare_refcounts(Survey& survey) {
     const StoredRefcounts::Word stored = survey.stored.word(first);
     const Claims::Word claimed = survey.result.claims.word(first);
     const bool is_unclaimed = claimed.claimed == 0;
+    if (survey.stored.is_unread(first)) {
+      if (!is_unclaimed)
+        comparison.note_used(first + 63 -
+                             static_cast<std::uint64_t>(std::countl_zero(claimed.claimed)));
+      continue;
+    }
     if (is_unclaimed && (stored.one | stored.more | stored.unreadable) == 0) {
       if (next_claimed < first + 64)
         next_claimed = survey.result.claims.next_used(first + 64);

@@ -59,21 +59,29 @@ StoredRefcounts::StoredRefcounts(const io::File& file, const qcow2::Header& head
 Result<StoredRefcounts> StoredRefcounts::read(const io::File& file, const qcow2::Header& header,
                                               unsigned workers) {
   StoredRefcounts stored(file, header);
-  TRY(stored.read_table(header));
+  stored.read_table(header);
   TRY(stored.read_blocks(workers));
   return stored;
 }
 
-Result<void> StoredRefcounts::read_table(const qcow2::Header& header) {
+void StoredRefcounts::read_table(const qcow2::Header& header) {
   // Image::open has bounded the table's size.
   std::vector<be64> raw(header.refcount_table_clusters * header.cluster_size() / sizeof(be64));
-  TRY(io::read_zero_extended(*file_, {header.refcount_table_offset}, writable_bytes_of(raw)));
+  const HostOffset offset{header.refcount_table_offset};
+  const io::Unread unread = io::read_table_parts(*file_, offset, writable_bytes_of(raw));
+  if (unread.error && unread.ranges.empty())
+    unread_.push_back({false, 0, {}, unread.error->message});
+  std::size_t end = 0;
+  for (const HostRange& range : unread.ranges) {
+    const std::uint64_t first = (range.begin - offset) / sizeof(be64);
+    unread_.push_back({false, first, range, unread.error->message});
+    end = (range.end - offset) / sizeof(be64);
+  }
   const auto last =
       std::find_if(raw.rbegin(), raw.rend(), [](const be64& entry) { return entry.get() != 0; });
-  raw.erase(last.base(), raw.end());
+  raw.resize(std::max<std::size_t>(end, static_cast<std::size_t>(raw.rend() - last)));
   for (const be64& entry : raw)
     table_.push_back(entry.get());
-  return {};
 }
 
 std::vector<std::uint64_t> StoredRefcounts::list_blocks() {
@@ -100,6 +108,10 @@ std::vector<std::uint64_t> StoredRefcounts::list_blocks() {
       block_index_.push_back(is_left_out ? unreadable_block : place->second);
     }
   }
+  for (const Unread& part : unread_) {
+    const auto first = block_index_.begin() + static_cast<std::ptrdiff_t>(part.index);
+    std::fill_n(first, part.host.size() / sizeof(be64), unread_block);
+  }
   return offsets;
 }
 
@@ -109,7 +121,7 @@ Result<void> StoredRefcounts::read_blocks(unsigned workers) {
   using Batch = std::span<const std::uint64_t>;
   const std::size_t per_batch = std::max<std::size_t>(1, batch_bytes >> cluster_bits_);
   Batch rest(offsets);
-  OrderedPipeline<Batch, std::vector<Block>> pipeline(
+  OrderedPipeline<Batch, std::vector<BlockRead>> pipeline(
       [&]() -> std::optional<Batch> {
         if (rest.empty())
           return std::nullopt;
@@ -117,24 +129,34 @@ Result<void> StoredRefcounts::read_blocks(unsigned workers) {
         rest = rest.subspan(batch.size());
         return batch;
       },
-      [&](const Batch& batch, unsigned) -> Result<std::vector<Block>> {
-        std::vector<Block> blocks;
+      [&](const Batch& batch, unsigned) -> Result<std::vector<BlockRead>> {
+        std::vector<BlockRead> blocks;
         Bytes buffer;
         for (const std::uint64_t offset : batch)
-          blocks.push_back(TRY(read_block(offset, buffer)));
+          blocks.push_back(read_block(offset, buffer));
         return blocks;
       },
       workers);
-  TRY(pipeline.run([&](std::vector<Block> blocks) -> Result<void> {
-    for (Block& block : blocks) {
-      begins.push_back(block.empty() ? no_block : static_cast<std::uint32_t>(pieces_.size()));
-      std::move(block.begin(), block.end(), std::back_inserter(pieces_));
+  std::unordered_map<std::uint64_t, io::Unread> unread;  // by the number of the block
+  TRY(pipeline.run([&](std::vector<BlockRead> blocks) -> Result<void> {
+    for (BlockRead& read : blocks) {
+      const bool is_lost = !read.unread.ranges.empty();
+      if (read.unread.error)
+        unread.emplace(begins.size(), std::move(read.unread));
+      begins.push_back(is_lost              ? unread_block
+                       : read.block.empty() ? no_block
+                                            : static_cast<std::uint32_t>(pieces_.size()));
+      if (!is_lost)
+        std::move(read.block.begin(), read.block.end(), std::back_inserter(pieces_));
     }
     return {};
   }));
-  for (std::uint32_t& index : block_index_) {
-    if (index < unreadable_block)
-      index = begins[index];
+  for (std::size_t i = 0; i < block_index_.size(); ++i) {
+    if (block_index_[i] >= unreadable_block)
+      continue;
+    if (const auto failed = unread.find(block_index_[i]); failed != unread.end())
+      note_unread(i, failed->second);
+    block_index_[i] = begins[block_index_[i]];
   }
   for (const Piece& piece : pieces_)
     counted_ += piece.counted;
@@ -142,9 +164,16 @@ Result<void> StoredRefcounts::read_blocks(unsigned workers) {
   return {};
 }
 
+void StoredRefcounts::note_unread(std::uint64_t index, const io::Unread& block) {
+  if (block.ranges.empty())
+    unread_.push_back({true, index, {}, block.error->message});
+  for (const HostRange& range : block.ranges)
+    unread_.push_back({true, index, range, block.error->message});
+}
+
 void StoredRefcounts::find_end() {
   for (std::size_t i = block_index_.size(); i-- > 0 && end_ == 0;) {
-    if (block_index_[i] == unreadable_block)
+    if (block_index_[i] == unreadable_block || block_index_[i] == unread_block)
       end_ = (i + 1) * clusters_per_block();
     if (block_index_[i] >= unreadable_block)
       continue;
@@ -158,14 +187,14 @@ void StoredRefcounts::find_end() {
   }
 }
 
-Result<StoredRefcounts::Block> StoredRefcounts::read_block(std::uint64_t offset,
-                                                           Bytes& bytes) const {
+StoredRefcounts::BlockRead StoredRefcounts::read_block(std::uint64_t offset, Bytes& bytes) const {
   // A file may be long and nearly empty.
   const std::uint64_t size = std::uint64_t{1} << cluster_bits_;
-  if (TRY(file_->next_data({offset})).value >= offset + size)
-    return Block{};
+  if (const Result<HostOffset> data = file_->next_data({offset});
+      data && *data >= HostOffset{offset + size})
+    return {};
   bytes.resize(size);
-  TRY(io::read_table(*file_, {offset}, bytes));
+  io::Unread unread = io::read_table_parts(*file_, {offset}, bytes);
   const Bytes all_one = uniform_group(order_, 1);
   const Bytes all_zero(all_one.size());
   const std::size_t per_piece = (std::size_t{1} << piece_bits_) / 64;
@@ -195,7 +224,7 @@ Result<StoredRefcounts::Block> StoredRefcounts::read_block(std::uint64_t offset,
   }
   if (is_empty)
     block.clear();
-  return block;
+  return {std::move(block), std::move(unread)};
 }
 
 std::uint32_t StoredRefcounts::block_of(std::uint64_t cluster) const {
@@ -207,7 +236,7 @@ StoredRefcounts::Word StoredRefcounts::word(std::uint64_t first) const {
   const std::uint32_t index = block_of(first);
   if (index == no_block)
     return {};
-  if (index == unreadable_block)
+  if (index == unreadable_block || index == unread_block)
     return {0, 0, ~std::uint64_t{0}};
   const std::uint64_t in_block = first & (clusters_per_block() - 1);
   const Piece& piece = pieces_[index + (in_block >> piece_bits_)];

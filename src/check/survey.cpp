@@ -67,6 +67,7 @@ std::uint64_t Survey::find_most_structure_clusters() const {
 
 Result<void> Survey::for_each_entry(
     HostOffset table, std::uint64_t bytes, WalkedRanges& walked, std::string_view tables,
+    const std::function<void(const io::Unread& unread)>& lose,
     const std::function<void(std::uint64_t raw, std::uint64_t index)>& visit) {
   constexpr std::uint64_t piece_bytes = 1 << 20;
   std::vector<be64> piece;
@@ -87,7 +88,9 @@ Result<void> Survey::for_each_entry(
       return {};
     }
     piece.resize(size / sizeof(be64));
-    TRY(io::read_zero_extended(file, table + at, writable_bytes_of(piece)));
+    if (const io::Unread unread = io::read_table_parts(file, table + at, writable_bytes_of(piece));
+        unread.error)
+      lose(unread);
     for (std::size_t i = 0; i < piece.size(); ++i) {
       if (const std::uint64_t raw = piece[i].get(); raw != 0)
         visit(raw, at / sizeof(be64) + i);
@@ -95,6 +98,20 @@ Result<void> Survey::for_each_entry(
     at += size;
   }
   return {};
+}
+
+void Survey::note_unread(const io::Unread& unread, Structure structure, std::uint64_t index) {
+  for (const HostRange& range : unread.ranges)
+    result.findings.add({.code = Code::table_unreadable,
+                         .detail = unread.error->message,
+                         .structure = structure,
+                         .index = index,
+                         .host = range});
+  if (unread.ranges.empty())
+    result.findings.add({.code = Code::table_unreadable,
+                         .detail = unread.error->message,
+                         .structure = structure,
+                         .index = index});
 }
 
 void Survey::note_not_walked(std::string detail) {

@@ -49,6 +49,7 @@ class Survey {
     std::uint32_t entries = 0;
     bool is_active = false;
     std::uint64_t index = 0;  // of a snapshot
+    std::uint64_t disk_size = 0;
   };
   std::vector<L1Table> l1_tables;
   // Leaked clusters to which nothing refers, as far as they are looked at.
@@ -59,6 +60,11 @@ class Survey {
   }
   [[nodiscard]] HostRange range_of(std::uint64_t cluster, std::uint64_t count = 1) const {
     return {{cluster << geometry.cluster_bits()}, {(cluster + count) << geometry.cluster_bits()}};
+  }
+
+  // Of the file that has the standard clusters; without end where a data file is not open.
+  [[nodiscard]] std::uint64_t data_size() const {
+    return image.data_file() != nullptr ? image.data_file()->size() : ~0ULL;
   }
 
   // QEMU allows a region to reach past the end of the file by less than a cluster.
@@ -73,9 +79,14 @@ class Survey {
   // Visits the entries of a table that are not zero, piece by piece and around holes. `walked` is
   // of all tables of this kind, `tables`; what is repeated beyond most_repeated_bytes() is left
   // out.
+  // A part that cannot be read is handed to `lose`.
   [[nodiscard]] Result<void> for_each_entry(
       HostOffset table, std::uint64_t bytes, WalkedRanges& walked, std::string_view tables,
+      const std::function<void(const io::Unread& unread)>& lose,
       const std::function<void(std::uint64_t raw, std::uint64_t index)>& visit);
+
+  // Notes what the system could not read of a table.
+  void note_unread(const io::Unread& unread, finding::Structure structure, std::uint64_t index);
 
   // Notes, once, that something was left out, and that the result is partial.
   void note_not_walked(std::string detail);

@@ -64,8 +64,10 @@ class TableScanner {
     if ((raw & ~(qcow2::offset_mask | qcow2::copied_flag)) != 0 || offset == 0 ||
         !is_aligned(offset, cluster_size_) || offset >= survey_.file_size || has_data_file_)
       return 0;
-    const std::uint64_t most =
-        std::min(table.size() - i, divide_up(survey_.file_size - offset, cluster_size_));
+    // Only clusters that the file has whole.
+    const std::uint64_t most = std::min<std::uint64_t>(
+        table.size() - i,
+        (survey_.file.size() - std::min(survey_.file.size(), offset)) / cluster_size_);
     const std::uint64_t first = survey_.cluster_of(offset);
     std::uint64_t count = 0;
     std::uint64_t piece = 64;
@@ -122,6 +124,35 @@ class TableScanner {
     claim(first, survey_.cluster_of(offset + size - 1) - first + 1, is_compressed);
   }
 
+  // A reference past the end of the file is a finding of its own.
+  void check_data_is_there(std::uint64_t i, std::uint64_t raw, SubclusterBitmap bitmap) {
+    const HostOffset host = L2Entry(raw).host_offset();
+    if (!has_data_file_ && survey_.reaches_past_end(host.value, cluster_size_))
+      return;
+    if (!extended_ && !L2Entry(raw).reads_as_zero())
+      check_end_of_data(i, raw, host, 0, cluster_size_);
+    const std::uint64_t size = survey_.geometry.subcluster_size();
+    for (unsigned index = 0; extended_ && index < 32; ++index) {
+      if ((bitmap.allocated() >> index & 1) != 0)
+        check_end_of_data(i, raw, host, index * size, size);
+    }
+  }
+
+  // The data of `size` bytes at `in_cluster`, as far as they are on the guest's disk.
+  void check_end_of_data(std::uint64_t i, std::uint64_t raw, HostOffset host,
+                         std::uint64_t in_cluster, std::uint64_t size) {
+    const std::uint64_t begin = guest_cluster(i) * cluster_size_ + in_cluster;
+    const std::uint64_t end = std::min(begin + size, reference_.disk_size);
+    const std::uint64_t present =
+        survey_.data_size() - std::min(survey_.data_size(), host.value + in_cluster);
+    if (begin >= end || present >= end - begin)
+      return;
+    Finding cut = finding(Code::data_past_end, i, raw);
+    cut.guest = {{begin + present}, {end}};
+    cut.found = host.value + in_cluster + present;
+    scan_.findings.add(std::move(cut));
+  }
+
   void look_at(std::uint64_t i, std::uint64_t raw, std::uint64_t bitmap) {
     const L2Entry entry(raw);
     if (entry.is_compressed())
@@ -156,6 +187,14 @@ class TableScanner {
     if (bitmap != 0)
       return add(Code::compressed_with_subclusters, i);
     claim_region(i, raw, extent.begin.value, extent.max_bytes, true);
+    if (qcow2::is_lost(qcow2::state_of(extent, survey_.file.size())) &&
+        !survey_.reaches_past_end(extent.begin.value, extent.max_bytes) &&
+        guest_cluster(i) * cluster_size_ < reference_.disk_size) {
+      Finding cut = finding(Code::data_past_end, i, raw);
+      cut.guest.end = {std::min(cut.guest.end.value, reference_.disk_size)};
+      cut.found = extent.begin.value;
+      scan_.findings.add(std::move(cut));
+    }
     if (survey_.options.deep)
       scan_.compressed_entries.push_back({i, raw});
     ++scan_.counts.allocated;
@@ -175,7 +214,8 @@ class TableScanner {
     note_place(offset, 1);
     if (!has_data_file_)
       claim_region(i, raw, offset, cluster_size_);
-    else if (offset != guest_cluster(i) * cluster_size_)
+    check_data_is_there(i, raw, bitmap);
+    if (has_data_file_ && offset != guest_cluster(i) * cluster_size_)
       scan_.findings.add(finding(Code::data_file_offset_differs, i, raw));
     if (reference_.has_copied_flags)
       check_copied(i, raw, offset);

@@ -16,8 +16,9 @@ struct Reference {
   std::uint32_t l1_index = 0;
   std::uint32_t times = 1;  // of the first: how many references name the table
   bool is_active = false;
-  bool is_first = true;     // the first that names this table
-  bool is_skipped = false;  // the table is not looked into
+  std::uint64_t disk_size = 0;  // of the guest's disk that the table is part of
+  bool is_first = true;         // the first that names this table
+  bool is_skipped = false;      // the table is not looked into
   // Only the flags of the active mapping mean anything, and QEMU passes over a table at 0 and over
   // one whose own refcount cannot be read.
   bool has_copied_flags = false;

@@ -18,6 +18,7 @@ namespace coldchain::cli {
 struct Consent {
   bool force = false;
   bool allow_probe = false;
+  bool unreadable_are_zeros = false;
   std::optional<std::string> format{};
   edit::SideFolders folders{};
 };

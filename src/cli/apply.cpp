@@ -2,6 +2,7 @@
 // apply: carries out what was planned, as long as it comes to the same. The file says what to do,
 // and allows nothing: the verb plans again, with the locks held, and compares.
 #include "change.hpp"
+#include "common_options.hpp"
 #include "verb.hpp"
 #include "world.hpp"
 
@@ -41,6 +42,7 @@ void options(CLI::App& app, ApplyOptions& apply) {
       ->type_name("FMT");
   app.add_flag("--allow-probe", apply.consent.allow_probe,
                "Follow the links of an image whose format its overlay does not record");
+  add_unreadable_option(app, apply.consent.unreadable_are_zeros);
   add_state_option(app, apply.consent.folders);
   add_undo_option(app, apply.consent.folders);
   app.footer(

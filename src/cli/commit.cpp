@@ -20,6 +20,7 @@ void options(CLI::App& app, CommitRequest& commit) {
   app.add_flag("-d,--keep", commit.keeps, "Do not empty the image");
   app.add_flag("--force", commit.force,
                "Commit even if another image or an internal snapshot reads through what changes");
+  add_unreadable_option(app, commit.unreadable_are_zeros);
   app.add_flag("--detect-zeroes", commit.detects_zeroes,
                "Store data that is all zeros as explicit zeros, without clusters");
   app.add_option("--bitmaps", commit.bitmaps,

@@ -25,6 +25,7 @@ struct CommitRequest {
   bool keeps = false;                            // the top is not emptied
   bool force = false;
   bool detects_zeroes = false;
+  bool unreadable_are_zeros = false;
   ops::BitmapRule bitmaps = ops::BitmapRule::qemu;
   bool reparents = false;         // overlays of the image are pointed at the base,
   bool agrees = false;            // which their owner has seen in a plan

@@ -109,8 +109,11 @@ class CommitRun {
   }
 
   Result<void> make_chains() {
-    chain_ = TRY(graph::Chain::make(*nodes_.front(), {.written = base_}));
-    base_chain_ = TRY(graph::Chain::make(base(), {.written = 0}));
+    const bool are_zeros = request_.unreadable_are_zeros || rolls_back_;
+    chain_ = TRY(
+        graph::Chain::make(*nodes_.front(), {.written = base_, .unreadable_are_zeros = are_zeros}));
+    base_chain_ =
+        TRY(graph::Chain::make(base(), {.written = 0, .unreadable_are_zeros = are_zeros}));
     return {};
   }
 
@@ -561,7 +564,8 @@ class CommitRun {
 
 Result<ExitStatus> run_commit(const CommitRequest& wanted, World& world) {
   CommitRequest request = wanted;
-  take_consent(world, request.common, request.folders, &request.force);
+  take_consent(world, request.common, request.folders, &request.force,
+               &request.unreadable_are_zeros);
   note_confines(request.folders, request.common.policy);
   TRY(check_cache(request.cache));
   const std::uint64_t rate = TRY(parse_rate(request.rate));

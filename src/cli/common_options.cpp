@@ -3,6 +3,7 @@
 
 #include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
+#include <coldchain/report/unreadable_report.hpp>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
@@ -85,6 +86,23 @@ Result<OpenedTree> open_tree(const CommonOptions& options, const std::string& im
   }
   tree.top = std::move(*top);
   return tree;
+}
+
+void add_unreadable_option(CLI::App& app, bool& unreadable_are_zeros) {
+  app.add_option_function<std::string>(
+         "--unreadable",
+         [&unreadable_are_zeros](const std::string& rule) {
+           unreadable_are_zeros = rule == "zeros";
+         },
+         "Data that cannot be read: refuse, or take it as zeros and list it")
+      ->check(CLI::IsMember({"refuse", "zeros"}))
+      ->type_name("refuse|zeros");
+}
+
+void complain_of_unreadable(const graph::Chain& chain, const analysis::UnreadableRanges& unreadable,
+                            World& world) {
+  for (const std::string& line : report::unreadable_lines(chain, unreadable))
+    world.complain({ErrorCode::corrupt, line, 0});
 }
 
 }  // namespace coldchain::cli

@@ -8,6 +8,8 @@
 #include <optional>
 #include <string>
 
+#include <coldchain/analysis/unreadable.hpp>
+#include <coldchain/graph/chain.hpp>
 #include <coldchain/graph/open.hpp>
 #include <coldchain/io/open.hpp>
 
@@ -39,6 +41,9 @@ struct CommonOptions {
 
 void add_common_options(CLI::App& app, CommonOptions& options);
 
+// --unreadable, of verbs that copy guest data.
+void add_unreadable_option(CLI::App& app, bool& unreadable_are_zeros);
+
 // What an opened tree needs to stay alive, and the tree.
 struct OpenedTree {
   std::unique_ptr<io::FileSource> files;
@@ -54,5 +59,9 @@ struct OpenedTree {
 [[nodiscard]] Result<OpenedTree> open_tree(const CommonOptions& options, const std::string& image,
                                            bool follow_links, const World& world,
                                            graph::OpenFor purpose = graph::OpenFor::reading);
+
+// Says what of the guest's disk cannot be read, and why.
+void complain_of_unreadable(const graph::Chain& chain, const analysis::UnreadableRanges& unreadable,
+                            World& world);
 
 }  // namespace coldchain::cli

@@ -34,7 +34,7 @@ Result<std::vector<io::FileIdentity>> identities_of(const std::vector<std::strin
 }  // namespace
 
 void take_consent(const World& world, CommonOptions& common, edit::SideFolders& folders,
-                  bool* force) {
+                  bool* force, bool* unreadable_are_zeros) {
   if (!is_applying(world))
     return;
   const Consent& consent = world.agreement->consent;
@@ -46,6 +46,8 @@ void take_consent(const World& world, CommonOptions& common, edit::SideFolders& 
   folders = consent.folders;
   if (force != nullptr)
     *force = consent.force;
+  if (unreadable_are_zeros != nullptr)
+    *unreadable_are_zeros = consent.unreadable_are_zeros;
 }
 
 Result<void> check_may_write(World& world, const std::vector<const graph::Node*>& written) {

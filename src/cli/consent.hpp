@@ -15,10 +15,10 @@
 
 namespace coldchain::cli {
 
-// Where `apply` runs a verb, what was given to `apply` takes the place of these options. `force`
-// may be null.
+// Where `apply` runs a verb, what was given to `apply` takes the place of these options. The last
+// two may be null.
 void take_consent(const World& world, CommonOptions& common, edit::SideFolders& folders,
-                  bool* force);
+                  bool* force, bool* unreadable_are_zeros = nullptr);
 
 // Where `apply` runs a verb, before the first write: says which images will be written to.
 // `refused` where images were given to `apply`, and one of `written` is not among them.

@@ -11,12 +11,14 @@
 
 #include <coldchain/analysis/contexts.hpp>
 #include <coldchain/analysis/map.hpp>
+#include <coldchain/analysis/unreadable.hpp>
 #include <coldchain/analysis/usage.hpp>
 #include <coldchain/base/checked.hpp>
 #include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
 #include <coldchain/report/contexts_report.hpp>
 #include <coldchain/report/map_report.hpp>
+#include <coldchain/report/unreadable_report.hpp>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
@@ -76,17 +78,20 @@ Result<GuestRange> wanted_range(const MapOptions& map, std::uint64_t guest_size)
 }
 
 Result<void> write_context(const graph::Chain& chain, GuestRange range, const MapOptions& map,
-                           analysis::Context context, World& world) {
+                           analysis::Context context, analysis::UnreadableRanges& unreadable,
+                           World& world) {
   const report::Sink sink = world.sink();
   report::ContextWriter writer(context, map.common.json(), sink);
-  TRY(analysis::context_extents(
-      chain, range, context, world.workers(),
-      [&](const analysis::ContextExtent& extent) { writer.write(extent); }));
+  TRY(analysis::context_extents(chain, range, context, world.workers(),
+                                [&](const analysis::ContextExtent& extent) {
+                                  writer.write(extent);
+                                  unreadable.add(extent.unreadable);
+                                }));
   return writer.end();
 }
 
 Result<void> write_extents(const graph::Chain& chain, GuestRange range, const MapOptions& map,
-                           World& world) {
+                           analysis::UnreadableRanges& unreadable, World& world) {
   using Form = report::MapWriter::Form;
   const Form form = map.provenance
                         ? (map.common.json() ? Form::provenance_json : Form::provenance_text)
@@ -95,6 +100,7 @@ Result<void> write_extents(const graph::Chain& chain, GuestRange range, const Ma
   report::MapWriter writer(form, report::map_layers(chain), sink);
   TRY(writer.begin(range.begin.value));
   TRY(analysis::map(chain, range, world.workers(), [&](std::span<const analysis::Extent> extents) {
+    unreadable.add(extents);
     return writer.write(extents);
   }));
   return writer.end();
@@ -116,11 +122,13 @@ Result<ExitStatus> run_verb(const MapOptions& map, World& world) {
   const graph::Chain chain =
       TRY(graph::Chain::make(*tree.top, {.snapshot = map.snapshot, .layer = map.layer}));
   const GuestRange range = TRY(wanted_range(map, chain.guest_size()));
+  analysis::UnreadableRanges unreadable;
   if (context) {
-    TRY(write_context(chain, range, map, *context, world));
+    TRY(write_context(chain, range, map, *context, unreadable, world));
   } else if (map.summary) {
     const analysis::Provision provision =
         TRY(analysis::provision_of(chain, range, world.workers()));
+    unreadable.add(provision.unreadable);
     const auto layers = report::map_layers(chain);
     if (map.common.json())
       TRY(report::write_summary_json(layers, provision, world.sink()));
@@ -128,9 +136,10 @@ Result<ExitStatus> run_verb(const MapOptions& map, World& world) {
       TRY(report::write_summary_text(layers, provision, style_for(world, map.common.color),
                                      world.sink()));
   } else {
-    TRY(write_extents(chain, range, map, world));
+    TRY(write_extents(chain, range, map, unreadable, world));
   }
-  return is_refused ? failure : success;
+  complain_of_unreadable(chain, unreadable, world);
+  return is_refused || unreadable.has_damaged_tables() ? failure : success;
 }
 
 }  // namespace

@@ -73,8 +73,11 @@ Result<analysis::Measure> measure_image(const MeasureOptions& measure,
   warn_of_pending(measure.common, *tree.top, world);
   is_refused = tell_refusals(*tree.top, world);
   const graph::Chain chain = TRY(graph::Chain::make(*tree.top, {.snapshot = measure.snapshot}));
-  return is_raw ? analysis::measure_raw(chain.guest_size())
-                : analysis::measure_qcow2(made, chain, world.workers());
+  if (is_raw)
+    return analysis::measure_raw(chain.guest_size());
+  analysis::Measure result = TRY(analysis::measure_qcow2(made, chain, world.workers()));
+  complain_of_unreadable(chain, result.unreadable, world);
+  return result;
 }
 
 Result<ExitStatus> run_verb(const MeasureOptions& measure, World& world) {
@@ -85,7 +88,7 @@ Result<ExitStatus> run_verb(const MeasureOptions& measure, World& world) {
   const analysis::Measure result = TRY(measure_image(measure, made, is_refused, world));
   TRY(world.out(measure.common.json() ? report::measure_json(result)
                                       : report::measure_text(result)));
-  return is_refused ? failure : success;
+  return is_refused || result.unreadable.has_damaged_tables() ? failure : success;
 }
 
 }  // namespace

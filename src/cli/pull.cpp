@@ -198,7 +198,8 @@ class PullRun {
       return {};
     }
     onto_ = std::move(linked->children.front());
-    onto_chain_ = TRY(graph::Chain::make(*onto_));
+    onto_chain_ = TRY(graph::Chain::make(
+        *onto_, {.unreadable_are_zeros = request_.unreadable_are_zeros || rolls_back_}));
     options_.onto = &*onto_chain_;
     return {};
   }
@@ -274,7 +275,9 @@ class PullRun {
   }
 
   Result<void> make_plan(const io::File& image) {
-    chain_ = TRY(graph::Chain::make(*tree_.top, {.written = 0}));
+    chain_ = TRY(graph::Chain::make(
+        *tree_.top,
+        {.written = 0, .unreadable_are_zeros = request_.unreadable_are_zeros || rolls_back_}));
     transaction_.emplace(image);
     Result<ops::Pull> planned = ops::plan_pull(*transaction_, *chain_, options_);
     if (!planned)
@@ -494,6 +497,7 @@ void add_pull_options(CLI::App& app, PullRequest& pull) {
   add_common_options(app, pull.common);
   app.add_flag("--force", pull.force,
                "Run even if an internal snapshot reads through a layer that is removed");
+  add_unreadable_option(app, pull.unreadable_are_zeros);
   app.add_flag("-q", pull.quiet, "Print only warnings");
   app.add_flag("-p,--progress", pull.shows_progress, "Show the progress");
   add_state_option(app, pull.folders);
@@ -502,7 +506,8 @@ void add_pull_options(CLI::App& app, PullRequest& pull) {
 
 Result<ExitStatus> run_pull(const PullRequest& wanted, World& world) {
   PullRequest request = wanted;
-  take_consent(world, request.common, request.folders, &request.force);
+  take_consent(world, request.common, request.folders, &request.force,
+               &request.unreadable_are_zeros);
   note_confines(request.folders, request.common.policy);
   return PullRun(request, world).run();
 }

@@ -29,6 +29,7 @@ struct PullRequest {
   bool force = false;
   bool fills_snapshots = false;
   bool detects_zeroes = false;
+  bool unreadable_are_zeros = false;
   ops::Compressed compressed = ops::Compressed::unpack;
   bool is_plan = false;
   bool quiet = false;

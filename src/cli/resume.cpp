@@ -26,6 +26,7 @@ struct ResumeOptions {
   std::string base_format;
   std::vector<std::string> scan;
   bool force = false;
+  bool unreadable_are_zeros = false;
   bool abandon = false;
 };
 
@@ -37,6 +38,7 @@ void options(CLI::App& app, ResumeOptions& resume) {
       ->type_name("FMT");
   app.add_flag("--allow-probe", resume.target.policy.allow_probe,
                "Follow the links of an image whose format its overlay does not record");
+  add_unreadable_option(app, resume.unreadable_are_zeros);
   app.add_option("--scan", resume.scan, "Look for images that depend on the base in DIR, too")
       ->type_name("DIR");
   app.add_option("-b", resume.base, "For a rebase: the new backing file, as it was given")
@@ -97,6 +99,7 @@ PullRequest request_for(const ResumeOptions& options, const edit::ResumeOutcome&
   }
   request.folders = options.target.folders;
   request.force = options.force;
+  request.unreadable_are_zeros = options.unreadable_are_zeros;
   return request;
 }
 
@@ -113,6 +116,7 @@ Result<ExitStatus> resume_commit(const ResumeOptions& options, const PendingComm
   (commit.is_of_top ? request.common.format : request.base_format) = options.format;
   request.folders = options.target.folders;
   request.force = options.force;
+  request.unreadable_are_zeros = options.unreadable_are_zeros;
   request.scan = options.scan;
   request.argument = commit.base;
   request.keeps = change.operation != edit::Operation::commit_top;

@@ -62,6 +62,7 @@ Result<Chain> Chain::make(const Node& top, const ChainOptions& options) {
     nodes = {nodes[first]};
   }
   Chain chain;
+  chain.unreadable_are_zeros_ = options.unreadable_are_zeros;
   std::uint64_t l1_bytes = 0;
   for (const Node* node : nodes) {
     const bool alone = options.layer.has_value();
@@ -88,6 +89,7 @@ Result<Chain> Chain::make(const Node& top, const ChainOptions& options) {
 
 Result<Chain> Chain::through(std::size_t index, const qcow2::Snapshot& snapshot) const {
   Chain chain;
+  chain.unreadable_are_zeros_ = unreadable_are_zeros_;
   chain.layers_.assign(layers_.begin() + static_cast<std::ptrdiff_t>(index), layers_.end());
   Layer& top = chain.layers_.front();
   Result<qcow2::Mapping> mapping = top.qcow2().snapshot_mapping(snapshot);
@@ -127,9 +129,17 @@ Result<void> Reader::read(GuestOffset offset, ByteSpan buffer) {
         break;
       }
       const Result<qcow2::Location> location = layer.mapping->locate(offset, cursor_);
-      if (!location)
+      if (!location && !chain_->unreadable_are_zeros())
         return fail(in_file(location.error(), *layer.node));
-      length = std::min(length, location->length);
+      const qcow2::Geometry& geometry = layer.mapping->geometry();
+      length =
+          std::min(length, location ? location->length
+                                    : geometry.cluster_size() - geometry.in_cluster(offset.value));
+      if (!location || (qcow2::is_lost(location->unreadable) && chain_->unreadable_are_zeros())) {
+        const ByteSpan part = buffer.first(length);
+        std::fill(part.begin(), part.end(), std::byte{0});
+        break;
+      }
       if (!qcow2::is_allocated(location->kind))
         continue;
       const ByteSpan part = buffer.first(length);
@@ -137,7 +147,10 @@ Result<void> Reader::read(GuestOffset offset, ByteSpan buffer) {
         Result<void> done = layer.qcow2().check_readable();
         if (done)
           done = layer.qcow2().read(*location, offset, part, unpacked_);
-        if (!done)
+        const bool is_cut = location->unreadable == qcow2::Unreadable::undecided;
+        if (!done && is_cut && chain_->unreadable_are_zeros())
+          std::fill(part.begin(), part.end(), std::byte{0});
+        else if (!done)
           return fail(in_file(done.error(), *layer.node));
       } else {
         std::fill(part.begin(), part.end(), std::byte{0});

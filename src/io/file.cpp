@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
 
+#include <coldchain/base/checked.hpp>
 #include <coldchain/base/try.hpp>
 #include <coldchain/io/file.hpp>
 
@@ -116,6 +117,28 @@ Result<void> read_table(const File& file, HostOffset offset, ByteSpan buffer) {
   const std::size_t read = TRY(read_around_holes(file, offset, buffer));
   std::fill(buffer.begin() + static_cast<std::ptrdiff_t>(read), buffer.end(), std::byte{0});
   return {};
+}
+
+Unread read_table_parts(const File& file, HostOffset offset, ByteSpan buffer) {
+  Unread unread;
+  const Result<void> whole = read_table(file, offset, buffer);
+  if (whole)
+    return unread;
+  unread.error = whole.error();
+  constexpr std::uint64_t part_bytes = 4096;
+  const HostOffset end = offset + buffer.size();
+  for (HostRange part{offset, offset}; part.begin < end; part.begin = part.end) {
+    part.end = std::min(end, HostOffset{align_down(part.begin.value, part_bytes) + part_bytes});
+    const ByteSpan bytes = buffer.subspan(part.begin - offset, part.size());
+    if (read_zero_extended(file, part.begin, bytes))
+      continue;
+    std::fill(bytes.begin(), bytes.end(), std::byte{0});
+    if (!unread.ranges.empty() && unread.ranges.back().end == part.begin)
+      unread.ranges.back().end = part.end;
+    else
+      unread.ranges.push_back(part);
+  }
+  return unread;
 }
 
 Result<void> read_zero_extended(const File& file, HostOffset offset, ByteSpan buffer) {

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include <coldchain/base/checked.hpp>
+#include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
 
 #include <fcntl.h>
@@ -35,6 +36,14 @@ Timestamp to_timestamp(const statx_timestamp& time) {
   return {time.tv_sec, time.tv_nsec};
 }
 
+// "PATH " where the file has a name.
+std::string name_for_error(int fd) {
+  const int error = std::exchange(errno, 0);
+  const Result<Location> location = location_of(fd);
+  errno = error;
+  return location ? to_terminal(location->folder + "/" + location->name) + " " : "";
+}
+
 // Reading, as both kinds of file below do it.
 Result<std::size_t> read_from(int fd, HostOffset offset, ByteSpan buffer) {
   std::size_t done = 0;
@@ -47,7 +56,7 @@ Result<std::size_t> read_from(int fd, HostOffset offset, ByteSpan buffer) {
     if (count < 0 && errno == EINTR)
       continue;
     if (count < 0)
-      return fail(system_error(errno, fmt::format("reading at {:#x}", at)));
+      return fail(system_error(errno, fmt::format("reading {}at {:#x}", name_for_error(fd), at)));
     if (count == 0)
       break;
     done += static_cast<std::size_t>(count);

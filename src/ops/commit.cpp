@@ -104,7 +104,8 @@ class CommitPlanner {
     const qcow2::Header& header = base_.qcow2().header();
     TRY(check_kind(header));
     const check::CheckResult before = TRY(check_metadata(transaction_.view(), options_.workers));
-    TRY(check_sound(header, before));
+    TRY(check_sound(header, before, view_.chain->unreadable_are_zeros()));
+    commit_.cost.unreadable.add(own_unreadable(before));
     const qcow2::Image image = TRY(qcow2::Image::open(transaction_.view()));
     TRY(check_may_grow(image));
     if (transaction_.view().status().kind == io::FileKind::regular)
@@ -218,6 +219,7 @@ class CommitPlanner {
   void count(const Piece& piece) {
     digester_.add(piece);
     Cost& cost = commit_.cost;
+    cost.unreadable.add(piece.lost);
     if (piece.kind == PieceKind::zero) {
       cost.zeroed_bytes += piece.guest.size();
       append_range(commit_.changed, piece.guest);
@@ -353,7 +355,7 @@ Result<Emptying> plan_emptying(edit::Transaction& transaction, const Chain& chai
     return emptying;
   }
   const check::CheckResult before = TRY(check_metadata(transaction.view(), options.workers));
-  TRY(check_sound(header, before));
+  TRY(check_sound(header, before, chain.unreadable_are_zeros()));
   const qcow2::Image image = TRY(qcow2::Image::open(transaction.view()));
   TRY(clear_unknown_autoclear(transaction, header));
   TRY(ImageEditor(transaction, image, before).empty());

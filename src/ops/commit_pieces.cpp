@@ -80,7 +80,7 @@ class CommitPieceMaker {
     if (!is_aligned(begin.value, geometry_.cluster_size()))
       return begin;
     if (view_.is_above(extent)) {
-      if (!reads_as_zeros(extent))
+      if (!reads_as_zeros(extent) || extent.is_lost())
         return begin;
       const Extent shown = TRY(below_.at(begin));
       if (!reads_as_zeros(shown))
@@ -150,7 +150,7 @@ class CommitPieceMaker {
       }
       has_above = true;
       has_data = has_data || !reads_as_zeros(part);
-      is_shown_anyway = is_shown_anyway && shows_zeros(guest, place);
+      is_shown_anyway = is_shown_anyway && shows_zeros(guest, place) && !part.is_lost();
     }
     if (!has_above || (!has_data && is_shown_anyway))
       return std::nullopt;
@@ -201,7 +201,8 @@ Result<void> for_each_raw_piece(const CommitView& view, const PieceConsumer& con
   const GuestOffset end{view.base_chain->guest_size()};
   const auto take = [&](std::span<const Extent> extents) -> Result<void> {
     for (const Extent& extent : extents) {
-      const bool is_behind = reads_as_zeros(extent) && extent.guest.begin >= end;
+      const bool is_behind =
+          reads_as_zeros(extent) && !extent.is_lost() && extent.guest.begin >= end;
       if (view.is_above(extent) && !is_behind)
         TRY(joiner.add(PieceKind::overwrite, extent.guest, {extent}));
     }

@@ -45,7 +45,7 @@ class DataWriter {
       return for_each_recompressed(
           recompressed_, sources_.chain->layers().front().qcow2(), piece, sources_.workers,
           [&](const RecompressedCluster& cluster) { return write_recompressed(cluster); });
-    TRY(find_places(piece.guest));
+    find_places(piece.guest);
     auto source = piece.sources.begin();
     for (const qcow2::Run& run : runs_) {
       if (run.kind != qcow2::RunKind::data)
@@ -62,12 +62,12 @@ class DataWriter {
   }
 
  private:
-  Result<void> find_places(GuestRange guest) {
+  void find_places(GuestRange guest) {
     runs_.clear();
     if (mapping_)
-      return mapping_->runs(guest, cursor_, runs_);
-    runs_.push_back({guest, {guest.begin.value}, qcow2::RunKind::data});
-    return {};
+      mapping_->runs(guest, cursor_, runs_);
+    else
+      runs_.push_back({guest, {guest.begin.value}, qcow2::RunKind::data});
   }
 
   Result<void> write_compressed(const CompressedCluster& cluster) {

@@ -39,6 +39,15 @@ Result<void> Mender::check_again() {
   counted_end_ = std::max({counted_end_, checked->claims.end(), checked->stored.end()});
   if (checked->is_partial)
     return fail(ErrorCode::refused, "some tables were not checked: a repair would not be safe");
+  for (const finding::Finding& finding : checked->findings.runs()) {
+    if (finding.code == finding::Code::table_unreadable ||
+        finding.code == finding::Code::refcount_table_unreadable)
+      return fail(
+          ErrorCode::io_error,
+          fmt::format("{}: the repair would lose what is behind it; copy the image to sound "
+                      "storage first",
+                      finding.detail));
+  }
   return {};
 }
 

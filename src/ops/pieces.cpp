@@ -9,7 +9,10 @@
 #include <span>
 
 #include <coldchain/base/checked.hpp>
+#include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
+
+#include <fmt/format.h>
 
 namespace coldchain::ops {
 
@@ -76,7 +79,9 @@ class Comparison {
       const bool is_same_place =
           file_place_of(now_, part) &&
           file_place_of(now_, part) == file_place_of(then_, clip(other, part.guest));
-      if (is_same_place || (reads_as_zeros(part) && reads_as_zeros(other)))
+      if (!is_same_place && (part.is_lost() || other.is_lost()))
+        TRY(take(part, Needs{.copy = !reads_as_zeros(part), .zero = reads_as_zeros(part)}));
+      else if (is_same_place || (reads_as_zeros(part) && reads_as_zeros(other)))
         TRY(take(part, is_same_place ? Needs{.keep = true} : Needs{}));
       else
         TRY(compare(part, reads_as_zeros(other), take));
@@ -208,7 +213,8 @@ class PieceMaker {
     else if (extent.present && !extent.zero)
       needs.copy = true;
     else if (extent.present)
-      needs.zero = base_ != 0 || stays_;
+      // Lost data becomes explicit zeros, so that the plan lists it.
+      needs.zero = base_ != 0 || stays_ || extent.is_lost();
     else
       needs.zero = is_behind_short_layer(extent) && part.begin < end_of_base();
     return needs;
@@ -315,7 +321,7 @@ class PieceMaker {
   [[nodiscard]] bool may_stay_compressed(const std::vector<Extent>& sources,
                                          GuestRange range) const {
     if (compressed_ == Compressed::unpack || sources.size() != 1 || !sources.front().compressed ||
-        !is_aligned(range.begin.value, geometry_.cluster_size()))
+        reads_as_zeros(sources.front()) || !is_aligned(range.begin.value, geometry_.cluster_size()))
       return false;
     const qcow2::Header& from = chain_.layers()[sources.front().layer].qcow2().header();
     const qcow2::Header& to = chain_.layers().front().qcow2().header();
@@ -361,11 +367,12 @@ Result<void> PieceJoiner::add(PieceKind kind, GuestRange range,
     const bool goes_on = piece_.guest.end == range.begin && piece_.kind == kind &&
                          (!has_sources || piece_.guest.size() < most_piece_bytes);
     if (!goes_on) {
-      TRY(finish());
-      if (counts_ && has_sources && sources.size() == 1 && reads_as_zeros(sources.front())) {
+      TRY(hand_out());
+      if (counts_ && has_sources && sources.size() == 1 && reads_as_zeros(sources.front()) &&
+          !sources.front().is_lost()) {
         const std::uint64_t whole = align_down(range.size(), most_piece_bytes);
         piece_ = {{range.begin, range.begin + whole}, kind, {sources.front()}};
-        TRY(finish());
+        TRY(hand_out());
         range.begin = range.begin + whole;
       }
       piece_ = {.guest = {range.begin, range.begin}, .kind = kind};
@@ -375,8 +382,15 @@ Result<void> PieceJoiner::add(PieceKind kind, GuestRange range,
       part.end = std::min(part.end, part.begin + (most_piece_bytes - piece_.guest.size()));
     piece_.guest.end = part.end;
     for (const Extent& source : sources) {
-      const Extent clipped = clip(source, part);
-      if (!has_sources || clipped.guest.empty())
+      Extent clipped = clip(source, part);
+      if (clipped.guest.empty())
+        continue;
+      decide(clipped);
+      if (clipped.is_lost()) {
+        unreadable_.add(std::span(&clipped, 1));
+        piece_.lost.push_back(clipped);
+      }
+      if (!has_sources)
         continue;
       if (!piece_.sources.empty() && analysis::continues(piece_.sources.back(), clipped))
         piece_.sources.back().guest.end = clipped.guest.end;
@@ -388,7 +402,17 @@ Result<void> PieceJoiner::add(PieceKind kind, GuestRange range,
   return {};
 }
 
-Result<void> PieceJoiner::finish() {
+void PieceJoiner::decide(Extent& source) {
+  if (source.unreadable != qcow2::Unreadable::undecided)
+    return;
+  Bytes bytes(source.guest.size());
+  if (reader_.read(source.guest.begin, bytes))
+    return;
+  source.unreadable = qcow2::Unreadable::past_end;
+  source.zero = chain_.unreadable_are_zeros();
+}
+
+Result<void> PieceJoiner::hand_out() {
   if (!piece_.guest.empty()) {
     if (left_-- == 0)
       return fail(
@@ -398,6 +422,34 @@ Result<void> PieceJoiner::finish() {
   }
   piece_ = {};
   return {};
+}
+
+Result<void> PieceJoiner::finish() {
+  TRY(hand_out());
+  return unreadable_.empty() || chain_.unreadable_are_zeros() ? Result<void>{}
+                                                              : fail(unreadable_error());
+}
+
+Error PieceJoiner::unreadable_error() const {
+  constexpr std::size_t most_named = 8;
+  std::string ranges;
+  for (const analysis::UnreadableRange& range : unreadable_.ranges()) {
+    if (&range - unreadable_.ranges().data() == most_named)
+      break;
+    ranges +=
+        fmt::format("{}{:#x}-{:#x} of {} ({})", ranges.empty() ? "" : ", ", range.guest.begin.value,
+                    range.guest.end.value, to_terminal(chain_.layers()[range.layer].node->filename),
+                    analysis::to_string(range.reason));
+  }
+  const std::uint64_t more = unreadable_.ranges().size() + unreadable_.omitted() -
+                             std::min(unreadable_.ranges().size(), most_named);
+  return {
+      ErrorCode::corrupt,
+      fmt::format("{} bytes of guest data that the change needs cannot be read: guest range {}"
+                  "{}; 'coldchain check --list' lists the damage; --unreadable=zeros takes "
+                  "what cannot be read as zeros",
+                  unreadable_.bytes(), ranges, more == 0 ? "" : fmt::format(" and {} more", more)),
+      0};
 }
 
 Result<void> for_each_piece(const graph::Chain& chain, GuestRange range, const Below& below,

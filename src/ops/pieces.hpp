@@ -9,6 +9,7 @@
 #include <vector>
 
 #include <coldchain/analysis/map.hpp>
+#include <coldchain/analysis/unreadable.hpp>
 #include <coldchain/graph/chain.hpp>
 #include <coldchain/ops/plan.hpp>
 
@@ -27,6 +28,7 @@ struct Piece {
   GuestRange guest;
   PieceKind kind = PieceKind::copy;
   std::vector<analysis::Extent> sources{};  // they cover `guest`; of zeros none
+  std::vector<analysis::Extent> lost{};     // sources that cannot be read, and are taken as zeros
 };
 
 using PieceConsumer = std::function<Result<void>(const Piece&)>;
@@ -36,16 +38,29 @@ class PieceJoiner {
  public:
   // With `counts`, many zeros that are copied come in one piece: nothing stops between them.
   PieceJoiner(const PieceConsumer& consumer, const graph::Chain& chain, bool counts = false)
-      : consumer_(consumer), left_(ExtentBudget(chain).most_pieces()), counts_(counts) {}
+      : consumer_(consumer),
+        chain_(chain),
+        reader_(chain),
+        left_(ExtentBudget(chain).most_pieces()),
+        counts_(counts) {}
 
   // `sources` cover `range`, and may reach beyond it.
   [[nodiscard]] Result<void> add(PieceKind kind, GuestRange range,
                                  const std::vector<analysis::Extent>& sources);
-  // Hands out the last one.
+  // Hands out the last one. `corrupt`, with the ranges, where sources cannot be read, unless they
+  // are taken as zeros.
   [[nodiscard]] Result<void> finish();
 
  private:
+  [[nodiscard]] Result<void> hand_out();
+  // Decompresses a stream that the end of the file may have cut.
+  void decide(analysis::Extent& source);
+  [[nodiscard]] Error unreadable_error() const;
+
   const PieceConsumer& consumer_;
+  const graph::Chain& chain_;
+  graph::Reader reader_;
+  analysis::UnreadableRanges unreadable_;
   std::uint64_t left_;  // pieces
   bool counts_;
   Piece piece_;

@@ -47,7 +47,7 @@ void PlanDigester::add(const Piece& piece) {
 void PlanDigester::add(PieceKind kind, analysis::Extent extent) {
   if (extent.layer == written_)
     extent.zero = extent.data = false;
-  if (extent_ && kind == kind_ && analysis::continues(*extent_, extent)) {
+  if (extent_ && kind == kind_ && analysis::continues_in_qemu(*extent_, extent)) {
     extent_->guest.end = extent.guest.end;
     return;
   }

@@ -87,7 +87,8 @@ class Planner {
                                 top.mapping->geometry().cluster_size(), chain_.guest_size()));
     TRY(check_kind(top.qcow2().header()));
     const check::CheckResult before = TRY(check_metadata(transaction_.view(), options_.workers));
-    TRY(check_sound(top.qcow2().header(), before));
+    TRY(check_sound(top.qcow2().header(), before, chain_.unreadable_are_zeros()));
+    pull_.cost.unreadable.add(own_unreadable(before));
     pull_.cost.cluster_size = top.qcow2().header().cluster_size();
     raise_limit(transaction_, chain_);
     if (options_.onto != nullptr)
@@ -321,6 +322,7 @@ class Planner {
   Result<void> take(ImageEditor& editor, const Chain& chain, graph::Reader& reader,
                     const Piece& piece) {
     digester_.add(piece);
+    pull_.cost.unreadable.add(piece.lost);
     if (piece.sources.empty()) {
       pull_.cost.zeroed_bytes += piece.guest.size();
       return piece.kind == PieceKind::zero ? editor.set_zero(piece.guest)

@@ -208,8 +208,23 @@ Result<void> mend(Mender& mender) {
   return {};
 }
 
+// Data that the file has no bytes of reads as zeros once the file has grown over it.
+void note_grown_over(Mender& mender) {
+  if (!mender.at_first || mender.checked->findings.has(Code::data_past_end))
+    return;
+  for (const Finding& finding : mender.at_first->findings.runs()) {
+    if (finding.code == Code::data_past_end)
+      mender.add({.mending = Mending::read_as_zeros,
+                  .structure = finding.structure,
+                  .index = finding.index,
+                  .host = finding.host,
+                  .lost = finding.guest});
+  }
+}
+
 Result<Repair> result_of(Mender& mender) {
   TRY(check_links(mender));
+  note_grown_over(mender);
   std::optional<std::string> worse =
       what_is_worse(mender.at_first ? *mender.at_first : *mender.checked, *mender.checked);
   if (!worse)

@@ -20,6 +20,17 @@ bool is_sound(const check::CheckResult& checked) {
   return !checked.failure && checked.findings.worst() < finding::Severity::corruption;
 }
 
+// Sound, but for data that the file has no bytes of.
+bool is_only_cut(const check::CheckResult& checked) {
+  const finding::Findings& findings = checked.findings.runs();
+  return !checked.failure && checked.findings.omitted() == 0 &&
+         checked.findings.has(finding::Code::data_past_end) &&
+         std::all_of(findings.begin(), findings.end(), [](const finding::Finding& finding) {
+           return finding.code == finding::Code::data_past_end ||
+                  finding::row(finding.code).severity < finding::Severity::corruption;
+         });
+}
+
 }  // namespace
 
 Error about(const graph::Layer& layer, Error error) {
@@ -30,11 +41,35 @@ Result<check::CheckResult> check_metadata(const io::File& file, unsigned workers
   return check::check(TRY(qcow2::Image::open_damaged(file)), {.deep = false, .workers = workers});
 }
 
-Result<void> check_sound(const qcow2::Header& header, const check::CheckResult& checked) {
+analysis::UnreadableRanges own_unreadable(const check::CheckResult& checked) {
+  analysis::UnreadableRanges ranges;
+  for (const finding::Finding& finding : checked.findings.runs()) {
+    if (finding.code != finding::Code::data_past_end)
+      continue;
+    analysis::Extent lost;
+    lost.guest = finding.guest;
+    lost.unreadable = qcow2::Unreadable::past_end;
+    ranges.add(std::span(&lost, 1));
+  }
+  return ranges;
+}
+
+Result<void> check_sound(const qcow2::Header& header, const check::CheckResult& checked,
+                         bool unreadable_are_zeros) {
   if (checked.is_partial)
     return fail(ErrorCode::refused,
                 "has more tables than its file can hold: not all of them were checked");
-  if (!is_sound(checked) || header.has_incompatible(qcow2::incompatible::dirty))
+  const bool is_dirty = header.has_incompatible(qcow2::incompatible::dirty);
+  if (!is_dirty && is_only_cut(checked)) {
+    if (unreadable_are_zeros)
+      return {};
+    return fail(ErrorCode::corrupt,
+                fmt::format("the file ends inside guest data, at guest offset {:#x}: its missing "
+                            "bytes would become zeros; 'coldchain check --list' lists them, and "
+                            "--unreadable=zeros takes them as zeros",
+                            own_unreadable(checked).ranges().front().guest.begin.value));
+  }
+  if (is_dirty || !is_sound(checked))
     return fail(ErrorCode::refused,
                 "is damaged or was not closed: 'coldchain check' lists the errors, and 'coldchain "
                 "check -r all' repairs them");

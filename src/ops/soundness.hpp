@@ -20,8 +20,14 @@ namespace coldchain::ops {
 
 // `refused` for an image that is damaged, or was not closed: who allocates by refcounts that are
 // too low overwrites data.
+// Data of its own that the file has no bytes of reads as zeros once the file grows: only with
+// `unreadable_are_zeros` may it.
 [[nodiscard]] Result<void> check_sound(const qcow2::Header& header,
-                                       const check::CheckResult& checked);
+                                       const check::CheckResult& checked,
+                                       bool unreadable_are_zeros = false);
+
+// The guest ranges of such data.
+[[nodiscard]] analysis::UnreadableRanges own_unreadable(const check::CheckResult& checked);
 
 // `refused` where the outcome of a plan, looked at like an image that somebody else has made, is
 // not sound.

@@ -38,7 +38,7 @@ Result<std::vector<GuestRange>> find_zeroes(const graph::Chain& chain, const Zer
   const auto take = [&](std::span<const Extent> extents) -> Result<void> {
     for (const Extent& extent : extents) {
       const bool is_read = extent.layer >= search.first_layer && extent.layer < search.end_layer;
-      if (!is_read || reads_as_zeros(extent))
+      if (!is_read || reads_as_zeros(extent) || extent.is_lost())
         continue;
       for (GuestRange some = extent.guest; some.begin < extent.guest.end; some.begin = some.end) {
         some.end = std::min(extent.guest.end, {align_down(some.begin.value, search.grain) +

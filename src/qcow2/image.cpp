@@ -112,7 +112,17 @@ Result<Mapping> Image::mapping(std::uint64_t l1_table_offset, std::uint32_t l1_s
   // Entries past the guest's disk describe saved machine state, which is not mapped.
   const std::uint64_t needed = divide_up(guest_size, geometry.l2_coverage());
   std::vector<be64> l1(std::min<std::uint64_t>(needed, l1_size));
-  TRY(io::read_exactly(*file_, {l1_table_offset}, writable_bytes_of(l1), what));
+  if (const Result<void> whole =
+          io::read_exactly(*file_, {l1_table_offset}, writable_bytes_of(l1), what);
+      !whole && whole.error().code == ErrorCode::io_error) {
+    for (const HostRange& range :
+         io::read_table_parts(*file_, {l1_table_offset}, writable_bytes_of(l1)).ranges)
+      std::fill_n(l1.begin() + static_cast<std::ptrdiff_t>((range.begin.value - l1_table_offset) /
+                                                           sizeof(be64)),
+                  divide_up(range.size(), sizeof(be64)), be64(unread_l1_entry));
+  } else {
+    TRY(whole);
+  }
   // An L1 table may be far larger than what it describes; its empty end needs no memory.
   const auto last = std::find_if(l1.rbegin(), l1.rend(),
                                  [](const be64& raw) { return L1Entry(raw.get()).has_l2_table(); });
@@ -120,13 +130,17 @@ Result<Mapping> Image::mapping(std::uint64_t l1_table_offset, std::uint32_t l1_s
   l1.shrink_to_fit();
   std::vector<std::uint64_t> tables;
   for (const be64& raw : l1) {
-    if (L1Entry(raw.get()).has_l2_table())
+    if (L1Entry(raw.get()).has_l2_table() && raw.get() != unread_l1_entry)
       tables.push_back(L1Entry(raw.get()).l2_table().value);
   }
   if (const std::size_t count = tables.size(); repeats_itself(std::move(tables)))
     return fail(ErrorCode::corrupt,
                 fmt::format("{} names the same few L2 tables in {} entries", what, count));
-  const MappingRules rules{geometry, header_.version >= 3, header_.has_data_file()};
+  const MappingRules rules{.geometry = geometry,
+                           .allows_zero_flag = header_.version >= 3,
+                           .has_data_file = header_.has_data_file(),
+                           .data_end = data_file_ != nullptr ? data_file_->size() : ~0ULL,
+                           .stream_end = file_->size()};
   return Mapping(*file_, rules, std::move(l1), guest_size);
 }
 
@@ -171,8 +185,15 @@ bool Image::is_zstd() const {
 
 Result<void> Image::read(const Location& location, GuestOffset offset, ByteSpan buffer,
                          Unpacked& unpacked) const {
-  if (location.kind != RunKind::compressed)
-    return io::read_zero_extended(*data_file_, location.host, buffer);
+  const bool is_compressed = location.kind == RunKind::compressed;
+  if (is_lost(location.unreadable))
+    return fail(ErrorCode::corrupt,
+                fmt::format("guest offset {:#x} cannot be read: its host cluster at {:#x} is past "
+                            "the end of the file",
+                            offset.value,
+                            (is_compressed ? location.compressed.begin : location.host).value));
+  if (!is_compressed)
+    return io::read_exactly(*data_file_, location.host, buffer, "guest data");
   const CompressedExtent& extent = location.compressed;
   const bool is_there = unpacked.image == this && unpacked.extent.begin == extent.begin &&
                         unpacked.extent.max_bytes == extent.max_bytes;

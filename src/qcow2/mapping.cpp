@@ -11,12 +11,46 @@
 
 namespace coldchain::qcow2 {
 
+// Collects runs and merges each with the last where it continues it.
+class RunBuilder {
+ public:
+  RunBuilder(GuestRange window, std::vector<Run>& runs)
+      : window_(window), runs_(&runs), first_(runs.size()) {}
+
+  // `begin` and `end` may reach out of the window; `host` is where `begin` lies.
+  void add(std::uint64_t begin, std::uint64_t end, RunKind kind, HostOffset host,
+           Unreadable unreadable = Unreadable::no) {
+    if (begin < window_.begin.value) {
+      host = host + (window_.begin.value - begin);
+      begin = window_.begin.value;
+    }
+    end = std::min(end, window_.end.value);
+    if (begin >= end)
+      return;
+    if (runs_->size() > first_) {
+      Run& last = runs_->back();
+      if (last.kind == kind && last.unreadable == unreadable &&
+          (!has_host(kind) || last.host.value + last.guest.size() == host.value)) {
+        last.guest.end = {end};
+        return;
+      }
+    }
+    runs_->push_back({{{begin}, {end}}, has_host(kind) ? host : HostOffset{}, kind, unreadable});
+  }
+
+ private:
+  GuestRange window_;
+  std::vector<Run>* runs_;
+  std::size_t first_;
+};
+
 namespace {
 
 // What one L2 entry says of its cluster as a whole; with subclusters, the bitmap has the last word.
 struct ClusterState {
   RunKind kind{};
   HostOffset host;
+  Unreadable unreadable = Unreadable::no;
 };
 
 // Why an entry cannot be read on, or nothing. QEMU block/qcow2-cluster.c: qcow2_get_host_offset.
@@ -43,7 +77,9 @@ const char* objection(const MappingRules& rules, L2Entry entry, GuestOffset gues
 
 ClusterState classify(const MappingRules& rules, L2Entry entry) {
   if (entry.is_compressed())
-    return {RunKind::compressed, {}};
+    return {RunKind::compressed,
+            {},
+            state_of(entry.compressed_extent(rules.geometry.cluster_bits()), rules.stream_end)};
   const HostOffset host = entry.host_offset();
   const bool subclusters = rules.geometry.subclusters_per_cluster() > 1;
   if (!subclusters && entry.reads_as_zero())
@@ -79,38 +115,6 @@ unsigned same_subclusters(SubclusterBitmap bitmap, unsigned index) {
   return ahead == 0 ? 32 - index : static_cast<unsigned>(std::countr_zero(ahead));
 }
 
-// Collects runs and merges each with the last where it continues it.
-class RunBuilder {
- public:
-  RunBuilder(GuestRange window, std::vector<Run>& runs)
-      : window_(window), runs_(&runs), first_(runs.size()) {}
-
-  // `begin` and `end` may reach out of the window; `host` is where `begin` lies.
-  void add(std::uint64_t begin, std::uint64_t end, RunKind kind, HostOffset host) {
-    if (begin < window_.begin.value) {
-      host = host + (window_.begin.value - begin);
-      begin = window_.begin.value;
-    }
-    end = std::min(end, window_.end.value);
-    if (begin >= end)
-      return;
-    if (runs_->size() > first_) {
-      Run& last = runs_->back();
-      if (last.kind == kind &&
-          (!has_host(kind) || last.host.value + last.guest.size() == host.value)) {
-        last.guest.end = {end};
-        return;
-      }
-    }
-    runs_->push_back({{{begin}, {end}}, has_host(kind) ? host : HostOffset{}, kind});
-  }
-
- private:
-  GuestRange window_;
-  std::vector<Run>* runs_;
-  std::size_t first_;
-};
-
 // The first offset at or after `from` for which there is an L2 table; `limit` if none is below it.
 GuestOffset next_table(const std::vector<be64>& l1, const Geometry& geometry, GuestOffset from,
                        GuestOffset limit) {
@@ -130,17 +134,20 @@ Error entry_error(std::uint64_t l1_index, HostOffset l2_table, std::uint64_t l2_
                                           l2_table.value, l1_index, l2_index, what)};
 }
 
-// The hot loop of standard entries. Returns the index of the first entry that cannot be read on.
-std::optional<std::uint64_t> add_standard(const MappingRules& rules, const be64* entries,
-                                          std::uint64_t count, std::uint64_t guest,
-                                          RunBuilder& builder) {
+// The hot loop of standard entries.
+void add_standard(const MappingRules& rules, const be64* entries, std::uint64_t count,
+                  std::uint64_t guest, RunBuilder& builder) {
   const std::uint64_t cluster_size = rules.geometry.cluster_size();
   std::uint64_t i = 0;
   while (i < count) {
     const std::uint64_t raw = entries[i].get();
     const L2Entry entry(raw);
-    if (objection(rules, entry, {guest + i * cluster_size}) != nullptr)
-      return i;
+    if (objection(rules, entry, {guest + i * cluster_size}) != nullptr) {
+      builder.add(guest + i * cluster_size, guest + (i + 1) * cluster_size, RunKind::unknown, {},
+                  Unreadable::entry);
+      ++i;
+      continue;
+    }
     const ClusterState state = classify(rules, entry);
     std::uint64_t next = i + 1;
     // Long stretches of nothing, and of clusters that lie one after the other, are the common case:
@@ -161,24 +168,25 @@ std::optional<std::uint64_t> add_standard(const MappingRules& rules, const be64*
       if (state.kind == RunKind::zero_reserved)
         next = i + 1;  // equal entries would be one host cluster twice, not a run
     }
-    builder.add(guest + i * cluster_size, guest + next * cluster_size, state.kind, state.host);
+    builder.add(guest + i * cluster_size, guest + next * cluster_size, state.kind, state.host,
+                state.unreadable);
     i = next;
   }
-  return std::nullopt;
 }
 
-std::optional<std::uint64_t> add_extended(const MappingRules& rules, const be64* entries,
-                                          std::uint64_t count, std::uint64_t guest,
-                                          RunBuilder& builder) {
+void add_extended(const MappingRules& rules, const be64* entries, std::uint64_t count,
+                  std::uint64_t guest, RunBuilder& builder) {
   const Geometry& geometry = rules.geometry;
   for (std::uint64_t i = 0; i < count; ++i, guest += geometry.cluster_size()) {
     const L2Entry entry(entries[2 * i].get());
     const SubclusterBitmap bitmap(entries[2 * i + 1].get());
     const ClusterState state = classify(rules, entry);
-    if (objection(rules, entry, {guest}) != nullptr || contradicts_itself(state, bitmap))
-      return i;
+    if (objection(rules, entry, {guest}) != nullptr || contradicts_itself(state, bitmap)) {
+      builder.add(guest, guest + geometry.cluster_size(), RunKind::unknown, {}, Unreadable::entry);
+      continue;
+    }
     if (state.kind == RunKind::compressed) {
-      builder.add(guest, guest + geometry.cluster_size(), state.kind, {});
+      builder.add(guest, guest + geometry.cluster_size(), state.kind, {}, state.unreadable);
       continue;
     }
     for (unsigned index = 0; index < 32;) {
@@ -189,26 +197,41 @@ std::optional<std::uint64_t> add_extended(const MappingRules& rules, const be64*
       index += same;
     }
   }
-  return std::nullopt;
 }
 
 }  // namespace
 
-Result<void> Mapping::read_entries(std::uint64_t l1_index, std::uint64_t first, std::uint64_t count,
-                                   Cursor& cursor) const {
+Unreadable state_of(CompressedExtent stream, std::uint64_t file_size) {
+  const std::uint64_t end = stream.begin.value + stream.max_bytes;
+  const std::uint64_t last_sector = std::max(stream.begin.value, end - compressed_sector_size);
+  if (file_size <= last_sector)
+    return Unreadable::past_end;
+  return file_size < end ? Unreadable::undecided : Unreadable::no;
+}
+
+Result<HostOffset> Mapping::table_of(std::uint64_t l1_index) const {
   const HostOffset l2_table = L1Entry(l1()[l1_index].get()).l2_table();
   const Geometry& geometry = rules_.geometry;
+  if (l1()[l1_index].get() == unread_l1_entry)
+    return fail(ErrorCode::io_error, fmt::format("L1 entry {} cannot be read", l1_index));
   if (!is_aligned(l2_table.value, geometry.cluster_size()))
     return fail(ErrorCode::corrupt,
                 fmt::format("L1 entry {}: L2 table offset {:#x} is not aligned to a cluster",
                             l1_index, l2_table.value));
+  return l2_table;
+}
+
+Result<void> Mapping::read_entries(std::uint64_t l1_index, std::uint64_t first, std::uint64_t count,
+                                   Cursor& cursor) const {
+  const HostOffset l2_table = TRY(table_of(l1_index));
+  const Geometry& geometry = rules_.geometry;
   cursor.table.resize(count * geometry.l2_entry_bytes() / sizeof(be64));
   return io::read_exactly(*file_, l2_table + first * geometry.l2_entry_bytes(),
                           writable_bytes_of(cursor.table),
                           fmt::format("L2 table of L1 entry {}", l1_index));
 }
 
-Result<void> Mapping::runs(GuestRange window, Cursor& cursor, std::vector<Run>& runs) const {
+void Mapping::runs(GuestRange window, Cursor& cursor, std::vector<Run>& runs) const {
   const Geometry& geometry = rules_.geometry;
   const bool extended = geometry.subclusters_per_cluster() > 1;
   const std::uint64_t end = std::min(window.end.value, guest_size_);
@@ -225,20 +248,35 @@ Result<void> Mapping::runs(GuestRange window, Cursor& cursor, std::vector<Run>& 
     const std::uint64_t table_end = std::min(end, (l1_index + 1) * geometry.l2_coverage());
     const std::uint64_t first = geometry.l2_index({guest});
     const std::uint64_t count = geometry.l2_index({table_end - 1}) - first + 1;
-    TRY(read_entries(l1_index, first, count, cursor));
-    const std::uint64_t cluster_begin = align_down(guest, geometry.cluster_size());
-    const auto bad = (extended ? add_extended : add_standard)(rules_, cursor.table.data(), count,
-                                                              cluster_begin, builder);
-    if (bad) {
-      const std::size_t at = static_cast<std::size_t>(*bad) * geometry.l2_entry_bytes() / 8;
-      const char* what = objection(rules_, L2Entry(cursor.table[at].get()),
-                                   {cluster_begin + *bad * geometry.cluster_size()});
-      return fail(entry_error(l1_index, L1Entry(l1()[l1_index].get()).l2_table(), first + *bad,
-                              what != nullptr ? what : "subcluster bitmap contradicts itself"));
-    }
+    if (read_entries(l1_index, first, count, cursor))
+      (extended ? add_extended : add_standard)(rules_, cursor.table.data(), count,
+                                               align_down(guest, geometry.cluster_size()), builder);
+    else
+      add_readable_parts(l1_index, {{guest}, {table_end}}, cursor, builder);
     guest = table_end;
   }
-  return {};
+}
+
+void Mapping::add_readable_parts(std::uint64_t l1_index, GuestRange guest, Cursor& cursor,
+                                 RunBuilder& builder) const {
+  constexpr std::uint64_t part_bytes = 4096;
+  const Geometry& geometry = rules_.geometry;
+  const Result<HostOffset> table = table_of(l1_index);
+  if (!table)
+    return builder.add(guest.begin.value, guest.end.value, RunKind::unknown, {}, Unreadable::table);
+  const std::uint64_t per_part = part_bytes / geometry.l2_entry_bytes();
+  for (GuestRange part = guest; part.begin < guest.end; part.begin = part.end) {
+    const std::uint64_t first = geometry.l2_index(part.begin);
+    const std::uint64_t clusters = align_down(first, per_part) + per_part - first;
+    const std::uint64_t begin = align_down(part.begin.value, geometry.cluster_size());
+    part.end = std::min(guest.end, GuestOffset{begin + clusters * geometry.cluster_size()});
+    const std::uint64_t count = geometry.l2_index({part.end.value - 1}) - first + 1;
+    if (read_entries(l1_index, first, count, cursor))
+      (geometry.subclusters_per_cluster() > 1 ? add_extended : add_standard)(
+          rules_, cursor.table.data(), count, begin, builder);
+    else
+      builder.add(part.begin.value, part.end.value, RunKind::unknown, {}, Unreadable::table);
+  }
 }
 
 Result<Location> Mapping::locate(GuestOffset offset, Cursor& cursor) const {
@@ -269,8 +307,14 @@ Result<Location> Mapping::locate(GuestOffset offset, Cursor& cursor) const {
     return fail(entry_error(l1_index, L1Entry(l1()[l1_index].get()).l2_table(), l2_index, what));
   if (has_host(location.kind))
     location.host = state.host + in_cluster;
-  if (location.kind == RunKind::compressed)
+  if (location.kind == RunKind::compressed) {
     location.compressed = entry.compressed_extent(geometry.cluster_bits());
+    location.unreadable = state.unreadable;
+  }
+  if (location.kind == RunKind::data && location.host.value >= rules_.data_end)
+    location.unreadable = Unreadable::past_end;
+  else if (location.kind == RunKind::data)
+    location.length = std::min(location.length, rules_.data_end - location.host.value);
   return location;
 }
 

@@ -23,7 +23,7 @@ std::uint64_t total_size(const std::vector<Range>& ranges) {
 }  // namespace
 
 std::string commit_warnings(const CommitFacts& facts) {
-  std::string out;
+  std::string out = unreadable_warnings(facts.commit->cost);
   for (const std::string& snapshot : facts.commit->snapshots)
     out += fmt::format("internal snapshot {} reads different data afterwards\n",
                        to_terminal(snapshot));

@@ -3,6 +3,7 @@
 
 #include <coldchain/base/try.hpp>
 #include <coldchain/report/contexts_report.hpp>
+#include <coldchain/report/unreadable_report.hpp>
 
 #include <fmt/compile.h>
 #include <fmt/format.h>
@@ -16,8 +17,10 @@ void ContextWriter::write(const analysis::ContextExtent& extent) {
     out_ += first_ ? "[\n" : ",\n";
     fmt::format_to(out,
                    FMT_COMPILE("{{ \"offset\": {}, \"length\": {}, \"type\": {}, "
-                               "\"description\": \"{}\"}}"),
-                   extent.guest.begin.value, extent.guest.size(), extent.value, description);
+                               "\"description\": \"{}\"{}{}}}"),
+                   extent.guest.begin.value, extent.guest.size(), extent.value, description,
+                   extent.unreadable.empty() ? "" : ", ",
+                   extent.unreadable.empty() ? "" : unreadable_member(extent.unreadable));
   } else {
     fmt::format_to(out, FMT_COMPILE("{:>10}  {:>10}  {:>3}  {}\n"), extent.guest.begin.value,
                    extent.guest.size(), extent.value, description);

@@ -21,6 +21,9 @@ std::string cost_lines(const ops::Cost& cost) {
   out += plan_line("written", fmt::format("{} bytes of guest data, {} bytes of metadata",
                                           cost.written_bytes, cost.metadata_bytes));
   out += plan_line("zeroed", fmt::format("{} bytes become explicit zeros", cost.zeroed_bytes));
+  if (!cost.unreadable.empty())
+    out += plan_line("unreadable",
+                     fmt::format("{} bytes are taken as zeros", cost.unreadable.bytes()));
   if (cost.cluster_size != 0)
     out += plan_line(
         "added",
@@ -38,6 +41,18 @@ std::string cost_lines(const ops::Cost& cost) {
   return out;
 }
 
+std::string unreadable_warnings(const ops::Cost& cost) {
+  std::string out;
+  for (const analysis::UnreadableRange& range : cost.unreadable.ranges())
+    out += fmt::format("guest range {:#x}-{:#x} cannot be read ({}) and is taken as zeros\n",
+                       range.guest.begin.value, range.guest.end.value,
+                       analysis::to_string(range.reason));
+  if (cost.unreadable.omitted() != 0)
+    out += fmt::format("{} more ranges cannot be read and are taken as zeros\n",
+                       cost.unreadable.omitted());
+  return out;
+}
+
 void write_cost(JsonWriter& json, const ops::Cost& cost) {
   json.key("sources").begin_array();
   for (const ops::SourceCost& source : cost.sources) {
@@ -47,6 +62,17 @@ void write_cost(JsonWriter& json, const ops::Cost& cost) {
   json.end_array()
       .member("written-bytes", cost.written_bytes)
       .member("zeroed-bytes", cost.zeroed_bytes)
+      .member("unreadable-bytes", cost.unreadable.bytes())
+      .key("unreadable")
+      .begin_array();
+  for (const analysis::UnreadableRange& range : cost.unreadable.ranges())
+    json.begin_object()
+        .member("start", range.guest.begin.value)
+        .member("length", range.guest.size())
+        .member("depth", std::uint64_t{range.layer})
+        .member("reason", analysis::to_string(range.reason))
+        .end_object();
+  json.end_array()
       .member("metadata-bytes", cost.metadata_bytes)
       .member("cluster-size", cost.cluster_size)
       .key("added-clusters")

@@ -17,6 +17,9 @@ namespace coldchain::report {
 // From "read" to "side file".
 [[nodiscard]] std::string cost_lines(const ops::Cost& cost);
 
+// Each range that is taken as zeros because it cannot be read, for standard error.
+[[nodiscard]] std::string unreadable_warnings(const ops::Cost& cost);
+
 // From "sources" to "side-file-bytes", into the object that is open.
 void write_cost(JsonWriter& json, const ops::Cost& cost);
 

@@ -109,6 +109,7 @@ void write_image(JsonWriter& json, const Forest& forest, std::size_t index,
           .member("data", used->own->data)
           .member("zero", used->own->zero)
           .member("compressed", used->own->compressed)
+          .member("unreadable", used->own->unreadable)
           .end_object();
   }
   if (image.header)

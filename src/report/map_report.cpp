@@ -6,6 +6,7 @@
 #include <coldchain/base/try.hpp>
 #include <coldchain/report/json_writer.hpp>
 #include <coldchain/report/map_report.hpp>
+#include <coldchain/report/unreadable_report.hpp>
 
 #include <fmt/format.h>
 
@@ -44,6 +45,8 @@ std::string hex_column(std::uint64_t value) {
 std::string_view kind_of(const Extent& extent, const MapLayer& layer) {
   if (!extent.present)
     return extent.past_end ? "past the end" : "absent";
+  if (extent.is_lost())
+    return "unreadable";
   if (extent.compressed)
     return "compressed";
   if (extent.data)
@@ -98,6 +101,46 @@ Result<void> MapWriter::begin(std::uint64_t start) {
 }
 
 Result<void> MapWriter::write(std::span<const Extent> extents) {
+  const bool is_of_qemu = form_ == Form::qemu_text || form_ == Form::qemu_json;
+  TRY(is_of_qemu ? join(extents) : print(extents));
+  return out_.size() >= flush_at ? flush() : Result<void>{};
+}
+
+// The last extent waits for the next. Where all can be read, the map has joined them already.
+Result<void> MapWriter::join(std::span<const Extent> extents) {
+  const bool is_all_readable =
+      unreadable_.empty() &&
+      std::none_of(extents.begin(), extents.end(), [](const Extent& e) { return e.is_lost(); });
+  while (!extents.empty()) {
+    if (joined_ && continues_in_qemu(*joined_, extents.front())) {
+      joined_->guest.end = extents.front().guest.end;
+      unreadable_.add(extents.first(1));
+      extents = extents.subspan(1);
+      continue;
+    }
+    TRY(print_joined());
+    const std::size_t printed = is_all_readable ? extents.size() - 1 : 0;
+    TRY(print(extents.first(printed)));
+    joined_ = extents[printed];
+    unreadable_.add(extents.subspan(printed, 1));
+    extents = extents.subspan(printed + 1);
+  }
+  return {};
+}
+
+Result<void> MapWriter::print_joined() {
+  if (joined_)
+    TRY(print(std::span(&*joined_, 1)));
+  joined_.reset();
+  if (form_ == Form::qemu_json && !unreadable_.empty()) {
+    out_.pop_back();  // the end of the object
+    out_ += ", " + unreadable_member(unreadable_) + "}";
+  }
+  unreadable_ = {};
+  return {};
+}
+
+Result<void> MapWriter::print(std::span<const Extent> extents) {
   const bool text = form_ == Form::qemu_text || form_ == Form::provenance_text;
   if (!text)
     append_json(extents);
@@ -107,10 +150,11 @@ Result<void> MapWriter::write(std::span<const Extent> extents) {
     else
       append_provenance_text(extent);
   }
-  return out_.size() >= flush_at ? flush() : Result<void>{};
+  return {};
 }
 
 Result<void> MapWriter::end() {
+  TRY(print_joined());
   if (form_ == Form::qemu_json && first_)
     out_ += fmt::format(
         "{{ \"start\": {}, \"length\": 0, \"depth\": 0, \"present\": false, "
@@ -128,6 +172,9 @@ Result<void> MapWriter::flush() {
 }
 
 Result<void> MapWriter::append_qemu_text(const Extent& extent) {
+  const bool is_unknown = extent.is_lost() && !extent.compressed && !extent.has_host;
+  if (is_unknown)
+    return {};  // which is reported in the end
   if (extent.data && !extent.zero && !extent.has_host) {
     TRY(flush());
     return fail(ErrorCode::unsupported,
@@ -163,7 +210,12 @@ void MapWriter::append_json(std::span<const Extent> extents) {
       line.words(", \"data\": ").boolean(extent.data);
       if (extent.has_host)
         line.words(", \"offset\": ").number(extent.host.value);
-      line.words(provenance_members(extent)).words("}");
+      line.words(provenance_members(extent));
+      if (form_ == Form::provenance_json && extent.is_lost())
+        line.words(", \"unreadable\": \"")
+            .words(analysis::to_string(extent.unreadable))
+            .words("\"");
+      line.words("}");
     }
     out_.resize(static_cast<std::size_t>(line.end() - out_.data()));
   }
@@ -192,18 +244,19 @@ Result<void> write_summary_text(const std::vector<MapLayer>& layers,
                                 const analysis::Provision& provision, const Style& style,
                                 const Sink& sink) {
   using enum Table::Align;
-  Table table({"LAYER", "DATA", "COMPRESSED", "ZERO", "TOTAL", "FILE"},
-              {right, right, right, right, right, left});
+  Table table({"LAYER", "DATA", "COMPRESSED", "ZERO", "UNREADABLE", "TOTAL", "FILE"},
+              {right, right, right, right, right, right, left});
   std::uint64_t total = provision.absent;
   for (std::size_t i = 0; i < layers.size(); ++i) {
     const analysis::Provided& provided = provision.layers[i];
     total += provided.total();
     table.add({std::to_string(layers[i].index), human_size(provided.data),
                human_size(provided.compressed), human_size(provided.zero),
-               human_size(provided.total()), to_terminal(layers[i].filename)});
+               human_size(provided.unreadable), human_size(provided.total()),
+               to_terminal(layers[i].filename)});
   }
-  table.add({"-", "", "", "", human_size(provision.absent), "(in no layer: reads as zeros)"});
-  table.add({"all", "", "", "", human_size(total), ""});
+  table.add({"-", "", "", "", "", human_size(provision.absent), "(in no layer: reads as zeros)"});
+  table.add({"all", "", "", "", "", human_size(total), ""});
   return sink(table.text(style));
 }
 
@@ -220,6 +273,7 @@ Result<void> write_summary_json(const std::vector<MapLayer>& layers,
         .member("data", provided.data)
         .member("compressed", provided.compressed)
         .member("zero", provided.zero)
+        .member("unreadable", provided.unreadable)
         .member("total", provided.total())
         .end_object();
   }

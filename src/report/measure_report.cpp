@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <coldchain/report/json_writer.hpp>
 #include <coldchain/report/measure_report.hpp>
+#include <coldchain/report/unreadable_report.hpp>
 
 #include <fmt/format.h>
 
@@ -22,7 +23,10 @@ std::string measure_json(const analysis::Measure& measure) {
   json.member("required", measure.required)
       .member("fully-allocated", measure.fully_allocated)
       .end_object();
-  return json.take() + "\n";
+  std::string out = json.take();
+  if (!measure.unreadable.empty())
+    out.insert(out.rfind('}'), ", " + unreadable_member(measure.unreadable));
+  return out + "\n";
 }
 
 }  // namespace coldchain::report

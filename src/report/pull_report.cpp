@@ -18,7 +18,7 @@ bool makes_places(const PullFacts& facts) {
 }  // namespace
 
 std::string pull_warnings(const PullFacts& facts) {
-  std::string out;
+  std::string out = unreadable_warnings(facts.pull->cost);
   for (const std::string& snapshot : facts.pull->snapshots)
     out += fmt::format("internal snapshot {} reads different data afterwards\n",
                        to_terminal(snapshot));

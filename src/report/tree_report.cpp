@@ -126,6 +126,7 @@ void write_usage(JsonWriter& json, const TreeLayer& layer) {
         .member("data", own.data)
         .member("zero", own.zero)
         .member("compressed", own.compressed)
+        .member("unreadable", own.unreadable)
         .end_object();
   }
   if (layer.provides)

@@ -186,16 +186,56 @@ TEST_CASE("map: of an empty or nearly empty huge image costs nothing") {
   CHECK(Opened(folder / "top").extents(2).size() == 3);
 }
 
-TEST_CASE("map: an error in a table names the image") {
+TEST_CASE("map: an entry that cannot be right is unreadable, and the rest is mapped") {
   const TempFolder folder;
-  ImageBuilder(ImageOptions{}).raw_entry(0, 0x10200).build().write_to(folder / "bad");
+  ImageBuilder(ImageOptions{})
+      .data(0, 'a')
+      .raw_entry(1, 0x10200)
+      .data(2, 'c')
+      .build()
+      .write_to(folder / "bad");
   const Opened opened(folder / "bad");
   for (const unsigned workers : {1U, 2U}) {
-    const auto done = analysis::map(*opened.chain, {{0}, {1 << 20}}, workers,
-                                    [](std::span<const Extent>) { return Result<void>{}; });
-    REQUIRE_FALSE(done);
-    CHECK(done.error().message.starts_with(folder / "bad"));
+    const std::vector<Extent> extents = opened.extents(workers);
+    REQUIRE(extents.size() == 4);
+    CHECK(extents[1].unreadable == qcow2::Unreadable::entry);
+    CHECK((extents[1].present && !extents[1].zero));
+    CHECK(extents[1].guest == GuestRange{{65536}, {131072}});
+    CHECK(extents[2].unreadable == qcow2::Unreadable::no);
   }
+}
+
+TEST_CASE("map: what a file ends before is unreadable from the first missing byte on") {
+  const TempFolder folder;
+  ImageOptions options;
+  options.cluster_bits = 12;
+  ImageBuilder base(options);
+  for (std::uint64_t cluster = 0; cluster < 8; ++cluster)
+    base.data(cluster, 'b');
+  testing::Patient patient(base.build().flat());
+  patient.move_to_end(4, 4);
+  patient.resize(patient.bytes().size() - 3 * 4096 - 1000);
+  testing::write_file(folder / "base", patient.bytes());
+  options.backing_file = "base";
+  options.backing_format = "qcow2";
+  ImageBuilder(options).data(6, 't').build().write_to(folder / "top");
+  const Opened opened(folder / "top");
+  std::vector<GuestRange> lost;
+  for (const Extent& extent : opened.extents()) {
+    if (!extent.is_lost())
+      continue;
+    CHECK(extent.layer == 1);
+    lost.push_back(extent.guest);
+  }
+  CHECK(lost == std::vector<GuestRange>{{{5 * 4096 - 1000}, {6 * 4096}}, {{7 * 4096}, {8 * 4096}}});
+  Bytes byte(1);
+  CHECK(opened.chain->read({5 * 4096 - 1001}, byte));
+  CHECK_FALSE(opened.chain->read({5 * 4096 - 1000}, byte));
+  CHECK(opened.chain->read({6 * 4096}, byte));
+  const graph::Chain zeros =
+      graph::Chain::make(*opened.top, {.unreadable_are_zeros = true}).value();
+  REQUIRE(zeros.read({5 * 4096 - 1000}, byte));
+  CHECK(byte[0] == std::byte{0});
 }
 
 TEST_CASE("map: a cluster with many holes that many entries name is handed on some at a time") {

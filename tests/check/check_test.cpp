@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "damage.hpp"
 #include "sparse_file.hpp"
+#include "unreadable_file.hpp"
 
 #include <set>
 
@@ -74,7 +75,7 @@ TEST_CASE("check: each finding that an image can have has a recipe or a test els
     known.insert(damage.expected.begin(), damage.expected.end());
   // Of links, uploads and what only hostile or unreadable files have: tests of their own.
   const std::set<Code> elsewhere = {Code::mapping_not_walked, Code::table_unreadable,
-                                    Code::data_file_too_short};
+                                    Code::refcount_table_unreadable, Code::data_file_too_short};
   for (const finding::Row& row : finding::catalogue()) {
     const auto number = static_cast<unsigned>(row.code);
     if (number >= 3000 && number < 3700 && !elsewhere.contains(row.code))
@@ -134,6 +135,81 @@ TEST_CASE("check: a data file that ends too early is told") {
   image.attach_data_file(data);
   const CheckResult result = check::check(image, {.deep = false, .workers = 1}).value();
   CHECK(codes(result) == std::set{Code::data_file_too_short});
+  const io::MemoryFile cut(Bytes(1000));
+  image.attach_data_file(cut);
+  const CheckResult lost = check::check(image, {.deep = false, .workers = 1}).value();
+  REQUIRE(codes(lost) == std::set{Code::data_file_too_short, Code::data_past_end});
+  for (const finding::Finding& finding : lost.findings.runs()) {
+    if (finding.code == Code::data_past_end)
+      CHECK(finding.guest == GuestRange{{1000}, {65536}});
+  }
+}
+
+TEST_CASE("check: data that the file ends before is named by guest and host, to the byte") {
+  const auto found = [](const std::string& name) {
+    const CheckResult result = checked(testing::damage(name).image());
+    CHECK(result.counts.corruptions == 0);  // as qemu-img counts
+    finding::Finding cut;
+    for (const finding::Finding& finding : result.findings.runs()) {
+      if (finding.code == Code::data_past_end)
+        cut = finding;
+    }
+    return cut;
+  };
+  const std::uint64_t size = testing::damage("last-data-cluster-cut").image().size();
+  const finding::Finding cluster = found("last-data-cluster-cut");
+  CHECK(cluster.guest == GuestRange{{4 * 4096 + 2048 + 100}, {5 * 4096}});
+  CHECK(cluster.found == size);
+  CHECK(found("last-compressed-cluster-cut").guest == GuestRange{{32 * 4096}, {33 * 4096}});
+  // Of two subclusters, the second has one byte.
+  CHECK(found("last-subcluster-cut").guest ==
+        GuestRange{{6 * 16384 + 4 * 512 + 1}, {6 * 16384 + 5 * 512}});
+}
+
+TEST_CASE("check: a table that the system cannot read costs what it describes, and no more") {
+  ImageOptions options;
+  options.size = 8192ULL << 16;
+  ImageBuilder builder(options);
+  for (std::uint64_t cluster = 0; cluster < 8192; cluster += 64)
+    builder.data(cluster, 'd');
+  const testing::Patient patient(builder.build().flat());
+  const HostOffset table{patient.at(patient.l1_entry()) & qcow2::offset_mask};
+  const HostOffset block{patient.at(patient.refcount_table_entry())};
+  const HostOffset refcounts{patient.header().refcount_table_offset};
+  const HostOffset l1{patient.header().l1_table_offset};
+  struct Fault {
+    HostOffset at;
+    Code code;
+    finding::Structure structure;
+    GuestRange guest;
+    std::uint64_t allocated;
+  };
+  const std::vector<Fault> faults{
+      {table + 4096,
+       Code::table_unreadable,
+       finding::Structure::l2_table,
+       {{512ULL << 16}, {1024ULL << 16}},
+       128 - 8},
+      {l1, Code::table_unreadable, finding::Structure::l1_table, {{0}, {8192ULL << 16}}, 0},
+      {block, Code::refcount_table_unreadable, finding::Structure::refcount_block, {}, 128},
+      {refcounts, Code::refcount_table_unreadable, finding::Structure::refcount_table, {}, 128}};
+  for (const Fault& fault : faults) {
+    CAPTURE(fault.at.value);
+    const testing::UnreadableFile file(patient.bytes(), {{fault.at, fault.at + 512}});
+    const qcow2::Image image = qcow2::Image::open_damaged(file).value();
+    const CheckResult result = check::check(image, {.deep = false, .workers = 2}).value();
+    CHECK_FALSE(result.failure);
+    CHECK(result.counts.allocated_clusters == fault.allocated);
+    const auto& runs = result.findings.runs();
+    const auto found = std::find_if(runs.begin(), runs.end(), [&](const finding::Finding& run) {
+      return run.code == fault.code;
+    });
+    REQUIRE(found != runs.end());
+    CHECK(found->structure == fault.structure);
+    CHECK(found->host.begin <= fault.at);
+    CHECK(found->guest == fault.guest);
+    CHECK(found->detail.find("Input/output error") != std::string::npos);
+  }
 }
 
 TEST_CASE("check: unknown incompatible features are an error") {

@@ -57,11 +57,11 @@ TEST_CASE("map: provenance in JSON adds file, index and compressed") {
 
 TEST_CASE("map: summary for people, golden") {
   CHECK(map_of({"--summary"}).out ==
-        "LAYER    DATA  COMPRESSED     ZERO    TOTAL  FILE\n"
-        "    0  64 KiB      64 KiB  128 KiB  256 KiB  top\n"
-        "    1  64 KiB         0 B      0 B   64 KiB  base\n"
-        "    -                                64 KiB  (in no layer: reads as zeros)\n"
-        "  all                               384 KiB\n");
+        "LAYER    DATA  COMPRESSED     ZERO  UNREADABLE    TOTAL  FILE\n"
+        "    0  64 KiB      64 KiB  128 KiB         0 B  256 KiB  top\n"
+        "    1  64 KiB         0 B      0 B         0 B   64 KiB  base\n"
+        "    -                                            64 KiB  (in no layer: reads as zeros)\n"
+        "  all                                           384 KiB\n");
 }
 
 TEST_CASE("map: the human map of compressed clusters ends as qemu-img's does") {

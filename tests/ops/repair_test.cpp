@@ -134,7 +134,7 @@ TEST_CASE("repair: of every recipe mends all that has an answer, and again chang
                                Code::data_file_offset_differs,  Code::data_in_metadata,
                                Code::cluster_used_twice,        Code::bitmap_coverage_wrong,
                                Code::bitmap_unknown_flags,      Code::bitmap_unknown_type,
-                               Code::bitmap_name_repeated};
+                               Code::bitmap_name_repeated,      Code::data_past_end};
   for (const Damage& damage : testing::damages()) {
     CAPTURE(damage.name);
     const Repaired once = repaired(damage.image());

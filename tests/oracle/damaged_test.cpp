@@ -11,6 +11,7 @@
 #include <random>
 
 #include <doctest/doctest.h>
+#include <nlohmann/json.hpp>
 
 using namespace coldchain;
 using testing::ImageBuilder;
@@ -41,6 +42,14 @@ ImageBuilder patched(const std::function<void(qcow2::Header&)>& patch) {
   ImageBuilder builder = healthy();
   builder.patch_header(patch);
   return builder;
+}
+
+// qemu-img's map, without what coldchain adds: ranges that cannot be read.
+nlohmann::ordered_json without_ours(const std::string& map) {
+  nlohmann::ordered_json extents = nlohmann::ordered_json::parse(map);
+  for (nlohmann::ordered_json& extent : extents)
+    extent.erase("coldchain");
+  return extents;
 }
 
 }  // namespace
@@ -136,7 +145,7 @@ TEST_CASE(
     if (theirs.status != 0)
       continue;
     ++both;
-    CHECK(mine.out == theirs.out);
+    CHECK(without_ours(mine.out) == nlohmann::ordered_json::parse(theirs.out));
   }
   if (oracles)
     CHECK(both > 100);
@@ -157,14 +166,14 @@ TEST_CASE("damaged: tables that overlap are read as qemu-img reads them, or refu
                static_cast<std::streamsize>(flat.size()));
     CAPTURE(other);
     const auto mine = run_coldchain({"map", "--output=json", "-f", "qcow2", folder / "overlap"});
-    CHECK((mine.status == 0) == mine.err.empty());
+    CHECK((mine.status == 0 || !mine.err.empty()));
     if (!testing::have_oracles())
       continue;
     const auto theirs =
         run_in(folder.path(), "qemu-img map --output=json -f qcow2 " + (folder / "overlap"));
     CHECK(mine.status == theirs.status);
     if (theirs.status == 0)
-      CHECK(mine.out == theirs.out);
+      CHECK(without_ours(mine.out) == nlohmann::ordered_json::parse(theirs.out));
   }
 }
 

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: MIT
 #include "image_builder.hpp"
+#include "patient.hpp"
 #include "sparse_file.hpp"
+#include "unreadable_file.hpp"
 
 #include <memory>
 #include <random>
 
+#include <coldchain/base/checked.hpp>
 #include <coldchain/io/memory_file.hpp>
 #include <coldchain/qcow2/image.hpp>
 
@@ -26,17 +29,26 @@ struct Opened {
   [[nodiscard]] Result<std::vector<Run>> runs(std::uint64_t begin, std::uint64_t end) const {
     Mapping::Cursor cursor;
     std::vector<Run> found;
-    if (Result<void> done = mapping.runs({{begin}, {end}}, cursor, found); !done)
-      return fail(done.error());
+    mapping.runs({{begin}, {end}}, cursor, found);
     return found;
   }
 };
 
+// Of the first cluster that no entry describes as it must.
 std::string error_of(const ImageBuilder& builder) {
   const Opened opened(builder);
-  const auto runs = opened.runs(0, opened.image.guest_size());
-  REQUIRE_FALSE(runs);
-  return runs.error().message;
+  Mapping::Cursor cursor;
+  const std::vector<Run> runs = opened.runs(0, opened.image.guest_size()).value();
+  for (const Run& run : runs) {
+    if (run.kind != RunKind::unknown)
+      continue;
+    CHECK(run.unreadable == Unreadable::entry);
+    CHECK(run.guest.size() == opened.mapping.geometry().cluster_size());
+    const auto location = opened.mapping.locate(run.guest.begin, cursor);
+    REQUIRE_FALSE(location);
+    return location.error().message;
+  }
+  return "";
 }
 
 }  // namespace
@@ -174,7 +186,7 @@ TEST_CASE("runs: with an external data file, host and guest offsets are the same
         std::string::npos);
 }
 
-TEST_CASE("runs: an L2 table outside the file or unaligned is an error, not zeros") {
+TEST_CASE("runs: an L2 table outside the file or unaligned is unknown, not zeros") {
   ImageBuilder builder{ImageOptions{}};
   builder.data(0, 1);
   auto bytes = builder.build();
@@ -190,9 +202,90 @@ TEST_CASE("runs: an L2 table outside the file or unaligned is an error, not zero
     const Mapping mapping = image.active_mapping().value();
     Mapping::Cursor cursor;
     std::vector<Run> runs;
-    CHECK_FALSE(mapping.runs({{0}, {1 << 20}}, cursor, runs));
-    CHECK_FALSE(mapping.locate({0}, cursor));
+    mapping.runs({{0}, {1 << 20}}, cursor, runs);
+    REQUIRE_FALSE(runs.empty());
+    CHECK(runs.back().kind == RunKind::unknown);
+    CHECK(runs.back().unreadable == Unreadable::table);
+    CHECK(runs.back().guest.end.value == 1 << 20);
   }
+}
+
+TEST_CASE("runs: a sector of a table that cannot be read takes nothing else with it") {
+  ImageOptions options;
+  options.size = 8192ULL << 16;
+  ImageBuilder builder(options);
+  for (std::uint64_t cluster = 0; cluster < 8192; cluster += 64)
+    builder.data(cluster, 'd');
+  const testing::Patient patient(builder.build().flat());
+  const HostOffset table{patient.at(patient.l1_entry()) & offset_mask};
+  const testing::UnreadableFile file(patient.bytes(), {{table + 8192, table + 8704}});
+  const Image image = Image::open(file).value();
+  const Mapping mapping = image.active_mapping().value();
+  Mapping::Cursor cursor;
+  std::vector<Run> runs;
+  mapping.runs({{0}, {options.size}}, cursor, runs);
+  std::uint64_t data = 0;
+  for (const Run& run : runs) {
+    data += run.kind == RunKind::data ? 1 : 0;
+    if (run.kind == RunKind::unknown) {
+      CHECK(run.unreadable == Unreadable::table);
+      CHECK(run.guest == GuestRange{{1024ULL << 16}, {1536ULL << 16}});
+    }
+  }
+  CHECK(data == 128 - 512 / 64);
+}
+
+TEST_CASE("runs: a part of the L1 table that cannot be read takes nothing else with it") {
+  ImageOptions options;
+  options.cluster_bits = 9;
+  options.size = 2048ULL * 64 << 9;
+  ImageBuilder builder(options);
+  builder.data(0, 'a').data(600 * 64, 'b').data(1500 * 64, 'c');
+  const testing::Patient patient(builder.build().flat());
+  const HostOffset l1{patient.header().l1_table_offset};
+  const HostOffset begin{align_up(l1.value, 4096)};
+  const testing::UnreadableFile file(patient.bytes(), {{begin, begin + 1}});
+  const Image image = Image::open(file).value();
+  const Mapping mapping = image.active_mapping().value();
+  Mapping::Cursor cursor;
+  std::vector<Run> runs;
+  mapping.runs({{0}, {options.size}}, cursor, runs);
+  std::uint64_t unknown = 0;
+  for (const Run& run : runs)
+    unknown += run.kind == RunKind::unknown ? run.guest.size() : 0;
+  CHECK(unknown == (512ULL * 64) << 9);
+  CHECK(mapping.locate({1500ULL * 64 << 9}, cursor).value().kind == RunKind::data);
+}
+
+TEST_CASE("state_of: a compressed cluster is lost where its last sector does not begin") {
+  const CompressedExtent stream{{1000}, 512 * 3 - (1000 & 511)};  // up to 2048
+  CHECK(state_of(stream, 2048) == Unreadable::no);
+  CHECK(state_of(stream, 2047) == Unreadable::undecided);
+  CHECK(state_of(stream, 1537) == Unreadable::undecided);
+  CHECK(state_of(stream, 1536) == Unreadable::past_end);
+  const CompressedExtent in_one_sector{{1000}, 24};
+  CHECK(state_of(in_one_sector, 1001) == Unreadable::undecided);
+  CHECK(state_of(in_one_sector, 1000) == Unreadable::past_end);
+}
+
+TEST_CASE("locate: ends where the file does, and says what lies behind it") {
+  ImageBuilder builder{ImageOptions{}};
+  builder.data(0, 1);
+  testing::Patient patient(builder.build().flat());
+  patient.move_to_end(0, 1);
+  patient.resize(patient.bytes().size() - 65536 + 1000);
+  const io::MemoryFile file(patient.bytes());
+  const Image image = Image::open(file).value();
+  const Mapping mapping = image.active_mapping().value();
+  Mapping::Cursor cursor;
+  const Location there = mapping.locate({100}, cursor).value();
+  CHECK(there.length == 900);
+  CHECK(there.unreadable == Unreadable::no);
+  const Location lost = mapping.locate({1000}, cursor).value();
+  CHECK(lost.unreadable == Unreadable::past_end);
+  Image::Unpacked unpacked;
+  Bytes bytes(16);
+  CHECK_FALSE(image.read(lost, {1000}, bytes, unpacked));
 }
 
 TEST_CASE("runs: a contiguous run never runs over the top of the offset field") {

@@ -282,6 +282,15 @@ void add_mapping_damages(std::vector<Damage>& all, const Shape& shape) {
          p.set(p.l2_entry(4), (p.bytes().size() - p.cluster_size()) | copied_flag);
        },
        {Code::refcount_too_low, Code::cluster_leaked});
+  harm("last-data-cluster-cut",
+       [](Patient& p) {
+         const std::uint64_t end = p.bytes().size();
+         p.set_refcount(p.host_cluster(4), 0);
+         p.set_refcount(end / p.cluster_size(), 1);
+         p.set(p.l2_entry(4), end | copied_flag);
+         p.resize(end + p.cluster_size() / 2 + 100);
+       },
+       {Code::data_past_end});
   harm("file-cut", [](Patient& p) { p.resize(p.bytes().size() / 2 / 4096 * 4096); },
        {Code::reference_past_end});
 }
@@ -304,6 +313,27 @@ void add_feature_damages(std::vector<Damage>& all) {
                  with_compressed(),
                  [](Patient& p) { p.set(p.l2_entry(30), p.at(p.l2_entry(30)) | 1ULL << 40); },
                  {Code::reference_past_end}});
+  all.push_back({"last-compressed-cluster-cut",
+                 with_compressed(),
+                 [](Patient& p) {
+                   const std::uint64_t end = p.bytes().size();
+                   const std::uint64_t sectors = 2;  // and a third one, which is missing
+                   const unsigned sector_bits = 62 - (p.header().cluster_bits - 8);
+                   p.set_refcount(end / p.cluster_size(), 1);
+                   p.set(p.l2_entry(32), 1ULL << 62 | sectors << sector_bits | end);
+                   p.resize(end + sectors * 512);
+                 },
+                 {Code::data_past_end}});
+  all.push_back({"last-subcluster-cut",
+                 with_subclusters(),
+                 [](Patient& p) {
+                   const std::uint64_t end = p.bytes().size();
+                   p.set_refcount(end / p.cluster_size(), 1);
+                   p.set(p.l2_entry(6), end | copied_flag);
+                   p.set(p.subclusters(6), 0x0000'0011);  // the first and the fifth
+                   p.resize(end + 4 * p.cluster_size() / 32 + 1);
+                 },
+                 {Code::data_past_end}});
   all.push_back({"compressed-data-destroyed",
                  with_compressed(),
                  [](Patient& p) {

@@ -44,6 +44,19 @@ std::uint64_t Patient::refcount_table_entry(std::uint64_t index) const {
   return header_.refcount_table_offset + 8 * index;
 }
 
+void Patient::move_to_end(std::uint64_t first_guest_cluster, std::uint64_t count) {
+  for (std::uint64_t guest = first_guest_cluster; guest < first_guest_cluster + count; ++guest) {
+    const std::uint64_t from = host_cluster(guest);
+    const std::uint64_t to = bytes_.size();
+    bytes_.resize(to + cluster_size());
+    std::copy_n(bytes_.begin() + static_cast<std::ptrdiff_t>(from * cluster_size()), cluster_size(),
+                bytes_.begin() + static_cast<std::ptrdiff_t>(to));
+    set_refcount(from, 0);
+    set_refcount(to / cluster_size(), 1);
+    set(l2_entry(guest), to | qcow2::copied_flag);
+  }
+}
+
 std::uint64_t Patient::bitmap_directory() const {
   const qcow2::Extension* extension = header_.find_extension(qcow2::extension::bitmaps);
   return load<qcow2::wire::BitmapsExtension>(extension->data, 0)->bitmap_directory_offset.get();
@@ -53,18 +66,23 @@ std::uint64_t Patient::bitmap_table() const {
   return at(bitmap_directory());
 }
 
-std::uint64_t Patient::refcount_block() const {
-  return at(refcount_table_entry());
+std::uint64_t Patient::counts_per_block() const {
+  return (8 * cluster_size()) >> header_.refcount_order;
+}
+
+// The block that has the count of `cluster`.
+std::uint64_t Patient::refcount_block(std::uint64_t cluster) const {
+  return at(refcount_table_entry(cluster / counts_per_block()));
 }
 
 std::uint64_t Patient::refcount(std::uint64_t cluster) const {
-  return qcow2::refcount_at(ByteView(bytes_).subspan(refcount_block(), cluster_size()),
-                            header_.refcount_order, cluster);
+  return qcow2::refcount_at(ByteView(bytes_).subspan(refcount_block(cluster), cluster_size()),
+                            header_.refcount_order, cluster % counts_per_block());
 }
 
 void Patient::set_refcount(std::uint64_t cluster, std::uint64_t value) {
-  qcow2::set_refcount_at(ByteSpan(bytes_).subspan(refcount_block(), cluster_size()),
-                         header_.refcount_order, cluster, value);
+  qcow2::set_refcount_at(ByteSpan(bytes_).subspan(refcount_block(cluster), cluster_size()),
+                         header_.refcount_order, cluster % counts_per_block(), value);
 }
 
 std::uint64_t Patient::host_cluster(std::uint64_t guest_cluster) const {

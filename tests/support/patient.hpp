@@ -38,9 +38,12 @@ class Patient {
 
   void set_header(const std::function<void(qcow2::Header&)>& change);
   void resize(std::uint64_t size) { bytes_.resize(size); }
+  // Moves the data of guest clusters to the end of the file, behind all tables.
+  void move_to_end(std::uint64_t first_guest_cluster, std::uint64_t count);
 
  private:
-  [[nodiscard]] std::uint64_t refcount_block() const;
+  [[nodiscard]] std::uint64_t counts_per_block() const;
+  [[nodiscard]] std::uint64_t refcount_block(std::uint64_t cluster) const;
 
   Bytes bytes_;
   qcow2::Header header_;

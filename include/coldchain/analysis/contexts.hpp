@@ -10,7 +10,7 @@
 #include <string_view>
 #include <vector>
 
-#include <coldchain/analysis/map.hpp>
+#include <coldchain/analysis/unreadable.hpp>
 
 namespace coldchain::analysis {
 
@@ -22,6 +22,7 @@ enum class Context { base_allocation, allocation_depth, joint_allocation };
 struct ContextExtent {
   GuestRange guest;
   std::uint32_t value = 0;
+  UnreadableRanges unreadable{};  // NBD has no word for data that cannot be read
 };
 
 [[nodiscard]] std::uint32_t context_value(Context context, const Extent& extent);

@@ -25,10 +25,17 @@ struct Extent {
   bool has_host = false;    // at `host` in the layer's file (its data file, if it has one)
   bool compressed = false;
   bool past_end = false;  // past the end of the backing file of `layer`, which is shorter
+  // Whether `layer` can give the data. Where it cannot, the extent is present and has data; it does
+  // not read as zeros, unless the chain takes unreadable data as zeros.
+  qcow2::Unreadable unreadable = qcow2::Unreadable::no;
+
+  [[nodiscard]] bool is_lost() const { return qcow2::is_lost(unreadable); }
 };
 
-// Whether `next` continues `extent`, so that qemu-img prints the two as one.
+// Whether `next` continues `extent`. In qemu-img's map, an extent that can be read and one that
+// cannot may be one.
 [[nodiscard]] bool continues(const Extent& extent, const Extent& next);
+[[nodiscard]] bool continues_in_qemu(const Extent& extent, const Extent& next);
 
 using ExtentConsumer = std::function<Result<void>(std::span<const Extent>)>;
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 
+#include <coldchain/analysis/unreadable.hpp>
 #include <coldchain/base/result.hpp>
 #include <coldchain/graph/chain.hpp>
 
@@ -28,6 +29,7 @@ struct Measure {
   // The size of copies of the source's bitmaps; nothing if one of the two images can have none, or
   // if they cannot be read.
   std::optional<std::uint64_t> bitmaps{};
+  UnreadableRanges unreadable{};  // of the source; counts as data
 };
 
 // A raw image of the size of a guest's disk: what is not allocated counts, too.

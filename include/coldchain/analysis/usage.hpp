@@ -5,6 +5,7 @@
 #include <optional>
 #include <vector>
 
+#include <coldchain/analysis/unreadable.hpp>
 #include <coldchain/finding/finding.hpp>
 #include <coldchain/graph/chain.hpp>
 
@@ -30,6 +31,7 @@ struct OwnUsage {
   std::uint64_t data = 0;  // standard clusters; a raw file's bytes that are not in holes
   std::uint64_t zero = 0;  // explicit zeros; a raw file's holes
   std::uint64_t compressed = 0;
+  std::uint64_t unreadable = 0;  // data that is lost or out of reach; in none of the others
 };
 
 struct NodeUsage {
@@ -44,11 +46,13 @@ struct Provided {
   std::uint64_t data = 0;
   std::uint64_t zero = 0;
   std::uint64_t compressed = 0;
-  [[nodiscard]] std::uint64_t total() const { return data + zero + compressed; }
+  std::uint64_t unreadable = 0;
+  [[nodiscard]] std::uint64_t total() const { return data + zero + compressed + unreadable; }
 };
 struct Provision {
   std::vector<Provided> layers;
   std::uint64_t absent = 0;  // no layer has it
+  UnreadableRanges unreadable{};
 };
 [[nodiscard]] Result<Provision> provision_of(const graph::Chain& chain, GuestRange range,
                                              unsigned workers);

@@ -60,6 +60,19 @@ class StoredRefcounts {
   // How many counts are not zero. The counts of a block that several entries name count once.
   [[nodiscard]] std::uint64_t counted() const { return counted_; }
 
+  // A part of the refcount table, or a refcount block, that the system could not read.
+  struct Unread {
+    bool is_block = false;
+    std::uint64_t index = 0;  // in the refcount table, of the first entry
+    HostRange host;           // empty where a second attempt succeeded
+    std::string error;
+  };
+  [[nodiscard]] const std::vector<Unread>& unread() const { return unread_; }
+  // Whether the count of 64 clusters, from a multiple of 64 on, is unreadable for that reason.
+  [[nodiscard]] bool is_unread(std::uint64_t first) const {
+    return block_of(first) == unread_block;
+  }
+
   // Too many table entries name a block that another entry names; they were treated as unreadable.
   [[nodiscard]] bool is_partial() const { return is_partial_; }
   // The most counts that may be repeated.
@@ -79,16 +92,22 @@ class StoredRefcounts {
   using Block = std::vector<Piece>;                // empty where all counts are zero
   static constexpr unsigned most_piece_bits = 15;  // `one` has at most 4096 bytes
   static constexpr std::uint32_t no_block = ~0U;
-  static constexpr std::uint32_t unreadable_block = ~0U - 1;
+  static constexpr std::uint32_t unread_block = ~0U - 1;  // the system could not read it
+  static constexpr std::uint32_t unreadable_block = ~0U - 2;
 
   StoredRefcounts(const io::File& file, const qcow2::Header& header);
-  Result<void> read_table(const qcow2::Header& header);
+  void read_table(const qcow2::Header& header);
   Result<void> read_blocks(unsigned workers);
   // The distinct blocks; block_index_ says of each table entry which.
   std::vector<std::uint64_t> list_blocks();
   void keep_blocks(std::vector<Block> blocks);
+  void note_unread(std::uint64_t index, const io::Unread& block);
   void find_end();
-  [[nodiscard]] Result<Block> read_block(std::uint64_t offset, Bytes& buffer) const;
+  struct BlockRead {
+    Block block;
+    io::Unread unread;
+  };
+  [[nodiscard]] BlockRead read_block(std::uint64_t offset, Bytes& buffer) const;
   [[nodiscard]] std::uint32_t block_of(std::uint64_t cluster) const;
 
   const io::File* file_;
@@ -100,9 +119,10 @@ class StoredRefcounts {
   std::uint64_t counted_ = 0;
   bool is_partial_ = false;
   std::vector<std::uint64_t> table_;
-  std::vector<std::uint32_t>
-      block_index_;  // per table entry: the first of its block in pieces_, or one of the two above
+  std::vector<std::uint32_t> block_index_;  // per table entry: the first of its block in pieces_,
+                                            // or one of the three above
   std::vector<Piece> pieces_;
+  std::vector<Unread> unread_;
 };
 
 }  // namespace coldchain::check

@@ -18,6 +18,8 @@ struct ChainOptions {
   std::optional<std::size_t> layer{};     // this layer of the tree alone, as if it had no backing
   // The layer of the chain that will be written to.
   std::optional<std::size_t> written{};
+  // Data that cannot be read is taken as zeros. Only the user can decide that.
+  bool unreadable_are_zeros = false;
   // The most bytes that the L1 tables of all layers may take in memory.
   std::uint64_t max_l1_bytes = 512ULL << 20;
 };
@@ -50,13 +52,16 @@ class Chain {
 
   [[nodiscard]] const std::vector<Layer>& layers() const { return layers_; }
   [[nodiscard]] std::uint64_t guest_size() const { return layers_.front().guest_size; }
+  [[nodiscard]] bool unreadable_are_zeros() const { return unreadable_are_zeros_; }
 
   // Reads guest bytes through the whole chain. Bytes that no layer has, and bytes past the end of a
-  // shorter backing file, read as zeros. Fails past the end of the guest's disk.
+  // shorter backing file, read as zeros. Fails past the end of the guest's disk, and for data that
+  // cannot be read, unless the chain takes it as zeros.
   [[nodiscard]] Result<void> read(GuestOffset offset, ByteSpan buffer) const;
 
  private:
   std::vector<Layer> layers_;
+  bool unreadable_are_zeros_ = false;
 };
 
 // Reads guest bytes through a chain in small steps. A compressed cluster that several consecutive

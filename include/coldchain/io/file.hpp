@@ -144,6 +144,16 @@ class WritableFile : public File {
 // The whole buffer, around holes; what lies past the end of the file reads as zeros.
 [[nodiscard]] Result<void> read_table(const File& file, HostOffset offset, ByteSpan buffer);
 
+// What the system could not read of a table. Empty where all went well.
+struct Unread {
+  std::vector<HostRange> ranges;  // their bytes are zeros in the buffer
+  // Of the first attempt. The second attempt reads part by part, and may succeed: storage that
+  // reports an error once is not to be relied on.
+  std::optional<Error> error;
+};
+// As read_table(), but a part that cannot be read does not keep the others from being read.
+[[nodiscard]] Unread read_table_parts(const File& file, HostOffset offset, ByteSpan buffer);
+
 // The whole buffer; what lies past the end of the file reads as zeros.
 [[nodiscard]] Result<void> read_zero_extended(const File& file, HostOffset offset, ByteSpan buffer);
 

@@ -8,6 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include <coldchain/analysis/unreadable.hpp>
+
 namespace coldchain::ops {
 
 // The reads from one layer.
@@ -32,9 +34,11 @@ struct AddedClusters {
 };
 
 struct Cost {
-  std::vector<SourceCost> sources;   // from the top down, including layers that are not read
-  std::uint64_t written_bytes = 0;   // guest data
-  std::uint64_t zeroed_bytes = 0;    // guest ranges that become explicit zeros
+  std::vector<SourceCost> sources;  // from the top down, including layers that are not read
+  std::uint64_t written_bytes = 0;  // guest data
+  std::uint64_t zeroed_bytes = 0;   // guest ranges that become explicit zeros
+  // Data that cannot be read and is taken as zeros, because the user said so.
+  analysis::UnreadableRanges unreadable{};
   std::uint64_t metadata_bytes = 0;  // sectors that change, however often
   AddedClusters added;
   std::uint64_t cluster_size = 0;

@@ -3,10 +3,12 @@
 // provenance, every extent with its layer; and a summary per layer.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
 #include <coldchain/analysis/map.hpp>
+#include <coldchain/analysis/unreadable.hpp>
 #include <coldchain/analysis/usage.hpp>
 #include <coldchain/report/sink.hpp>
 #include <coldchain/report/style.hpp>
@@ -39,6 +41,10 @@ class MapWriter {
  private:
   [[nodiscard]] Result<void> flush();
   [[nodiscard]] Result<void> append_qemu_text(const analysis::Extent& extent);
+  // Joins extents that qemu-img prints as one, and prints the others.
+  [[nodiscard]] Result<void> join(std::span<const analysis::Extent> extents);
+  [[nodiscard]] Result<void> print_joined();
+  [[nodiscard]] Result<void> print(std::span<const analysis::Extent> extents);
   void append_json(std::span<const analysis::Extent> extents);
   void append_provenance_text(const analysis::Extent& extent);
 
@@ -58,6 +64,9 @@ class MapWriter {
   std::string out_;
   std::uint64_t start_ = 0;
   bool first_ = true;
+  // In qemu-img's forms: the last extent, which the next one may continue.
+  std::optional<analysis::Extent> joined_;
+  analysis::UnreadableRanges unreadable_;  // of joined_
 };
 
 [[nodiscard]] Result<void> write_summary_text(const std::vector<MapLayer>& layers,
