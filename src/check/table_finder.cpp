@@ -73,6 +73,36 @@ bool TableFinder::could_be_entry(std::uint64_t raw) const {
          entry.host_offset().value < named_end_;
 }
 
+bool TableFinder::names_tables() {
+  // The first ones show it.
+  constexpr std::size_t most_named = 64;
+  std::size_t named = 0;
+  std::size_t tables = 0;
+  for_each_named([&](std::uint64_t cluster) {
+    if (named++ >= most_named)
+      return;
+    bytes_ += geometry_.cluster_size();
+    tables += has_only_entries(cluster) ? 1 : 0;
+  });
+  return tables != 0 && tables >= std::min(named, most_named) / 2;
+}
+
+// Also entries that name nothing, as those of zero clusters.
+bool TableFinder::has_only_entries(std::uint64_t cluster) const {
+  std::vector<be64> words(geometry_.cluster_size() / sizeof(be64));
+  if (!io::read_zero_extended(file_, {cluster << geometry_.cluster_bits()},
+                              writable_bytes_of(words)))
+    return false;
+  const std::size_t step = geometry_.l2_entry_bytes() / sizeof(be64);
+  bool has_any = false;
+  for (std::size_t i = 0; i < words.size(); i += step) {
+    if (!could_be_entry(words[i].get()))
+      return false;
+    has_any = has_any || words[i].get() != 0;
+  }
+  return has_any;
+}
+
 void TableFinder::for_each_named(const std::function<void(std::uint64_t)>& visit) const {
   for (const be64& word : table_) {
     const qcow2::L2Entry entry(word.get());

@@ -30,6 +30,7 @@ struct Candidate {
   std::uint64_t named = 0;      // clusters that it names
   std::uint64_t named_too = 0;  // of these, such as something else refers to
   bool is_certain = false;      // names nothing but data clusters of which each is counted
+  bool is_l1 = false;           // names tables: of an internal snapshot
 };
 
 class TableSearch {
@@ -42,7 +43,9 @@ class TableSearch {
     m_.proposals.clear();
     if (TRY(link_as_told()))
       return true;
-    if (candidates_.size() == 1 && slots_.size() == 1 && candidates_.front().is_certain) {
+    // Over a backing file, an entry without a table is the rule: it is no evidence.
+    if (candidates_.size() == 1 && slots_.size() == 1 && candidates_.front().is_certain &&
+        !m_.header().backing_file()) {
       TRY(link(candidates_.front(), slots_.front(),
                "the only lost table and the only entry without one"));
       return true;
@@ -71,10 +74,12 @@ class TableSearch {
             named.push_back(cluster);
         });
         // Of a snapshot that was being deleted, the L1 table names L2 tables.
-        candidate.is_certain =
-            candidate.is_certain && candidate.named != 0 && candidate.named_too == 0 &&
-            std::none_of(named.begin(), named.end(),
-                         [&](std::uint64_t cluster) { return finder.look_at(cluster); });
+        candidate.is_l1 = finder.names_tables();
+        candidate.is_certain = candidate.is_certain && candidate.named != 0 &&
+                               candidate.named_too == 0 && !candidate.is_l1 &&
+                               std::none_of(named.begin(), named.end(), [&](std::uint64_t cluster) {
+                                 return finder.look_at(cluster);
+                               });
         candidates_.push_back(candidate);
       }
     }
@@ -104,7 +109,7 @@ class TableSearch {
       const auto candidate =
           std::find_if(candidates_.begin(), candidates_.end(),
                        [&](const Candidate& other) { return other.at == told.table; });
-      if (candidate == candidates_.end() ||
+      if (candidate == candidates_.end() || candidate->is_l1 ||
           !std::binary_search(slots_.begin(), slots_.end(), told.l1_index))
         continue;  // linked by now; what never could be is told at the end
       TRY(link(*candidate, told.l1_index, "as --link says"));
@@ -134,6 +139,14 @@ class TableSearch {
     for (const Candidate& candidate : candidates_) {
       if (m_.proposals.size() == most_proposals)
         break;
+      if (candidate.is_l1) {
+        m_.proposals.push_back(fmt::format(
+            "the table at {:#x} is an L1 table, which names {} tables: it belongs to an internal "
+            "snapshot that is not in the snapshot table, and is never linked. If the snapshot was "
+            "being deleted, '--free-orphans' ends that",
+            candidate.at.value, candidate.named));
+        continue;
+      }
       m_.proposals.push_back(fmt::format(
           "{}; {} lost tables, {} L1 entries without one{}. '--link {:#x}=INDEX' links it",
           describe(candidate), candidates_.size(), slots_.size(), first_slots(),

@@ -2,9 +2,13 @@
 #include "damage.hpp"
 #include "repaired.hpp"
 
+#include <algorithm>
+
+#include <coldchain/qcow2/snapshots.hpp>
 #include <coldchain/qcow2/tables.hpp>
 
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 
 using namespace coldchain;
 using namespace coldchain::ops;
@@ -111,4 +115,52 @@ TEST_CASE("repair: of an image with a data file, a lost table is told, but not l
   CHECK(told.repair.proposals.size() == 1);
   rebuild.links = {{.table = HostOffset{table}, .l1_index = 0}};
   CHECK(count(repaired(patient.bytes(), rebuild).repair, Mending::link_l2_table) == 1);
+}
+
+TEST_CASE("repair: the L1 table of a lost snapshot is reported, and never linked as an L2 table") {
+  ImageOptions options;
+  options.cluster_bits = 12;
+  options.size = 4 << 20;  // two L2 tables, of which one is never written
+  // The snapshot's own L2 table may name nothing: zero clusters alone.
+  for (const bool names_clusters : {true, false}) {
+    ImageBuilder builder(options);
+    if (names_clusters)
+      builder.data(0, 'd');
+    builder.zero(1).snapshot("1", "s").data(2, 'n');
+    testing::Patient patient(builder.build().flat());
+    const std::uint64_t l1 = [&] {
+      const io::MemoryFile file(patient.bytes());
+      return qcow2::read_snapshots(file, patient.header()).value().front().l1_table_offset;
+    }();
+    patient.set_header([](qcow2::Header& header) {
+      header.nb_snapshots = 0;
+      header.snapshots_offset = 0;
+    });
+    RepairOptions rebuild{.tier = RepairTier::all, .rebuild_mapping = true};
+    const Repaired result = repaired(patient.bytes(), rebuild);
+    CAPTURE(names_clusters);
+    CHECK(count(result.repair, Mending::link_l2_table) == 0);
+    const auto& proposals = result.repair.proposals;
+    CHECK(std::any_of(proposals.begin(), proposals.end(), [&](const std::string& text) {
+      return text.find(fmt::format("the table at {:#x} is an L1 table", l1)) != std::string::npos;
+    }));
+    rebuild.links = {{.table = HostOffset{l1}, .l1_index = 1}};
+    const io::MemoryFile file(patient.bytes());
+    edit::Transaction transaction(file);
+    CHECK_FALSE(plan_repair(transaction, nullptr, rebuild));
+  }
+}
+
+TEST_CASE("repair: over a backing file, an empty L1 entry is no evidence for a lost table") {
+  ImageOptions options;
+  options.cluster_bits = 12;
+  options.size = 2 << 20;
+  options.backing_file = "base";
+  options.backing_format = "raw";
+  testing::Patient patient(ImageBuilder(options).data(0, 'd').build().flat());
+  patient.set(patient.l1_entry(), 0);
+  const Repaired result =
+      repaired(patient.bytes(), {.tier = RepairTier::all, .rebuild_mapping = true});
+  CHECK(count(result.repair, Mending::link_l2_table) == 0);
+  CHECK(result.repair.proposals.size() == 1);
 }

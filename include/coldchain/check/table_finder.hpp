@@ -20,6 +20,9 @@ class TableFinder {
   // Whether the cluster looks like a table. A cluster that cannot be read does not.
   [[nodiscard]] bool look_at(std::uint64_t cluster);
 
+  // Whether the clusters that the table found last names read as tables: then it is an L1 table.
+  [[nodiscard]] bool names_tables();
+
   // The bytes that were looked into, all clusters together; those in holes cost nothing.
   [[nodiscard]] std::uint64_t bytes() const { return bytes_; }
 
@@ -38,6 +41,7 @@ class TableFinder {
   template <class Predicate>
   [[nodiscard]] bool is_any(const std::vector<be64>& words, Predicate&& predicate) const;
   [[nodiscard]] bool could_be_entry(std::uint64_t raw) const;
+  [[nodiscard]] bool has_only_entries(std::uint64_t cluster) const;
 
   const io::File& file_;
   bool has_data_file_;
