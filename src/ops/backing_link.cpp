@@ -2,7 +2,8 @@
 // The new name is written behind what the header says now, where nobody looks; then the fields that
 // lead to it change, all of them in one sector. Where the format's extension cannot go or come
 // without moving those behind it, it stays, or keeps its place with another content; or, where
-// there was no name, is the last extension, and written before the name.
+// there was no name, is the last extension, and written before the name. Where the first sector has
+// no room for the format, the names of features that the image does not use give way.
 #include "header_change.hpp"
 #include "image_editor.hpp"
 
@@ -67,6 +68,46 @@ std::optional<Header> made_over(Header header, const std::optional<BackingLink>&
   return header;
 }
 
+// qcow2.rst, "Feature name table": entries of 48 bytes, with the type and the number of the bit.
+// The names only inform; those of bits that are not set give way.
+void keep_used_names(const Header& header, Extension& table) {
+  constexpr std::size_t entry_size = 48;
+  const std::uint64_t features[] = {header.incompatible_features, header.compatible_features,
+                                    header.autoclear_features};
+  Bytes kept;
+  for (std::size_t at = 0; at + entry_size <= table.data.size(); at += entry_size) {
+    const auto type = std::to_integer<std::size_t>(table.data[at]);
+    const auto bit = std::to_integer<unsigned>(table.data[at + 1]);
+    if (type >= std::size(features) || (bit < 64 && (features[type] >> bit & 1) != 0))
+      kept.insert(kept.end(), table.data.begin() + static_cast<std::ptrdiff_t>(at),
+                  table.data.begin() + static_cast<std::ptrdiff_t>(at + entry_size));
+  }
+  table.data = kept;
+  table.padding.clear();
+}
+
+// With fewer feature names, so that the format has room in the first sector. A name that stays the
+// same keeps its place.
+std::optional<Header> made_with_fewer_names(Header header, const BackingLink& link,
+                                            std::uint64_t end) {
+  const bool keeps_name = header.backing_file() == link.name;
+  const std::uint64_t offset = header.backing_file_offset;
+  header = made_anew(std::move(header), link);
+  clear_name(header);
+  for (Extension& extension : header.extensions) {
+    if (extension.type == qcow2::extension::feature_name_table)
+      keep_used_names(header, extension);
+  }
+  std::erase_if(header.extensions, [](const Extension& extension) {
+    return extension.type == qcow2::extension::feature_name_table && extension.data.empty();
+  });
+  if (keeps_name && end_of_extensions(header) <= offset)
+    set_name(header, link.name, offset);
+  else
+    set_name(header, link.name, align_up(std::max(end, end_of_extensions(header)), 8));
+  return header;
+}
+
 // Nobody looks at a format without a name: it is written a phase before that, as the last
 // extension.
 Result<bool> stage_format_and_name(edit::Transaction& transaction, Header header,
@@ -103,6 +144,10 @@ Result<void> stage_backing_link(edit::Transaction& transaction, const Header& he
     return {};
   const std::optional<Header> made = made_over(header, link, end);
   if (made && TRY(stage_header(transaction, Phase::conclude, *made, end)))
+    return {};
+  const std::optional<Header> smaller =
+      link ? made_with_fewer_names(header, *link, end) : std::nullopt;
+  if (smaller && TRY(stage_header(transaction, Phase::conclude, *smaller, end)))
     return {};
   if (!link || !TRY(stage_format_and_name(transaction, header, *link, end)))
     return fail(ErrorCode::refused,

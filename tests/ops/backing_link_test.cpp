@@ -90,3 +90,43 @@ TEST_CASE("backing link: one that takes several writes is there whole or not at 
     CHECK(qcow2::Image::open(file)->header().backing_file() == link.name);
   }
 }
+
+TEST_CASE("backing link: a format is recorded where today's feature names fill the first sector") {
+  // QEMU's eight names, of 48 bytes each, end with the first sector; the name follows.
+  Bytes names;
+  for (const unsigned type : {0U, 0U, 0U, 0U, 0U, 1U, 2U, 2U}) {
+    const auto bit = static_cast<std::uint8_t>(names.size() / 48 % 5);
+    names.insert(names.end(), {static_cast<std::byte>(type), std::byte{bit}});
+    names.resize(names.size() + 46, std::byte{'n'});
+  }
+  for (const std::string name : {"base", "another/base"}) {
+    ImageOptions options;
+    options.cluster_bits = 16;
+    options.backing_file = "base";
+    ImageBuilder builder(options);
+    builder.data(0, 'a').extension(qcow2::extension::feature_name_table, names);
+    builder.extension(unknown_extension, Bytes(0));
+    const Bytes image = builder.build().flat();
+    const io::MemoryFile before(image);
+    edit::Transaction transaction(before);
+    const Result<void> planned = ops::plan_relink(transaction, BackingLink{name, "qcow2"});
+    REQUIRE_MESSAGE(planned.has_value(), planned.error().message);
+    io::MemoryFile file(image);
+    std::size_t in_first_sector = 0;
+    const auto write = [&](const Change& change) -> Result<void> {
+      in_first_sector += change.offset.value < 512 ? 1 : 0;
+      CHECK(file.write_at(change.offset, change.after).has_value());
+      const auto opened = qcow2::Image::open(file);
+      REQUIRE_MESSAGE(opened.has_value(), opened.error().message);
+      const qcow2::Header& header = opened->header();
+      const bool is_old = header.backing_file() == "base" && !header.backing_format();
+      const bool is_new = header.backing_file() == name && header.backing_format() == "qcow2";
+      CHECK((is_old || is_new));
+      CHECK(header.find_extension(unknown_extension) != nullptr);
+      return {};
+    };
+    CHECK(transaction.for_each_change(write).has_value());
+    CHECK(in_first_sector == 1);
+    CHECK(qcow2::Image::open(file)->header().backing_format() == "qcow2");
+  }
+}
