@@ -14,6 +14,8 @@ namespace coldchain::cli {
 namespace {
 
 Result<void> check_names(const io::FileStatus& status) {
+  if (status.is_read_only)
+    return fail(ErrorCode::refused, "the device is read-only: 'blockdev --setrw' changes that");
   if (status.kind == io::FileKind::regular && status.links > 1)
     return fail(ErrorCode::refused, fmt::format("the file has {} names, and its journal would lie "
                                                 "beside only one of them: remove the other names",

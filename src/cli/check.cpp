@@ -273,6 +273,8 @@ Result<void> tell(const CheckVerbOptions& options, const CheckedImage& image, bo
     TRY(report::write_check_text(image, world.sink()));
   if (is_described && options.list && !options.common.json())
     TRY(report::write_check_list(image, style, world.sink()));
+  else if (!options.quiet)
+    world.err(report::check_hints(image));
   if (is_described && !options.quiet && options.common.json())
     TRY(report::write_check_json(image, is_one_of_many, world.sink()));
   for (const std::string& failure : image.failures)

@@ -10,11 +10,13 @@
 #include "consent.hpp"
 #include "former_files.hpp"
 #include "host_path.hpp"
+#include "link_warnings.hpp"
 #include "pending_warning.hpp"
 #include "rate.hpp"
 #include "reparent.hpp"
 
 #include <algorithm>
+#include <filesystem>
 
 #include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
@@ -56,7 +58,7 @@ class CommitRun {
     for (;;) {
       const Result<void> opened = open();
       const Result<std::optional<ExitStatus>> done = opened ? work() : fail(opened.error());
-      if (!done && done.error().code == ErrorCode::locked && request_.is_plan) {
+      if (!done && done.error().code == ErrorCode::locked && request_.argument) {
         world_.complain(done.error());
         return in_use;
       }
@@ -92,6 +94,8 @@ class CommitRun {
                               "rebase -u -b {1} -F FORMAT {2}'",
                               to_terminal(base().filename), to_shell_word(base().name),
                               operand_of(*nodes_[base_ - 1], request_.folders)));
+    if (!request_.force && !request_.argument)
+      TRY(check_is_raw(base(), *nodes_[base_ - 1], request_.folders));
     TRY(check_probed(*tree_.top, request_.common, request_.image));
     return check_recorded(tree_, request_.common, request_.image);
   }
@@ -140,6 +144,17 @@ class CommitRun {
 
   Result<void> look_for_dependents() {
     const std::vector<std::string> folders = TRY(directories());
+    searched_.clear();
+    std::error_code none;
+    for (std::string folder : folders) {
+      // As a person names it who stands here.
+      const std::string shorter =
+          std::filesystem::path(folder).lexically_proximate(std::filesystem::current_path(none));
+      if (!shorter.starts_with(".."))
+        folder = shorter;
+      if (std::find(searched_.begin(), searched_.end(), folder) == searched_.end())
+        searched_.push_back(folder);
+    }
     // As others see the images now, not as they were before what is pending.
     const NodeChain nodes = graph::chain_of(*tree_.top);
     const PlannedCommit planned{nodes,   base_,    *chain_, *base_chain_, !base_change_->is_empty(),
@@ -199,6 +214,7 @@ class CommitRun {
 
   Result<std::optional<ExitStatus>> plan() {
     warn_of_pending(request_.common, *tree_.top, world_, request_.folders);
+    warn_of_links(nodes_, world_);
     TRY(check_may_change_all({nodes_.front(), &base()}));
     TRY(check_may_read(layers_read(), request_.common.force_share));
     TRY(make_plan());
@@ -382,6 +398,7 @@ class CommitRun {
   }
 
   Result<ExitStatus> begin() {
+    warn_of_links(nodes_, world_);
     TRY(make_plan());
     TRY(look_for_dependents());
     if (!request_.force && !dependents_.empty())
@@ -517,6 +534,7 @@ class CommitRun {
             .image = request_.image,
             .base = base().filename,
             .dependents = dependents_,
+            .searched = searched_,
             .reparented = overlays_.told(),
             .is_plan = is_plan,
             .planned = is_plan ? planned(world_, written_and_read()) : report::Planned()};
@@ -556,7 +574,8 @@ class CommitRun {
   ops::Commit commit_;
   ops::Emptying emptying_;
   std::vector<std::string> dependents_;
-  bool rolls_back_ = false;  // a plan only tells what has changed
+  std::vector<std::string> searched_;  // folders where they were looked for
+  bool rolls_back_ = false;            // a plan only tells what has changed
   Reparenting overlays_;
 };
 

@@ -8,6 +8,7 @@
 #include "change.hpp"
 #include "consent.hpp"
 #include "host_path.hpp"
+#include "link_warnings.hpp"
 #include "pending_warning.hpp"
 #include "verb.hpp"
 
@@ -112,7 +113,8 @@ class PullRun {
 
  private:
   Result<ExitStatus> refuse(const Error& error) {
-    if (error.code != ErrorCode::locked)
+    // A rebase that is not resumed has qemu-img's status.
+    if (error.code != ErrorCode::locked || (request_.is_rebase && !request_.image_file))
       return fail(error);
     world_.complain(error);
     return in_use;
@@ -268,6 +270,7 @@ class PullRun {
 
   Result<std::optional<ExitStatus>> plan() {
     warn_of_pending(request_.common, *tree_.top, world_, request_.folders);
+    warn_of_links(nodes_, world_);
     TRY(check_may_change(*tree_.top, request_.common.force_share));
     TRY(check_may_read(layers_below(), request_.common.force_share));
     TRY(make_plan(*tree_.top->file));
@@ -374,8 +377,10 @@ class PullRun {
   }
 
   Result<ExitStatus> pull_into(ChangeTarget& target, bool is_new) {
-    if (is_new)
+    if (is_new) {
+      warn_of_links(nodes_, world_);
       TRY(check_allocation_may_fit(target));
+    }
     TRY(plan_pending(target));
     if (is_new)
       TRY(check_agreed(world_.agreement, [this] { return report::pull_json(facts(true)); }));

@@ -97,10 +97,6 @@ Result<ExitStatus> run_verb(const RebaseOptions& rebase, World& world) {
   if (!rebase.is_unsafe)
     return run_pull(request, world);
   const Result<OpenedTree> tree = open_tree(request.common, request.image, false, world);
-  if (!tree && tree.error().code == ErrorCode::locked) {
-    world.complain(tree.error());
-    return in_use;
-  }
   if (!tree)
     return fail(tree.error());
   if (tree->top->qcow2_image() == nullptr)
@@ -109,10 +105,6 @@ Result<ExitStatus> run_verb(const RebaseOptions& rebase, World& world) {
                             to_terminal(request.image)));
   Result<ChangeTarget> target =
       open_for_change(*tree->top->file, tree->top->filename, request.folders);
-  if (!target && target.error().code == ErrorCode::locked) {
-    world.complain(target.error());
-    return in_use;
-  }
   if (!target)
     return fail(target.error());
   const Result<ExitStatus> done = rebase_unsafely(rebase, *target);

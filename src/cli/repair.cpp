@@ -95,10 +95,22 @@ class RepairRun {
       world_.complain({ErrorCode::unsupported, "This image format does not support checks", 0});
       return no_checks;
     }
-    return request_.dry_run ? plan(tree) : repair(tree);
+    const ExitStatus status = TRY(request_.dry_run ? plan(tree) : repair(tree));
+    return tell_broken_link(*tree.top) ? failure : status;
   }
 
  private:
+  // As qemu-img, which opens no image whose backing file is missing.
+  bool tell_broken_link(const graph::Node& top) {
+    for (const graph::Node* node : graph::chain_of(top)) {
+      if (!node->gap || common_.no_follow)
+        continue;
+      world_.complain(*node->gap);
+      return true;
+    }
+    return false;
+  }
+
   // The same command again goes on where the last one was stopped.
   Result<void> finish_pending(ChangeTarget& target) {
     const edit::ResumeOutcome outcome =
@@ -229,6 +241,8 @@ class RepairRun {
         TRY(report::write_check_text(after, world_.sink()));
       if (request_.list)
         TRY(report::write_check_list(after, style_for(world_, common_.color), world_.sink()));
+      else if (!request_.quiet)
+        world_.err(report::check_hints(after));
     }
     for (const std::string& failure : after.failures)
       world_.complain({ErrorCode::corrupt, failure, 0});

@@ -15,7 +15,7 @@ using enum Severity;
 
 constexpr std::array rows = {
     Row{Code::link_missing, "link-missing", fatal, "A backing or data file does not exist.",
-        "Put the file back, or name the directory it moved to with --sysroot."},
+        "Put the file back, or record its new path in the image above it."},
     Row{Code::link_not_permitted, "link-not-permitted", fatal,
         "A backing or data file may not be read.", "Run as a user who may read it."},
     Row{Code::link_unreadable, "link-unreadable", fatal,
@@ -109,6 +109,10 @@ constexpr std::array rows = {
         "Guest data of the image cannot be read: the file ends before it, or a table is damaged.",
         "It is lost in this file, and is not zeros: 'coldchain check --list' lists the ranges; "
         "restore the image from a copy."},
+    Row{Code::raw_size_unaligned, "raw-size-unaligned", note,
+        "The raw file does not end at a sector of 512 bytes; behind its end, the guest reads "
+        "zeros.",
+        "If the file was copied, compare its size with the original."},
     Row{Code::header_length_unaligned, "header-length-unaligned", note,
         "header_length is not a multiple of 8.", "Harmless; other readers may refuse it."},
     Row{Code::header_unknown_compatible, "header-unknown-compatible", note,
@@ -215,7 +219,9 @@ constexpr std::array rows = {
         "The flag is set or cleared as the refcount says."},
     Row{Code::zero_flag_not_allowed, "zero-flag-not-allowed", corruption,
         "An L2 entry has the zero flag, which its image cannot have.",
-        "That guest cluster cannot be read.", Tier::all,
+        "That guest cluster cannot be read. If the image has version 2, 'qemu-img amend -o "
+        "compat=1.1' makes it readable: the cluster reads as zeros.",
+        Tier::all,
         "The flag is cleared in extended entries; in version 2 it must be corrected by hand."},
     Row{Code::data_file_offset_differs, "data-file-offset-differs", corruption,
         "With an external data file, a cluster's host offset must be its guest offset.",

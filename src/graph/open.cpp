@@ -166,6 +166,10 @@ class Opener {
     if (rules.test_locks)
       TRY(io::test_locks(*node.file, io::LockNeed::read_raw));
     node.image = TRY(raw::Image::open(*node.file, spec.raw_offset, spec.raw_size));
+    if (const std::uint64_t size = node.raw_image()->exact_size(); size % 512 != 0)
+      node.findings.push_back(
+          {Code::raw_size_unaligned,
+           fmt::format("{} bytes, of which QEMU shows {}", size, node.guest_size())});
     if (spec.format && node.probed_format != "raw")
       node.findings.push_back(
           {Code::link_format_contradicts,
@@ -292,6 +296,14 @@ class Opener {
     return std::move(*parsed);
   }
 
+  // With the command that records where the file is now.
+  static std::string missing_text(const Node& overlay, const Node& child, const Error& error) {
+    return fmt::format(
+        "{}; 'coldchain rebase -u -b PATH -F {} {}' records its new path{}", error.message,
+        child.format.empty() ? "FORMAT" : child.format, to_shell_word(overlay.filename),
+        child.name.starts_with('/') ? ", and --sysroot DIR reads absolute names inside DIR" : "");
+  }
+
   void open_backing(const Node& overlay, Node& child, NameSpec& spec) {
     child.format = spec.format.value_or("");
     child.filename = child.name;
@@ -304,8 +316,12 @@ class Opener {
     if (!policy_.follow)
       return mark_broken(overlay, child, Code::link_not_followed, "--no-follow was given");
     Result<std::unique_ptr<io::File>> file = files_.open(spec.path);
-    if (!file)
-      return mark_broken(overlay, child, link_code(file.error()), file.error().message);
+    if (!file) {
+      mark_broken(overlay, child, link_code(file.error()), file.error().message);
+      if (link_code(file.error()) == Code::link_missing)
+        child.findings.back().detail = missing_text(overlay, child, file.error());
+      return;
+    }
     if (!identities_.insert((*file)->status().identity).second)
       return mark_broken(overlay, child, Code::link_loop, "this image is already in the chain");
     child.file = std::move(*file);

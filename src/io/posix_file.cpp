@@ -360,6 +360,10 @@ Result<void> read_device_facts(int fd, FileStatus& status) {
   status.size = size;
   status.sector_size = static_cast<std::uint32_t>(sector_size);
   status.allocated = 0;
+  int is_read_only = 0;
+  if (::ioctl(fd, BLKROGET, &is_read_only) != 0)
+    return fail(system_error(errno, "asking the block device whether it is read-only"));
+  status.is_read_only = is_read_only != 0;
   return {};
 }
 

@@ -23,6 +23,14 @@ std::string text(const std::byte (&field)[size]) {
 
 }  // namespace
 
+bool finds_luks_header(const Header& header) {
+  const Extension* found = header.find_extension(extension::encryption_header);
+  const auto pointer =
+      found == nullptr ? std::nullopt : load<wire::EncryptionHeaderPointer>(found->data, 0);
+  return pointer && is_aligned(pointer->offset.get(), header.cluster_size()) &&
+         pointer->length.get() >= sizeof(wire::LuksHeader);
+}
+
 Result<LuksInfo> read_luks(const io::File& file, const Header& header) {
   const Extension* found = header.find_extension(extension::encryption_header);
   const auto pointer =

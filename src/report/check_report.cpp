@@ -128,6 +128,19 @@ std::vector<std::string_view> denied_names(const CheckedImage& image) {
   return names;
 }
 
+// Whether something that describes guest data is damaged or lost: then what nothing refers to may
+// be that data.
+bool may_hold_lost_data(const CheckedImage& image) {
+  return std::any_of(image.findings.begin(), image.findings.end(), [](const Finding& finding) {
+    const auto family = static_cast<unsigned>(finding.code) / 100;
+    const bool is_flag =
+        finding.code == Code::l1_entry_copied_wrong || finding.code == Code::l2_entry_copied_wrong;
+    const bool is_of_mapping = family >= 32 && family <= 34 && !is_flag;
+    return finding.code == Code::orphan_table || finding.code == Code::l2_table_empty ||
+           (is_of_mapping && finding::row(finding.code).severity >= Severity::corruption);
+  });
+}
+
 double percent(std::uint64_t part, std::uint64_t whole) {
   return static_cast<double>(part) * 100.0 / static_cast<double>(whole);
 }
@@ -207,6 +220,19 @@ Result<void> write_check_notes(const CheckedImage& image, const Style& style, co
   return out.empty() ? Result<void>{} : sink(out);
 }
 
+std::string check_hints(const CheckedImage& image) {
+  std::string out;
+  for (const Code code : {Code::orphan_table, Code::l2_table_empty, Code::bitmap_in_use}) {
+    std::uint64_t count = 0;
+    for (const Finding& finding : image.findings)
+      count += finding.code == code ? finding.count : 0;
+    const finding::Row& row = finding::row(code);
+    if (count != 0)
+      out += fmt::format("{} {}: {} {}\n", count, row.slug, row.meaning, row.advice);
+  }
+  return out;
+}
+
 Result<void> write_check_text(const CheckedImage& image, const Sink& sink) {
   const check::Counts& counts = image.counts;
   const std::uint64_t ours = count_ours(image);
@@ -223,10 +249,11 @@ Result<void> write_check_text(const CheckedImage& image, const Sink& sink) {
         counts.corruptions);
   if (counts.leaks != 0)
     out += fmt::format(
-        "\n{} leaked clusters were found on the image.\nThis means waste of disk space, but no "
-        "harm "
-        "to data.\n",
-        counts.leaks);
+        "\n{} leaked clusters were found on the image.\n{}\n", counts.leaks,
+        may_hold_lost_data(image)
+            ? "They may hold lost data: 'coldchain repair --rebuild-mapping --dry-run' looks for "
+              "the tables that describe them."
+            : "This means waste of disk space, but no harm to data.");
   if (counts.check_errors != 0)
     out +=
         fmt::format("\n{} internal errors have occurred during the check.\n", counts.check_errors);

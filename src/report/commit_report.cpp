@@ -68,6 +68,12 @@ std::string commit_text(const CommitFacts& facts) {
                                             overlay.metadata_bytes));
   for (const std::string& path : facts.dependents)
     out += plan_line("depends", to_terminal(path) + " reads through the base");
+  if (facts.is_plan)
+    for (const std::string& folder : facts.searched)
+      out +=
+          plan_line("searched", fmt::format("'{}' for images that depend on the base; --scan DIR "
+                                            "searches another folder, too",
+                                            to_terminal(folder)));
   return facts.is_plan ? out + "Nothing has been written.\n" : out;
 }
 
@@ -129,6 +135,7 @@ std::string commit_json(const CommitFacts& facts) {
   json.name_member("filename", facts.image).name_member("base-filename", facts.base);
   write_cost(json, commit.cost);
   json.member("digest", codec::to_hex(commit.change.digest.sha256));
+  write_names(json, "searched", facts.searched);
   json.member("overwritten-bytes", commit.overwritten_bytes)
       .member("discarded-bytes", total_size(commit.freed))
       .member("disk-size-before", commit.disk_size_before)

@@ -75,7 +75,7 @@ std::string finding_line(const Style& style, const finding::Finding& finding) {
       row.severity == finding::Severity::note ? Style::Ink::yellow : Style::Ink::red;
   std::string line = fmt::format("{} {}: {}", style.paint(ink, to_string(row.severity)), row.slug,
                                  to_terminal(place_of(finding)));
-  if (row.severity > finding::Severity::note)
+  if (row.advice != "Nothing to do.")
     line += fmt::format(". {}", row.advice);
   return line;
 }

@@ -58,7 +58,25 @@ std::string consequences(const ops::Repair& repair) {
   if (repair.obstacle)
     out += fmt::format("refcounts or snapshots are not rebuilt: {}\n", *repair.obstacle);
   for (const std::string& proposal : repair.proposals)
-    out += fmt::format("a lost table that was not linked: {}\n", proposal);
+    out += fmt::format("a lost table is not linked: {}\n", proposal);
+  return out;
+}
+
+// What a check finds afterwards, and who or what can settle it.
+std::string left_text(const ops::Repair& repair) {
+  constexpr std::size_t most_lines = 100;
+  std::string out;
+  std::size_t lines = 0;
+  for (const finding::Finding& finding : repair.after.findings.runs()) {
+    const finding::Row& row = finding::row(finding.code);
+    if (row.severity < finding::Severity::corruption || ++lines > most_lines)
+      continue;
+    out += fmt::format("not repaired: {}: {}. {}\n", row.slug, to_terminal(place_of(finding)),
+                       row.advice);
+  }
+  if (lines > most_lines)
+    out += fmt::format("not repaired: {} more; 'coldchain check --list' lists them\n",
+                       lines - most_lines);
   return out;
 }
 
@@ -102,7 +120,7 @@ std::string repair_text(const CheckedImage& after) {
 Result<void> write_repair_plan(const RepairFacts& facts, const Sink& sink) {
   const ops::Repair& repair = *facts.repair;
   if (repair.actions.empty())
-    return sink("Nothing would be changed.\n" + consequences(repair));
+    return sink("Nothing would be changed.\n" + left_text(repair) + consequences(repair));
   std::string out;
   for (const Action& action : repair.actions) {
     out += action_line(action);
@@ -111,7 +129,7 @@ Result<void> write_repair_plan(const RepairFacts& facts, const Sink& sink) {
   }
   if (repair.omitted_actions != 0)
     out += fmt::format("{} more changes are counted, but not listed\n", repair.omitted_actions);
-  out += consequences(repair);
+  out += left_text(repair) + consequences(repair);
   out += fmt::format("\n{} bytes would be changed", facts.changed_bytes);
   if (facts.size_after != facts.size_before)
     out += fmt::format(", and the file would grow from {} to {} bytes", facts.size_before,
@@ -130,7 +148,7 @@ std::string repair_warnings(const ops::Repair& repair) {
     if (is_notable)
       out += action_line(action);
   }
-  return out + consequences(repair);
+  return out + left_text(repair) + consequences(repair);
 }
 
 void write_repair_member(JsonWriter& json, const RepairFacts& facts) {

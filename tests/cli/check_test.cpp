@@ -184,7 +184,10 @@ TEST_CASE("check: an upload is refused by what --deny names") {
   CHECK(check({"--no-follow", "a"}, files).status == 0);
   const Ran denied = check({"--no-follow", "--deny", "upload", "a"}, files);
   CHECK(denied.status == 2);
-  CHECK(denied.err.find("denied note upload-has-backing: ../etc/passwd\n") != std::string::npos);
+  CHECK(
+      denied.err.find(
+          "denied note upload-has-backing: ../etc/passwd. An upload should stand for itself.\n") !=
+      std::string::npos);
   CHECK(denied.err.find("denied note upload-name-escapes") != std::string::npos);
   CHECK(denied.out.find("The image is refused: upload-has-backing, upload-name-escapes.") !=
         std::string::npos);
@@ -209,14 +212,15 @@ TEST_CASE("check: a format that is not read is denied, and an error without --de
   }
   const Ran denied = check({"--no-follow", "--deny", "upload", "a"}, files);
   CHECK(denied.status == 2);
-  CHECK(denied.err.find("denied note upload-format-not-allowed: vmdk\n") != std::string::npos);
+  CHECK(denied.err.find("denied note upload-format-not-allowed: vmdk. Refuse it") !=
+        std::string::npos);
   CHECK(denied.err.find("Could not open 'a': the format is vmdk") != std::string::npos);
   CHECK(denied.out == "\nThe image is refused: upload-format-not-allowed.\n");
   CHECK(check({"--deny", "upload", "a"}, files).status == 2);
   CHECK(check({"--deny", "upload", "-f", "vmdk", "a"}, files).status == 2);
   const Ran as_raw = check({"--deny", "upload", "-f", "raw", "a"}, files);
   CHECK(as_raw.status == 2);
-  CHECK(as_raw.err.find("denied note upload-ambiguous: vmdk (QEMU's probe)\n") !=
+  CHECK(as_raw.err.find("denied note upload-ambiguous: vmdk (QEMU's probe). Refuse it") !=
         std::string::npos);
   const Ran json = check({"--deny", "upload", "--output=json", "a"}, files);
   CHECK(json.status == 2);
@@ -242,7 +246,9 @@ TEST_CASE("check: an honest raw disk is told as one where uploads are judged, wi
     CHECK(ran.out.empty());
     CHECK(ran.err ==
           "coldchain: This image format does not support checks\n"
-          "note upload-is-raw: 70000 bytes\n");
+          "note upload-is-raw: 70000 bytes. Give its format as raw wherever it is used; a guest "
+          "can write "
+          "anything that a probe looks for.\n");
     arguments.emplace_back("--output=json");
     const Ran json = check(arguments, files);
     CHECK(json.status == 63);
@@ -513,4 +519,15 @@ TEST_CASE(
                   world.err_text);
     CHECK(cli::run({"check", "a"}, world) == 1);
   }
+}
+
+TEST_CASE("check: leaks may be lost data where tables are lost, and are harmless elsewhere") {
+  const testing::TempFolder folder;
+  testing::write_file(folder / "lost", testing::damage("l2-table-lost").image());
+  testing::write_file(folder / "leak", testing::damage("leaked-cluster").image());
+  const auto lost = testing::run_coldchain_in(folder.path(), {"check", "lost"});
+  CHECK_MESSAGE(lost.out.find("They may hold lost data") != std::string::npos, lost.out);
+  CHECK_MESSAGE(lost.err.find("1 l2-table-empty: ") != std::string::npos, lost.err);
+  const auto leak = testing::run_coldchain_in(folder.path(), {"check", "leak"});
+  CHECK_MESSAGE(leak.out.find("no harm to data") != std::string::npos, leak.out);
 }

@@ -3,6 +3,9 @@
 #include "oracle.hpp"
 #include "patient.hpp"
 
+#include <chrono>
+#include <filesystem>
+
 #include <coldchain/graph/chain.hpp>
 #include <coldchain/graph/open.hpp>
 #include <coldchain/io/open.hpp>
@@ -416,4 +419,33 @@ TEST_CASE("commit: bits of the base's bitmap record what is written") {
       CHECK(map.out.find("65536    1  dirty") != std::string::npos);
     }
   }
+}
+
+TEST_CASE("commit: a base that is recorded as raw, and is qcow2, is not overwritten") {
+  const TempFolder folder;
+  ImageBuilder(over("")).data(0, 'b').build().write_to(folder / "base");
+  ImageOptions options = over("base");
+  options.backing_format = "raw";
+  ImageBuilder(options).data(0, 't').build().write_to(folder / "top");
+  const std::string before = read_file(folder / "base");
+  for (const std::vector<std::string>& command :
+       {std::vector<std::string>{"plan", "commit", "top"}, {"commit", "top"}}) {
+    const Ran refused = run_coldchain_in(folder.path(), command);
+    CHECK(refused.status == 1);
+    CHECK_MESSAGE(refused.err.find("rebase -u -b base -F qcow2") != std::string::npos, refused.err);
+    CHECK((read_file(folder / "base") == before));
+  }
+  // A guest may have written it.
+  CHECK(run_coldchain_in(folder.path(), {"commit", "--force", "top"}).status == 0);
+}
+
+TEST_CASE("plan, commit: say that the base was modified after the image above it") {
+  const Scene scene;
+  std::filesystem::last_write_time(
+      scene.path("mid"), std::filesystem::file_time_type::clock::now() + std::chrono::hours(1));
+  const Ran plan = scene.run({"plan", "commit", "top"});
+  CHECK_MESSAGE(plan.err.find("backing-changed") != std::string::npos, plan.err);
+  CHECK_MESSAGE(plan.out.find("searched    ") != std::string::npos, plan.out);
+  const Ran pull = scene.run({"plan", "pull", "top"});
+  CHECK_MESSAGE(pull.err.find("backing-changed") != std::string::npos, pull.err);
 }

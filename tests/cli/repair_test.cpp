@@ -320,3 +320,28 @@ TEST_CASE(
   CHECK_MESSAGE(undone.status == 0, undone.err);
   CHECK(scene.is_as_before());
 }
+
+TEST_CASE("repair: a missing backing file is told, with qemu-img's status") {
+  const TempFolder folder;
+  testing::ImageOptions options;
+  options.backing_file = "none";
+  options.backing_format = "raw";
+  testing::ImageBuilder(options).data(0, 'd').build().write_to(folder / "a");
+  for (const std::vector<std::string>& command :
+       {std::vector<std::string>{"check", "-r", "all", "a"}, {"repair", "--dry-run", "a"}}) {
+    const auto ran = run_coldchain_in(folder.path(), command);
+    CHECK(ran.status == 1);
+    CHECK_MESSAGE(ran.err.find("none") != std::string::npos, ran.err);
+  }
+}
+
+TEST_CASE("repair: what it leaves is named, with what to do") {
+  const TempFolder folder;
+  testing::write_file(folder / "a", testing::damage("last-data-cluster-cut").image());
+  const auto planned = run_coldchain_in(folder.path(), {"repair", "--dry-run", "a"});
+  CHECK(planned.status == 2);
+  CHECK_MESSAGE(planned.out.find("not repaired: data-past-end: ") != std::string::npos,
+                planned.out);
+  const auto done = run_coldchain_in(folder.path(), {"repair", "a"});
+  CHECK_MESSAGE(done.err.find("not repaired: data-past-end: ") != std::string::npos, done.err);
+}

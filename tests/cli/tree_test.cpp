@@ -252,3 +252,13 @@ TEST_CASE("tree: of a folder refuses options that are for images") {
     CHECK(run_coldchain(arguments).status == 1);
   }
 }
+
+TEST_CASE("tree: a raw file that does not end at a sector is told, with both sizes") {
+  const TempFolder folder;
+  testing::write_file(folder / "raw", std::string(70001, 'r'));
+  const auto ran = testing::run_coldchain({"tree", "-f", "raw", folder / "raw"});
+  CHECK(ran.status == 0);
+  CHECK_MESSAGE(ran.out.find("raw-size-unaligned: 70001 bytes, of which QEMU shows 70144") !=
+                    std::string::npos,
+                ran.out);
+}

@@ -34,6 +34,8 @@ std::vector<std::string> messages(const std::string& text) {
     for (const char* start : {"qcow2:", "qemu-img:", "coldchain:", "corruption ", "leak ", "fatal ",
                               "WARNING:", "You can force-remove"})
       is_other = is_other || line.starts_with(start);
+    for (const char* note : {" orphan-table: ", " l2-table-empty: ", " bitmap-in-use: "})
+      is_other = is_other || line.find(note) != std::string::npos;
     if (!is_other)
       kept.push_back(line);
   }
@@ -45,6 +47,9 @@ std::vector<std::string> summary(const std::string& text) {
   std::istringstream lines(text);
   std::vector<std::string> kept;
   for (std::string line; std::getline(lines, line);) {
+    // docs/differences.md: what leaks where tables are lost may be the data.
+    if (line.starts_with("They may hold lost data"))
+      line = "This means waste of disk space, but no harm to data.";
     if (!line.empty() && line.find("qemu-img does not look for") == std::string::npos &&
         line != "No errors were found on the image.")
       kept.push_back(line);
@@ -116,7 +121,9 @@ TEST_CASE("oracle: what qemu-img refuses to open for a header extension is refus
     const auto theirs = testing::run_in(folder.path(), "qemu-img check -f qcow2 x");
     CHECK(theirs.status == 1);
     CHECK(theirs.err.find("Could not open") != std::string::npos);
-    CHECK(testing::run_coldchain_in(folder.path(), {"check", "-f", "qcow2", "x"}).status == 1);
+    // A LUKS header that is destroyed is damage; one that QEMU does not find, a failed check.
+    const int status = damage.name == "encryption-header-is-not-luks" ? 2 : 1;
+    CHECK(testing::run_coldchain_in(folder.path(), {"check", "-f", "qcow2", "x"}).status == status);
     for (const char* verb : {"info", "map", "measure", "tree"})
       CHECK(testing::run_coldchain_in(folder.path(), {verb, "-f", "qcow2", "x"}).status == 1);
     CHECK(testing::run_coldchain_in(folder.path(), {"rebase", "-u", "-b", "", "-f", "qcow2", "x"})

@@ -49,6 +49,7 @@ enum class Code : std::uint16_t {
   image_encrypted = 2009,
   image_encryption_unreadable = 2010,
   image_data_unreadable = 2011,
+  raw_size_unaligned = 2012,
   header_length_unaligned = 3001,
   header_unknown_compatible = 3002,
   header_unknown_autoclear = 3003,

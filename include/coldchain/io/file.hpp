@@ -37,6 +37,7 @@ struct FileStatus {
   std::uint64_t size = 0;       // bytes that can be read; a block device's by ioctl
   std::uint64_t allocated = 0;  // bytes of storage: st_blocks * 512; 0 for a block device
   std::uint32_t sector_size = 512;
+  bool is_read_only = false;  // of a block device
   FileIdentity identity;
   // The same, and the same after the next boot. Of a block device made of the name that the system
   // or its maker gave it; of its number, where it has none.

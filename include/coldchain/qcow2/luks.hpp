@@ -27,6 +27,9 @@ struct LuksInfo {
   std::array<LuksKeySlot, 8> slots;
 };
 
+// Whether the header says where the LUKS header lies, in a way that QEMU accepts.
+[[nodiscard]] bool finds_luks_header(const Header& header);
+
 [[nodiscard]] Result<LuksInfo> read_luks(const io::File& file, const Header& header);
 
 }  // namespace coldchain::qcow2

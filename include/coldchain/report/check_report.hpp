@@ -59,6 +59,9 @@ struct CheckedImage {
 [[nodiscard]] Result<void> write_check_notes(const CheckedImage& image, const Style& style,
                                              const Sink& sink);
 
+// A line for each kind of note that a person must see: how many, what it means, what to do.
+[[nodiscard]] std::string check_hints(const CheckedImage& image);
+
 // qemu-img's summary; "No errors were found" only if we found none either.
 [[nodiscard]] Result<void> write_check_text(const CheckedImage& image, const Sink& sink);
 

@@ -24,6 +24,7 @@ struct CommitFacts {
   std::string image;                        // as it was given
   std::string base;                         // as it was opened
   std::vector<std::string> dependents;      // other images that read through the base
+  std::vector<std::string> searched{};      // folders where such images were looked for
   std::vector<Reparented> reparented{};
   bool is_plan = false;
   Planned planned{};
