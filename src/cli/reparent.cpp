@@ -33,7 +33,7 @@ Result<void> Reparenting::plan(const io::FileSource& files, const CommonOptions&
       TRY(link_to_layer(files, options, graph::chain_of(*overlay.image), base));
   const graph::Chain chain = TRY(graph::Chain::make(*overlay.image));
   overlay.transaction = std::make_unique<edit::Transaction>(*overlay.image->file);
-  overlay.change = TRY(ops::plan_reparenting(*overlay.transaction, chain, base, link, workers));
+  overlay.planned = TRY(ops::plan_reparenting(*overlay.transaction, chain, base, link, workers));
   return {};
 }
 
@@ -91,7 +91,7 @@ Result<void> Reparenting::lock(const io::FileSource& files, const edit::SideFold
 Result<void> Reparenting::carry_out() {
   for (Overlay& overlay : overlays_) {
     if (const auto done = edit::commit(*overlay.transaction, *overlay.target->image,
-                                       overlay.target->side_files, overlay.change);
+                                       overlay.target->side_files, overlay.planned.change);
         !done)
       return fail(overlay.about(with_context(
           done.error(), "the base has all data, and the same command continues; but")));
@@ -109,7 +109,8 @@ NodeChain Reparenting::images() const {
 std::vector<report::Reparented> Reparenting::told() const {
   std::vector<report::Reparented> images;
   for (const Overlay& overlay : overlays_)
-    images.push_back({overlay.path, overlay.transaction->changed_bytes()});
+    images.push_back(
+        {overlay.path, overlay.transaction->changed_bytes(), overlay.planned.bitmaps_dirty});
   return images;
 }
 

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include <coldchain/edit/transaction.hpp>
+#include <coldchain/ops/reparent.hpp>
 #include <coldchain/report/commit_report.hpp>
 
 namespace coldchain::cli {
@@ -41,7 +42,7 @@ class Reparenting {
     std::string path;
     std::unique_ptr<graph::Node> image;
     std::unique_ptr<edit::Transaction> transaction{};  // of its file
-    edit::ChangeFacts change{};
+    ops::Reparenting planned{};
     std::optional<ChangeTarget> target{};  // once it is locked
 
     [[nodiscard]] Error about(Error error) const;

@@ -22,7 +22,6 @@ namespace {
 using graph::Layer;
 using qcow2::Bitmap;
 
-constexpr std::size_t most_ranges = 1 << 22;
 // QEMU opens no image with a larger bitmap.
 constexpr std::uint64_t most_bitmap_bytes = 512ULL << 20;
 
@@ -32,52 +31,6 @@ Result<std::vector<Bitmap>> recording_bitmaps_of(const Layer& layer) {
     return std::vector<Bitmap>{};
   auto bitmaps = recording_bitmaps(layer.qcow2());
   return bitmaps ? std::move(bitmaps) : fail(about(layer, bitmaps.error()));
-}
-
-const Bitmap* find(const std::vector<Bitmap>& bitmaps, const std::string& name) {
-  const auto found = std::find_if(bitmaps.begin(), bitmaps.end(),
-                                  [&](const Bitmap& bitmap) { return bitmap.name == name; });
-  return found == bitmaps.end() ? nullptr : &*found;
-}
-
-// Adds what the bitmap marks of the first `disk_size` bytes.
-Result<void> add_dirty(const qcow2::Image& image, const Bitmap& bitmap, std::uint64_t disk_size,
-                       std::vector<GuestRange>& dirty) {
-  const std::uint64_t cluster_size = image.header().cluster_size();
-  const std::uint64_t bytes_per_cluster = cluster_size * 8 * bitmap.granularity();
-  const std::uint64_t clusters = divide_up(disk_size, bytes_per_cluster);
-  if (clusters > bitmap.bitmap_table_size)
-    return fail(ErrorCode::corrupt,
-                fmt::format("the table of bitmap '{}' is too short for the disk",
-                            to_terminal(bitmap.name)));
-  const auto add = [&](std::uint64_t begin, std::uint64_t end) {
-    if (begin < disk_size)
-      append_range(dirty, GuestRange{{begin}, {std::min(end, disk_size)}});
-  };
-  Bytes bits(cluster_size);
-  for (std::uint64_t i = 0; i < clusters; ++i) {
-    be64 raw;
-    TRY(io::read_exactly(image.file(), {bitmap.bitmap_table_offset + i * sizeof(be64)},
-                         std::as_writable_bytes(std::span(&raw, 1)), "bitmap table entry"));
-    const HostOffset at{raw.get() & qcow2::offset_mask};
-    const std::uint64_t begin = i * bytes_per_cluster;
-    if (at.value == 0) {
-      if ((raw.get() & all_ones_flag) != 0)
-        add(begin, begin + bytes_per_cluster);
-      continue;
-    }
-    TRY(io::read_exactly(image.file(), at, bits, "bitmap"));
-    for (std::uint64_t bit = 0; bit < bits.size() * 8; ++bit) {
-      if ((bits[bit / 8] >> (bit % 8) & std::byte{1}) != std::byte{0})
-        add(begin + bit * bitmap.granularity(), begin + (bit + 1) * bitmap.granularity());
-    }
-    if (dirty.size() > most_ranges)
-      return fail(ErrorCode::refused,
-                  fmt::format("bitmap '{}' marks more than {} ranges: merge it with 'qemu-img "
-                              "bitmap --merge' afterwards",
-                              to_terminal(bitmap.name), most_ranges));
-  }
-  return {};
 }
 
 // Nothing where a layer in between has no such bitmap, or one that does not record: then it does
@@ -91,11 +44,11 @@ Result<std::optional<std::vector<GuestRange>>> dirty_above(const graph::Chain& c
   for (std::size_t i = 0; i < base; ++i) {
     const Layer& layer = chain.layers()[i];
     const std::vector<Bitmap> bitmaps = TRY(recording_bitmaps_of(layer));
-    const Bitmap* bitmap = find(bitmaps, name);
+    const Bitmap* bitmap = find_bitmap(bitmaps, name);
     if (bitmap == nullptr)
       return std::nullopt;
     const std::uint64_t size = std::min(layer.guest_size, disk_size);
-    if (const auto added = add_dirty(layer.qcow2(), *bitmap, size, dirty); !added)
+    if (const auto added = add_dirty_ranges(layer.qcow2(), *bitmap, size, dirty); !added)
       return fail(about(layer, added.error()));
   }
   return std::optional(sorted_and_merged(std::move(dirty)));
@@ -131,8 +84,9 @@ Result<std::vector<MergedBitmap>> bitmaps_to_merge(const graph::Chain& chain, st
   if (base + 1 < chain.layers().size())
     below = TRY(recording_bitmaps_of(chain.layers()[base + 1]));
   for (const Bitmap& bitmap : TRY(recording_bitmaps_of(chain.layers().front()))) {
-    const bool is_new = find(there, bitmap.name) == nullptr;
-    if (is_new ? find(below, bitmap.name) != nullptr : find(recording, bitmap.name) == nullptr)
+    const bool is_new = find_bitmap(there, bitmap.name) == nullptr;
+    if (is_new ? find_bitmap(below, bitmap.name) != nullptr
+               : find_bitmap(recording, bitmap.name) == nullptr)
       continue;
     if (auto dirty = TRY(dirty_above(chain, base, bitmap.name)))
       merged.push_back({bitmap.name, bitmap.granularity_bits, is_new, std::move(*dirty)});
@@ -164,7 +118,7 @@ Result<std::optional<qcow2::Extension>> add_bitmaps(edit::Transaction& transacti
     added.granularity_bits = bitmap.granularity_bits;
     added.name = bitmap.name;
     TRY(transaction.stage_fresh({added.bitmap_table_offset}, Bytes(clusters * cluster_size)));
-    TRY(stage_dirty_bits(transaction, editor, image, added, bitmap.dirty));
+    TRY(stage_dirty_bits(transaction, editor, image, added, bitmap.dirty, SetBits::before_data));
     bitmaps.push_back(std::move(added));
   }
   if (bitmaps.size() == before)

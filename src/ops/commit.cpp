@@ -146,7 +146,7 @@ class CommitPlanner {
           changed.insert(changed.end(), other.dirty.begin(), other.dirty.end());
       }
       TRY(stage_dirty_bits(transaction_, editor, image, bitmap,
-                           sorted_and_merged(std::move(changed))));
+                           sorted_and_merged(std::move(changed)), SetBits::before_data));
       commit_.bitmaps_marked.push_back(bitmap.name);
     }
     return {};
@@ -294,8 +294,7 @@ class CommitPlanner {
         commit_.stale_layers.push_back(node.filename);
     }
     if (options_.bitmaps != BitmapRule::drop)
-      commit_.bitmaps_left =
-          TRY(bitmaps_of(*view_.chain, 0, options_.base, commit_.bitmaps_merged));
+      commit_.bitmaps_left = bitmaps_of(*view_.chain, 0, options_.base, commit_.bitmaps_merged);
     return {};
   }
 

@@ -5,6 +5,7 @@
 // it is in the side file; 4. references to data, from which moment on the image provides what the
 // layers below did; the link, by one write of one sector.
 #include "allocation_pieces.hpp"
+#include "bitmap_gains.hpp"
 #include "data_writer.hpp"
 #include "extents.hpp"
 #include "image_editor.hpp"
@@ -79,6 +80,7 @@ class Planner {
         options_(other.options_),
         range_(other.range_),
         views_(other.views_),
+        gains_(other.gains_),
         pull_(other.pull_) {}
 
   Result<Pull> plan() {
@@ -100,7 +102,7 @@ class Planner {
     TRY(check_layers());
     if (!keeps_link()) {
       TRY(look_at_snapshots());
-      pull_.bitmaps = TRY(bitmaps_of(chain_, 1, end_of_sources()));
+      TRY(look_at_bitmaps());
     }
     if (makes_places() && !transaction_.counts_fresh()) {
       Pull counted = TRY(count(before));
@@ -138,6 +140,8 @@ class Planner {
     ImageEditor editor(transaction_, image, before);
     TRY(clear_unknown_autoclear(transaction_, image.header()));
     TRY(take_pieces(editor));
+    TRY(gains_.stage(transaction_, editor, image));
+    pull_.bitmaps_marked = gains_.marked();
     TRY(editor.finish());
     // Other fields of the header may have changed by now.
     const qcow2::Image changed = TRY(qcow2::Image::open(transaction_.view()));
@@ -274,6 +278,19 @@ class Planner {
     return {};
   }
 
+  // Internal snapshots are of no interest to bitmaps.
+  Result<void> look_at_bitmaps() {
+    std::vector<std::size_t> leaving;
+    for (std::size_t i = 1; i < end_of_sources(); ++i) {
+      if (!stays(chain_.layers()[i]))
+        leaving.push_back(i);
+    }
+    gains_ = TRY(BitmapGains::make(chain_, leaving, options_.onto));
+    pull_.bitmaps_dirty = gains_.all_dirty();
+    pull_.bitmaps = bitmaps_of(chain_, 1, end_of_sources(), gains_.names());
+    return {};
+  }
+
   // Each has the L1 tables of all layers in memory.
   Result<void> add_view(View view) {
     for (const Layer& layer : view.chain->layers())
@@ -314,7 +331,11 @@ class Planner {
       const auto all =
           pieces(view, [&](HostRange place) { append_range(pull_.data.places, place); });
       graph::Reader reader(*view.chain);
-      TRY(all([&](const Piece& piece) { return take(editor, *view.chain, reader, piece); }));
+      TRY(all([&](const Piece& piece) {
+        if (!view.snapshot)
+          gains_.add_copied(piece, base_node() == nullptr);
+        return take(editor, *view.chain, reader, piece);
+      }));
     }
     return {};
   }
@@ -434,6 +455,7 @@ class Planner {
   const PullOptions& options_;
   GuestRange range_;         // that is looked at
   std::vector<View> views_;  // that get what the layers below provide
+  BitmapGains gains_;        // of the image
   std::uint64_t l1_bytes_ = 0;
   PlanDigester digester_{0};
   ExtentBudget data_budget_{chain_};

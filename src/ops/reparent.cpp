@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 // Order of writes: 1. all changes into the side file, flush; 2. phase by phase
 // (edit/transaction.hpp): tables that are fresh; counts; references to refcount blocks; entries
-// that become zeros, which the guest reads there already; the link, by one write of one sector.
+// that become zeros, which the guest reads there already, and bits of bitmaps; the link, by one
+// write of one sector.
+#include "bitmap_gains.hpp"
 #include "extents.hpp"
 #include "image_editor.hpp"
 #include "soundness.hpp"
@@ -57,9 +59,8 @@ Result<void> check_snapshots(const Chain& chain, GuestOffset end_of_base, unsign
 
 }  // namespace
 
-Result<edit::ChangeFacts> plan_reparenting(edit::Transaction& transaction, const Chain& chain,
-                                           std::size_t base, const BackingLink& link,
-                                           unsigned workers) {
+Result<Reparenting> plan_reparenting(edit::Transaction& transaction, const Chain& chain,
+                                     std::size_t base, const BackingLink& link, unsigned workers) {
   const graph::Layer& overlay = chain.layers().front();
   const qcow2::Header& header = overlay.qcow2().header();
   const GuestOffset end_of_base{chain.layers()[base].guest_size};
@@ -82,14 +83,20 @@ Result<edit::ChangeFacts> plan_reparenting(edit::Transaction& transaction, const
     const std::uint64_t end = align_up(range.end.value, geometry.subcluster_size());
     TRY(editor.set_zero({range.begin, {std::min(end, chain.guest_size())}}));
   }
+  std::vector<std::size_t> leaving;
+  for (std::size_t i = 1; i < base; ++i)
+    leaving.push_back(i);
+  const BitmapGains gains = TRY(BitmapGains::make(chain, leaving));
+  TRY(gains.stage(transaction, editor, image));
   TRY(editor.finish());
   const qcow2::Image changed = TRY(qcow2::Image::open(transaction.view()));
   TRY(stage_backing_link(transaction, changed.header(), link));
   TRY(check_device(transaction));
   const check::CheckResult after = TRY(check_metadata(transaction.view(), workers));
   TRY(check_plan(after));
-  return edit::ChangeFacts{
-      .verb = "commit --reparent", .keeps_undo = false, .operation = edit::Operation::reparent};
+  return Reparenting{
+      {.verb = "commit --reparent", .keeps_undo = false, .operation = edit::Operation::reparent},
+      gains.all_dirty()};
 }
 
 }  // namespace coldchain::ops

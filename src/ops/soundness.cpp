@@ -158,17 +158,18 @@ void raise_limit(edit::Transaction& transaction, const graph::Chain& chain) {
   }
 }
 
-Result<std::vector<std::string>> bitmaps_of(const graph::Chain& chain, std::size_t begin,
-                                            std::size_t end,
-                                            const std::vector<std::string>& without) {
+std::vector<std::string> bitmaps_of(const graph::Chain& chain, std::size_t begin, std::size_t end,
+                                    const std::vector<std::string>& without) {
   std::vector<std::string> names;
   for (std::size_t i = begin; i < end; ++i) {
     const graph::Layer& layer = chain.layers()[i];
     if (!layer.mapping)
       continue;
     const auto bitmaps = qcow2::read_bitmaps(layer.qcow2().file(), layer.qcow2().header());
-    if (!bitmaps)
-      return fail(about(layer, bitmaps.error()));
+    if (!bitmaps) {
+      names.push_back(fmt::format("(cannot be read) in {}", layer.node->filename));
+      continue;
+    }
     for (const qcow2::Bitmap& bitmap : *bitmaps) {
       if (std::find(without.begin(), without.end(), bitmap.name) == without.end())
         names.push_back(fmt::format("{} in {}", bitmap.name, layer.node->filename));

@@ -51,10 +51,11 @@ namespace coldchain::ops {
 // Lets the changes need as many tables as the files of the layers have storage for.
 void raise_limit(edit::Transaction& transaction, const graph::Chain& chain);
 
-// "NAME in FILE" for each bitmap of the layers from `begin` up to `end` but for some names.
-[[nodiscard]] Result<std::vector<std::string>> bitmaps_of(
-    const graph::Chain& chain, std::size_t begin, std::size_t end,
-    const std::vector<std::string>& without = {});
+// "NAME in FILE" for each bitmap of the layers from `begin` up to `end` but for some names. Those
+// that cannot be read have one entry.
+[[nodiscard]] std::vector<std::string> bitmaps_of(const graph::Chain& chain, std::size_t begin,
+                                                  std::size_t end,
+                                                  const std::vector<std::string>& without = {});
 
 [[nodiscard]] LayerStorage storage_of(const graph::Node& layer);
 

@@ -33,6 +33,8 @@ std::string commit_warnings(const CommitFacts& facts) {
   for (const std::string& bitmap : facts.commit->bitmaps_left)
     out += fmt::format("bitmap {} stays in its layer: the base does not get it\n",
                        to_terminal(bitmap));
+  for (const Reparented& overlay : facts.reparented)
+    out += dirty_bitmap_warnings(overlay.bitmaps_dirty, to_terminal(overlay.filename));
   return out;
 }
 
@@ -152,11 +154,13 @@ std::string commit_json(const CommitFacts& facts) {
   write_names(json, "stale", commit.stale_layers);
   write_names(json, "dependents", facts.dependents);
   json.key("reparented").begin_array();
-  for (const Reparented& overlay : facts.reparented)
+  for (const Reparented& overlay : facts.reparented) {
     json.begin_object()
         .name_member("filename", overlay.filename)
-        .member("metadata-bytes", overlay.metadata_bytes)
-        .end_object();
+        .member("metadata-bytes", overlay.metadata_bytes);
+    write_dirty_bitmaps(json, overlay.bitmaps_dirty);
+    json.end_object();
+  }
   json.end_array();
   write_names(json, "snapshots-changed", commit.snapshots);
   write_names(json, "bitmaps-marked", commit.bitmaps_marked);

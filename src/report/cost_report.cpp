@@ -107,6 +107,15 @@ void write_planned(JsonWriter& json, const Planned& planned) {
   json.end_array();
 }
 
+std::string dirty_bitmap_warnings(const std::vector<ops::DirtyBitmap>& bitmaps,
+                                  std::string_view image) {
+  std::string out;
+  for (const ops::DirtyBitmap& bitmap : bitmaps)
+    out += fmt::format("bitmap {} of {} marks the whole disk from now on: {}\n",
+                       to_terminal(bitmap.name), image, to_terminal(bitmap.reason));
+  return out;
+}
+
 void write_not_needed(JsonWriter& json, const std::vector<ops::LayerStorage>& layers) {
   json.key("not-needed").begin_array();
   for (const ops::LayerStorage& layer : layers)
@@ -114,6 +123,13 @@ void write_not_needed(JsonWriter& json, const std::vector<ops::LayerStorage>& la
         .name_member("filename", layer.filename)
         .member("allocated", layer.allocated)
         .end_object();
+  json.end_array();
+}
+
+void write_dirty_bitmaps(JsonWriter& json, const std::vector<ops::DirtyBitmap>& bitmaps) {
+  json.key("bitmaps-dirty").begin_array();
+  for (const ops::DirtyBitmap& bitmap : bitmaps)
+    json.begin_object().member("name", bitmap.name).member("reason", bitmap.reason).end_object();
   json.end_array();
 }
 

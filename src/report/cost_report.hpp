@@ -28,6 +28,10 @@ void write_planned(JsonWriter& json, const Planned& planned);
 
 void write_not_needed(JsonWriter& json, const std::vector<ops::LayerStorage>& layers);
 
+void write_dirty_bitmaps(JsonWriter& json, const std::vector<ops::DirtyBitmap>& bitmaps);
+// A line for each, under the name of the image.
+[[nodiscard]] std::string dirty_bitmap_warnings(const std::vector<ops::DirtyBitmap>& bitmaps,
+                                                std::string_view image);
 void write_names(JsonWriter& json, std::string_view key, const std::vector<std::string>& names);
 
 }  // namespace coldchain::report

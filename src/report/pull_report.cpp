@@ -25,7 +25,7 @@ std::string pull_warnings(const PullFacts& facts) {
   for (const std::string& bitmap : facts.pull->bitmaps)
     out += fmt::format("bitmap {} stays in its layer: the image does not get what it recorded\n",
                        to_terminal(bitmap));
-  return out;
+  return out + dirty_bitmap_warnings(facts.pull->bitmaps_dirty, to_terminal(facts.image));
 }
 
 std::string pull_text(const PullFacts& facts) {
@@ -48,6 +48,10 @@ std::string pull_text(const PullFacts& facts) {
                                               *facts.pull->limit));
   for (const std::string& snapshot : facts.pull->filled_snapshots)
     out += plan_line("filled", fmt::format("internal snapshot {}, too", to_terminal(snapshot)));
+  for (const std::string& bitmap : facts.pull->bitmaps_marked)
+    out += plan_line("bitmap", to_terminal(bitmap) + " gets what the removed layers recorded");
+  for (const ops::DirtyBitmap& bitmap : facts.pull->bitmaps_dirty)
+    out += plan_line("bitmap", to_terminal(bitmap.name) + " marks the whole disk");
   for (const ops::LayerStorage& layer : facts.pull->not_needed)
     out += plan_line("not needed", fmt::format("{}, by this image: {} bytes of storage",
                                                to_terminal(layer.filename), layer.allocated));
@@ -80,6 +84,8 @@ std::string pull_json(const PullFacts& facts) {
   write_not_needed(json, facts.pull->not_needed);
   write_names(json, "snapshots-changed", facts.pull->snapshots);
   write_names(json, "snapshots-filled", facts.pull->filled_snapshots);
+  write_names(json, "bitmaps-marked", facts.pull->bitmaps_marked);
+  write_dirty_bitmaps(json, facts.pull->bitmaps_dirty);
   write_names(json, "bitmaps-left", facts.pull->bitmaps);
   json.end_object();
   return json.take() + "\n";

@@ -2,6 +2,7 @@
 // A pull, rebase or allocation that is killed at each call that changes a file, or where that
 // fails: QEMU reads the same through the image at every moment, and the same command, or resume,
 // ends as if nothing had been.
+#include "dirty_ranges.hpp"
 #include "draw.hpp"
 #include "oracle.hpp"
 #include "power_loss.hpp"
@@ -11,6 +12,7 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <functional>
 
 #include <fmt/format.h>
 
@@ -66,6 +68,105 @@ void look(const TempFolder& folder, const std::string& expected, const std::stri
   CHECK_FALSE(std::filesystem::exists(folder / "top.coldchain-pending"));
 }
 
+// Stops a command at every 24th call, beginning with another one for each call and way to stop; or
+// at each. An image with free clusters, which `looks` says, has other bytes there when it is rolled
+// back.
+class Stops {
+ public:
+  Stops(const TempFolder& folder, const Operation& operation, int& turn,
+        std::function<void()> looks = nullptr)
+      : folder_(folder),
+        operation_(operation),
+        turn_(turn),
+        looks_(std::move(looks)),
+        before_(read_file(folder / "top")),
+        expected_(content(folder, "top")) {
+    REQUIRE(run_program(folder, operation.command).status == 0);
+    pulled_ = read_file(folder / "top");
+    if (looks_)
+      looks_();
+  }
+
+  void run() {
+    const bool does_all = std::getenv("COLDCHAIN_CRASH_ALL") != nullptr;
+    for (const std::string& call : calls) {
+      for (const std::string what : {"signal=KILL", "error=ENOSPC"}) {
+        ++turn_;
+        for (int when = 1; when < 100; ++when) {
+          CAPTURE(operation_.command);
+          CAPTURE(call);
+          CAPTURE(what);
+          CAPTURE(when);
+          if ((does_all || (when + turn_) % 24 == 0) && !stop(call, what, when))
+            break;  // there is no such call any more
+        }
+      }
+    }
+    testing::write_file(folder_ / "top", before_);
+  }
+
+ private:
+  bool stop(const std::string& call, const std::string& what, int when) {
+    testing::write_file(folder_ / "top", before_);
+    if (run_until(folder_, call, what, when, operation_.command).status == 0)
+      return false;
+    CHECK((content(folder_, "top") == expected_));
+    CHECK(badness(folder_, "top") <= 1);
+    if (looks_)
+      looks_();
+    if (when % 3 == 0)
+      abandon();
+    const bool resumes = when % 3 == 1;
+    const Process again = run_program(folder_, resumes ? operation_.resume : operation_.command);
+    CHECK_MESSAGE(again.status == 0, again.err);
+    if (resumes)
+      CHECK(run_program(folder_, operation_.command).status == 0);  // where nothing had begun
+    look(folder_, expected_, pulled_);
+    return true;
+  }
+
+  void abandon() {
+    const Process abandoned = run_program(folder_, operation_.resume + " --abandon");
+    CHECK_MESSAGE(abandoned.status == 0, abandoned.err);
+    CHECK((content(folder_, "top") == expected_));
+    CHECK(badness(folder_, "top") == 0);
+    const std::string now = read_file(folder_ / "top");
+    CHECK((looks_ || now == before_ || now == pulled_));
+    CHECK_FALSE(std::filesystem::exists(folder_ / "top.coldchain-pending"));
+    if (looks_)
+      looks_();
+  }
+
+  const TempFolder& folder_;
+  const Operation& operation_;
+  int& turn_;
+  std::function<void()> looks_;
+  std::string before_;
+  std::string expected_;
+  std::string pulled_;
+};
+
+// In mid, B and C record a write, and top has a cluster of bits for B alone; D is in top alone.
+void add_bitmaps(const TempFolder& folder) {
+  for (const std::string image : {"base", "other", "mid"})
+    sh(folder, "qemu-img bitmap --add " + image + " B && qemu-img bitmap --add " + image + " C");
+  sh(folder,
+     "qemu-img bitmap --add -g 4k top B && qemu-io -c 'write -P 12 9M 64k' top && "
+     "qemu-img bitmap --add -g 512 top C && qemu-img bitmap --add -g 512 top D && "
+     "qemu-io -c 'write -P 11 8M 64k' mid");
+}
+
+// Once mid is no longer below it, the top itself says what changed there.
+void look_at_bitmaps(const TempFolder& folder) {
+  if (run_in(folder.path(), "qemu-img info top | grep -q 'backing file: mid'").status == 0)
+    return;
+  const GuestRange changed{{8 << 20}, {(8 << 20) + (64 << 10)}};
+  for (const std::string bitmap : {"B", "C"})
+    CHECK(testing::covers(testing::dirty_ranges(folder.path(), "top", bitmap), changed));
+  CHECK(testing::covers(testing::dirty_ranges(folder.path(), "top", "D"),
+                        GuestRange{{0}, {32 << 20}}));
+}
+
 }  // namespace
 
 TEST_CASE("crash: a pull that is killed or fails anywhere changes nothing that the guest reads") {
@@ -73,51 +174,26 @@ TEST_CASE("crash: a pull that is killed or fails anywhere changes nothing that t
     MESSAGE("skipped: strace or QEMU's tools cannot be used");
     return;
   }
-  // Else every 24th call, beginning with another one for each command, call and way to stop.
-  const bool does_all = std::getenv("COLDCHAIN_CRASH_ALL") != nullptr;
   int turn = 0;
   const TempFolder made;
   make_chain(made);
-  const std::string before = read_file(made / "top");
-  const std::string expected = content(made, "top");
-  for (const Operation& operation : operations) {
-    const std::string& command = operation.command;
-    const std::string& resume = operation.resume;
-    testing::write_file(made / "top", before);
-    REQUIRE(run_program(made, command).status == 0);
-    const std::string pulled = read_file(made / "top");
-    for (const std::string& call : calls) {
-      for (const std::string what : {"signal=KILL", "error=ENOSPC"}) {
-        ++turn;
-        for (int when = 1; when < 100; ++when) {
-          if (!does_all && (when + turn) % 24 != 0)
-            continue;
-          CAPTURE(command);
-          CAPTURE(call);
-          CAPTURE(what);
-          CAPTURE(when);
-          testing::write_file(made / "top", before);
-          const Process stopped = run_until(made, call, what, when, command);
-          if (stopped.status == 0)
-            break;  // there is no such call any more
-          CHECK((content(made, "top") == expected));
-          CHECK(badness(made, "top") <= 1);
-          if (when % 3 == 0) {
-            const Process abandoned = run_program(made, resume + " --abandon");
-            CHECK_MESSAGE(abandoned.status == 0, abandoned.err);
-            CHECK((content(made, "top") == expected));
-            CHECK(badness(made, "top") == 0);
-            CHECK((read_file(made / "top") == before || read_file(made / "top") == pulled));
-            CHECK_FALSE(std::filesystem::exists(made / "top.coldchain-pending"));
-          }
-          const bool resumes = when % 3 == 1;
-          const Process again = run_program(made, resumes ? resume : command);
-          CHECK_MESSAGE(again.status == 0, again.err);
-          if (resumes)
-            CHECK(run_program(made, command).status == 0);  // where nothing had begun
-          look(made, expected, pulled);
-        }
-      }
+  for (const Operation& operation : operations)
+    Stops(made, operation, turn).run();
+}
+
+TEST_CASE("crash: the bits of a layer are gained before it leaves, wherever a pull is stopped") {
+  if (!testing::have_oracles() || !have_strace())
+    return;
+  int turn = 0;
+  for (const std::string options : {"", "-o cluster_size=512"}) {
+    const TempFolder made;
+    make_chain(made, options);
+    add_bitmaps(made);
+    for (const Operation& operation : operations) {
+      const bool is_tried = options.empty() ? operation.command.find("--range") == std::string::npos
+                                            : operation.command == "pull -q -b base top";
+      if (is_tried)
+        Stops(made, operation, turn, [&] { look_at_bitmaps(made); }).run();
     }
   }
 }

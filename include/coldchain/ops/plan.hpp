@@ -25,6 +25,12 @@ struct LayerStorage {
   std::uint64_t allocated = 0;  // bytes of storage, of an external data file, too
 };
 
+// A bitmap of the image that marks the whole disk afterwards.
+struct DirtyBitmap {
+  std::string name;
+  std::string reason;
+};
+
 // Host clusters that are added to an image.
 struct AddedClusters {
   std::uint64_t data = 0;

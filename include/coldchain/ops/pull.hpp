@@ -48,9 +48,14 @@ struct Pull {
   std::vector<std::string> snapshots;         // of the image; they read different data afterwards
   std::vector<std::string> filled_snapshots;  // they get the data that they read
   std::vector<std::string> bitmaps;           // of removed layers; they stay there
-  std::uint64_t compressed_bytes = 0;         // in sectors that are copied as they are
-  std::uint64_t recompressed_bytes = 0;       // in sectors that are compressed again
-  std::uint64_t storage_bytes = 0;            // storage that an allocation still has to get
+  // Bitmaps of the image that record get the bits of those of the same name in removed layers, and
+  // bits for what is copied.
+  std::vector<std::string> bitmaps_marked;
+  // The same, if a removed layer cannot say what changed in it.
+  std::vector<DirtyBitmap> bitmaps_dirty;
+  std::uint64_t compressed_bytes = 0;    // in sectors that are copied as they are
+  std::uint64_t recompressed_bytes = 0;  // in sectors that are compressed again
+  std::uint64_t storage_bytes = 0;       // storage that an allocation still has to get
   // The limit of an allocation that needs more bytes of tables at once. Such an allocation was only
   // counted; it can be carried out range by range.
   std::optional<std::uint64_t> limit;

@@ -16,6 +16,7 @@ namespace coldchain::report {
 struct Reparented {
   std::string filename;
   std::uint64_t metadata_bytes = 0;  // sectors that change, however often
+  std::vector<ops::DirtyBitmap> bitmaps_dirty{};
 };
 
 struct CommitFacts {
