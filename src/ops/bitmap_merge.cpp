@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "bitmap_merge.hpp"
 
+#include "bitmap_growth.hpp"
 #include "dirty_bits.hpp"
 #include "extents.hpp"
 #include "header_change.hpp"
@@ -21,9 +22,6 @@ namespace {
 
 using graph::Layer;
 using qcow2::Bitmap;
-
-// QEMU opens no image with a larger bitmap.
-constexpr std::uint64_t most_bitmap_bytes = 512ULL << 20;
 
 // Bitmaps of a layer that record what its guest writes.
 Result<std::vector<Bitmap>> recording_bitmaps_of(const Layer& layer) {
@@ -71,6 +69,60 @@ Error no_room() {
           0};
 }
 
+// Gives the base places for the bitmaps that are new, with their bits.
+Result<void> add_bitmaps(edit::Transaction& transaction, ImageEditor& editor,
+                         const qcow2::Image& image, std::uint64_t disk_size,
+                         const std::vector<MergedBitmap>& merged, std::vector<Bitmap>& bitmaps) {
+  const std::uint64_t cluster_size = image.header().cluster_size();
+  for (const MergedBitmap& bitmap : merged) {
+    if (!bitmap.is_new)
+      continue;
+    const std::uint64_t bits = divide_up(disk_size, 1ULL << bitmap.granularity_bits);
+    const std::uint64_t entries = divide_up(bits, cluster_size * 8);
+    if (entries > qcow2::limits::max_bitmap_table_entries ||
+        entries * cluster_size > qcow2::limits::max_bitmap_bytes)
+      return fail(ErrorCode::refused, fmt::format("bitmap '{}' would be too large for the base",
+                                                  to_terminal(bitmap.name)));
+    const std::uint64_t clusters = divide_up(entries * sizeof(be64), cluster_size);
+    Bitmap added;
+    added.bitmap_table_offset = TRY(editor.add_clusters(clusters)).value;
+    added.bitmap_table_size = static_cast<std::uint32_t>(entries);
+    added.flags = qcow2::bitmap_flags::automatic;
+    added.granularity_bits = bitmap.granularity_bits;
+    added.name = bitmap.name;
+    TRY(transaction.stage_fresh({added.bitmap_table_offset}, Bytes(clusters * cluster_size)));
+    TRY(stage_dirty_bits(transaction, editor, image, added, bitmap.dirty, SetBits::before_data));
+    bitmaps.push_back(std::move(added));
+  }
+  return {};
+}
+
+// Nothing where the directory has them already.
+Result<std::optional<qcow2::Extension>> place_bitmap_directory(edit::Transaction& transaction,
+                                                               ImageEditor& editor,
+                                                               const qcow2::Image& image,
+                                                               const std::vector<Bitmap>& bitmaps) {
+  const std::uint64_t cluster_size = image.header().cluster_size();
+  const std::vector<Bitmap> before = TRY(qcow2::read_bitmaps(image.file(), image.header()));
+  if (bitmaps == before)
+    return std::nullopt;
+  Bytes directory = qcow2::encode_bitmap_directory(bitmaps);
+  const std::uint64_t size = directory.size();
+  if (bitmaps.size() > qcow2::limits::max_bitmaps ||
+      size > qcow2::limits::max_bitmap_directory_bytes)
+    return fail(ErrorCode::refused, "the base cannot hold more bitmaps");
+  directory.resize(align_up(size, cluster_size));
+  const HostOffset at = TRY(editor.add_clusters(directory.size() / cluster_size));
+  TRY(transaction.stage_fresh(at, directory));
+  if (!before.empty()) {
+    const auto fields = load<qcow2::wire::BitmapsExtension>(
+        image.header().find_extension(qcow2::extension::bitmaps)->data, 0);
+    editor.remove_clusters({fields->bitmap_directory_offset.get()},
+                           divide_up(fields->bitmap_directory_size.get(), cluster_size));
+  }
+  return extension_of(bitmaps, size, at);
+}
+
 }  // namespace
 
 Result<std::vector<MergedBitmap>> bitmaps_to_merge(const graph::Chain& chain, std::size_t base) {
@@ -94,50 +146,27 @@ Result<std::vector<MergedBitmap>> bitmaps_to_merge(const graph::Chain& chain, st
   return merged;
 }
 
-Result<std::optional<qcow2::Extension>> add_bitmaps(edit::Transaction& transaction,
-                                                    ImageEditor& editor, const qcow2::Image& image,
-                                                    std::uint64_t disk_size,
-                                                    const std::vector<MergedBitmap>& merged) {
-  const std::uint64_t cluster_size = image.header().cluster_size();
-  std::vector<Bitmap> bitmaps = TRY(qcow2::read_bitmaps(image.file(), image.header()));
-  const std::size_t before = bitmaps.size();
-  for (const MergedBitmap& bitmap : merged) {
-    if (!bitmap.is_new)
+Result<ChangedBitmaps> change_bitmaps(edit::Transaction& transaction, ImageEditor& editor,
+                                      const qcow2::Image& image, std::uint64_t disk_size,
+                                      const std::vector<MergedBitmap>& merged,
+                                      const std::vector<GuestRange>& changed) {
+  ChangedBitmaps result;
+  std::vector<Bitmap> bitmaps = TRY(grow_bitmaps(transaction, editor, image, disk_size));
+  for (const Bitmap& bitmap : bitmaps) {
+    if (!is_recording(bitmap))
       continue;
-    const std::uint64_t bits = divide_up(disk_size, 1ULL << bitmap.granularity_bits);
-    const std::uint64_t entries = divide_up(bits, cluster_size * 8);
-    if (entries > qcow2::limits::max_bitmap_table_entries ||
-        entries * cluster_size > most_bitmap_bytes)
-      return fail(ErrorCode::refused, fmt::format("bitmap '{}' would be too large for the base",
-                                                  to_terminal(bitmap.name)));
-    const std::uint64_t clusters = divide_up(entries * sizeof(be64), cluster_size);
-    Bitmap added;
-    added.bitmap_table_offset = TRY(editor.add_clusters(clusters)).value;
-    added.bitmap_table_size = static_cast<std::uint32_t>(entries);
-    added.flags = qcow2::bitmap_flags::automatic;
-    added.granularity_bits = bitmap.granularity_bits;
-    added.name = bitmap.name;
-    TRY(transaction.stage_fresh({added.bitmap_table_offset}, Bytes(clusters * cluster_size)));
-    TRY(stage_dirty_bits(transaction, editor, image, added, bitmap.dirty, SetBits::before_data));
-    bitmaps.push_back(std::move(added));
+    std::vector<GuestRange> dirty = changed;
+    for (const MergedBitmap& other : merged) {
+      if (other.name == bitmap.name)
+        dirty.insert(dirty.end(), other.dirty.begin(), other.dirty.end());
+    }
+    TRY(stage_dirty_bits(transaction, editor, image, bitmap, sorted_and_merged(std::move(dirty)),
+                         SetBits::before_data));
+    result.marked.push_back(bitmap.name);
   }
-  if (bitmaps.size() == before)
-    return std::nullopt;
-  Bytes directory = qcow2::encode_bitmap_directory(bitmaps);
-  const std::uint64_t size = directory.size();
-  if (bitmaps.size() > qcow2::limits::max_bitmaps ||
-      size > qcow2::limits::max_bitmap_directory_bytes)
-    return fail(ErrorCode::refused, "the base cannot hold more bitmaps");
-  directory.resize(align_up(size, cluster_size));
-  const HostOffset at = TRY(editor.add_clusters(directory.size() / cluster_size));
-  TRY(transaction.stage_fresh(at, directory));
-  if (before != 0) {
-    const auto fields = load<qcow2::wire::BitmapsExtension>(
-        image.header().find_extension(qcow2::extension::bitmaps)->data, 0);
-    editor.remove_clusters({fields->bitmap_directory_offset.get()},
-                           divide_up(fields->bitmap_directory_size.get(), cluster_size));
-  }
-  return extension_of(bitmaps, size, at);
+  TRY(add_bitmaps(transaction, editor, image, disk_size, merged, bitmaps));
+  result.extension = TRY(place_bitmap_directory(transaction, editor, image, bitmaps));
+  return result;
 }
 
 // Readers that find the extension without its autoclear bit ignore it. With a bitmap that is there

@@ -23,12 +23,19 @@ struct MergedBitmap {
 [[nodiscard]] Result<std::vector<MergedBitmap>> bitmaps_to_merge(const graph::Chain& chain,
                                                                  std::size_t base);
 
-// Gives the base places for the bitmaps that are new, with their bits, and a directory that has
-// them. `image` is the base, with a disk of `disk_size` afterwards. The editor is not finished yet.
-// Returns the extension that leads to the directory; nothing where none is new.
-[[nodiscard]] Result<std::optional<qcow2::Extension>> add_bitmaps(
-    edit::Transaction& transaction, ImageEditor& editor, const qcow2::Image& image,
-    std::uint64_t disk_size, const std::vector<MergedBitmap>& merged);
+struct ChangedBitmaps {
+  std::vector<std::string> marked;              // bitmaps that record
+  std::optional<qcow2::Extension> extension{};  // that leads to another directory
+};
+
+// Makes the bitmaps of the base right for a disk of `disk_size`. Those that record get the bits of
+// `changed`, which is sorted and disjoint, and of `merged`; those that are new are added. `image`
+// is the base, and the editor is not finished yet.
+[[nodiscard]] Result<ChangedBitmaps> change_bitmaps(edit::Transaction& transaction,
+                                                    ImageEditor& editor, const qcow2::Image& image,
+                                                    std::uint64_t disk_size,
+                                                    const std::vector<MergedBitmap>& merged,
+                                                    const std::vector<GuestRange>& changed);
 
 // The last change of the header, when the editor is finished. `refused` where it has no room.
 [[nodiscard]] Result<void> stage_bitmaps_extension(edit::Transaction& transaction,

@@ -5,10 +5,10 @@
 // above hide it, flushed batch by batch; references to data; the size of its disk; its side file
 // says that it is done, flush. 3. The top's side file says that the base has all, flush; the top's
 // L1 entries; its refcounts; refcount blocks that count nothing. 4. Both side files go.
+#include "bitmap_growth.hpp"
 #include "bitmap_merge.hpp"
 #include "commit_pieces.hpp"
 #include "data_writer.hpp"
-#include "dirty_bits.hpp"
 #include "extents.hpp"
 #include "image_editor.hpp"
 #include "plan_digest.hpp"
@@ -115,14 +115,19 @@ class CommitPlanner {
     ImageEditor editor(transaction_, image, before);
     TRY(clear_unknown_autoclear(transaction_, header));
     TRY(for_each_commit_piece(view_, [&](const Piece& piece) { return take(editor, piece); }));
-    TRY(mark_bitmaps(editor, image));
-    const auto extension =
-        TRY(add_bitmaps(transaction_, editor, image, commit_.disk_size_after, merged_));
+    std::vector<MergedBitmap> merged;
+    if (options_.bitmaps == BitmapRule::merge)
+      merged = TRY(bitmaps_to_merge(*view_.chain, options_.base));
+    for (const MergedBitmap& bitmap : merged)
+      commit_.bitmaps_merged.push_back(bitmap.name);
+    const ChangedBitmaps bitmaps = TRY(change_bitmaps(
+        transaction_, editor, image, commit_.disk_size_after, merged, commit_.changed));
+    commit_.bitmaps_marked = bitmaps.marked;
     if (grows())
       TRY(editor.grow_disk(commit_.disk_size_after));
     TRY(editor.finish());
-    if (extension)
-      TRY(stage_bitmaps_extension(transaction_, *extension));
+    if (bitmaps.extension)
+      TRY(stage_bitmaps_extension(transaction_, *bitmaps.extension));
     TRY(check_device(transaction_));
     const check::CheckResult after = TRY(check_metadata(transaction_.view(), options_.workers));
     TRY(check_plan(after));
@@ -132,24 +137,6 @@ class CommitPlanner {
       return before.claims.word(first).claimed & ~after.claims.word(first).claimed;
     });
     return fill_cost(commit_.cost, transaction_, before, after.counts.image_end_offset);
-  }
-
-  Result<void> mark_bitmaps(ImageEditor& editor, const qcow2::Image& image) {
-    if (options_.bitmaps == BitmapRule::merge)
-      merged_ = TRY(bitmaps_to_merge(*view_.chain, options_.base));
-    for (const MergedBitmap& bitmap : merged_)
-      commit_.bitmaps_merged.push_back(bitmap.name);
-    for (const qcow2::Bitmap& bitmap : TRY(recording_bitmaps(image))) {
-      std::vector<GuestRange> changed = commit_.changed;
-      for (const MergedBitmap& other : merged_) {
-        if (other.name == bitmap.name)
-          changed.insert(changed.end(), other.dirty.begin(), other.dirty.end());
-      }
-      TRY(stage_dirty_bits(transaction_, editor, image, bitmap,
-                           sorted_and_merged(std::move(changed)), SetBits::before_data));
-      commit_.bitmaps_marked.push_back(bitmap.name);
-    }
-    return {};
   }
 
   Result<void> plan_raw() {
@@ -196,7 +183,7 @@ class CommitPlanner {
                                 to_terminal(snapshot.id), to_terminal(snapshot.name),
                                 commit_.disk_size_after));
     }
-    return check_bitmaps_reach(image, commit_.disk_size_after);
+    return check_bitmaps_may_grow(image, base_.node->filename, commit_.disk_size_after);
   }
 
   Result<void> take(ImageEditor& editor, const Piece& piece) {
@@ -323,7 +310,6 @@ class CommitPlanner {
   edit::Transaction& transaction_;
   const CommitOptions& options_;
   CommitView view_;
-  std::vector<MergedBitmap> merged_;
   const Layer& base_;
   PlanDigester digester_;
   Commit commit_;

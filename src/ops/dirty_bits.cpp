@@ -19,17 +19,6 @@ using edit::Phase;
 
 constexpr std::size_t most_ranges = 1 << 22;
 
-void set_bits(ByteSpan bytes, std::uint64_t first, std::uint64_t end) {
-  for (std::uint64_t bit = first; bit < end; ++bit) {
-    if (bit % 8 == 0 && end - bit >= 8) {
-      bytes[bit / 8] = std::byte{0xff};
-      bit += 7;
-    } else {
-      bytes[bit / 8] |= std::byte{1} << (bit % 8);
-    }
-  }
-}
-
 class BitmapWriter {
  public:
   BitmapWriter(edit::Transaction& transaction, ImageEditor& editor, const qcow2::Image& image,
@@ -129,6 +118,17 @@ void for_each_run(ByteView bits, const Take& take) {
 
 }  // namespace
 
+void set_bits(ByteSpan bytes, std::uint64_t first, std::uint64_t end) {
+  for (std::uint64_t bit = first; bit < end; ++bit) {
+    if (bit % 8 == 0 && end - bit >= 8) {
+      bytes[bit / 8] = std::byte{0xff};
+      bit += 7;
+    } else {
+      bytes[bit / 8] |= std::byte{1} << (bit % 8);
+    }
+  }
+}
+
 const qcow2::Bitmap* find_bitmap(const std::vector<qcow2::Bitmap>& bitmaps,
                                  const std::string& name) {
   const auto found = std::find_if(bitmaps.begin(), bitmaps.end(),
@@ -172,26 +172,15 @@ Result<void> add_dirty_ranges(const qcow2::Image& image, const qcow2::Bitmap& bi
   return {};
 }
 
-Result<std::vector<qcow2::Bitmap>> recording_bitmaps(const qcow2::Image& image) {
-  std::vector<qcow2::Bitmap> bitmaps = TRY(qcow2::read_bitmaps(image.file(), image.header()));
-  std::erase_if(bitmaps, [](const qcow2::Bitmap& bitmap) {
-    return (bitmap.flags & qcow2::bitmap_flags::automatic) == 0 ||
-           (bitmap.flags & qcow2::bitmap_flags::in_use) != 0;
-  });
-  return bitmaps;
+bool is_recording(const qcow2::Bitmap& bitmap) {
+  return (bitmap.flags & qcow2::bitmap_flags::automatic) != 0 &&
+         (bitmap.flags & qcow2::bitmap_flags::in_use) == 0;
 }
 
-Result<void> check_bitmaps_reach(const qcow2::Image& image, std::uint64_t size) {
-  for (const qcow2::Bitmap& bitmap : TRY(qcow2::read_bitmaps(image.file(), image.header()))) {
-    const std::uint64_t bits = divide_up(size, bitmap.granularity());
-    if (divide_up(bits, image.header().cluster_size() * 8) > bitmap.bitmap_table_size)
-      return fail(
-          ErrorCode::refused,
-          fmt::format("its bitmap '{}' has no room for a disk of {} bytes: enlarge the disk with "
-                      "'qemu-img resize', or remove the bitmap with 'qemu-img bitmap --remove'",
-                      to_terminal(bitmap.name), size));
-  }
-  return {};
+Result<std::vector<qcow2::Bitmap>> recording_bitmaps(const qcow2::Image& image) {
+  std::vector<qcow2::Bitmap> bitmaps = TRY(qcow2::read_bitmaps(image.file(), image.header()));
+  std::erase_if(bitmaps, [](const qcow2::Bitmap& bitmap) { return !is_recording(bitmap); });
+  return bitmaps;
 }
 
 Result<void> stage_dirty_bits(edit::Transaction& transaction, ImageEditor& editor,

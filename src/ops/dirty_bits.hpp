@@ -16,6 +16,7 @@ inline constexpr std::uint64_t all_ones_flag = 1;
 
 // Bitmaps of `image` that record.
 [[nodiscard]] Result<std::vector<qcow2::Bitmap>> recording_bitmaps(const qcow2::Image& image);
+[[nodiscard]] bool is_recording(const qcow2::Bitmap& bitmap);
 
 // That of this name, or null.
 [[nodiscard]] const qcow2::Bitmap* find_bitmap(const std::vector<qcow2::Bitmap>& bitmaps,
@@ -26,8 +27,8 @@ inline constexpr std::uint64_t all_ones_flag = 1;
 [[nodiscard]] Result<void> add_dirty_ranges(const qcow2::Image& image, const qcow2::Bitmap& bitmap,
                                             std::uint64_t size, std::vector<GuestRange>& dirty);
 
-// `refused` where one of the image's bitmaps has no room for a disk of that size.
-[[nodiscard]] Result<void> check_bitmaps_reach(const qcow2::Image& image, std::uint64_t size);
+// Sets the bits from `first` up to `end`.
+void set_bits(ByteSpan bytes, std::uint64_t first, std::uint64_t end);
 
 // When bits are set in clusters that the bitmap has already.
 enum class SetBits {

@@ -52,6 +52,10 @@ const std::vector<Scene> scenes = {
      "commit -q top"},
     {"bitmaps come along", "qemu-img create -q -f qcow2 base 3M && qemu-img bitmap --add base b",
      "commit -q --bitmaps=merge top"},
+    {"bitmaps grow with the disk",
+     "qemu-img create -q -f qcow2 -o cluster_size=512 base 2M && qemu-img bitmap --add -g 512 base "
+     "b && qemu-img bitmap --add --disable -g 512 base d",
+     "commit -q top"},
     {"a raw base", "qemu-img create -q -f raw base 3M", "commit -q -b base top", false}};
 
 std::string format_of(const Scene& scene) {
