@@ -4,6 +4,8 @@
 // tells what is taken already, and a layer gets only what those above it left open. So the cost is
 // the layers' runs plus the clusters of the window, not their product. What nobody takes is the raw
 // base's, or lies past the end of a shorter layer, or is absent.
+#include "cut_streams.hpp"
+
 #include <algorithm>
 #include <atomic>
 #include <limits>
@@ -89,7 +91,9 @@ GuestOffset next_table(const qcow2::Mapping& mapping, GuestOffset from, GuestOff
 
 struct Window {
   GuestRange range;
-  bool is_empty = false;  // no layer has anything to say; it may be very large
+  // It may be very large where
+  bool is_empty = false;                      // no layer has anything to say, or
+  std::optional<std::size_t> unread_layer{};  // this one hides all below it, and has no table
 };
 
 // Hands out windows, skipping over stretches where no layer has anything to say.
@@ -116,8 +120,10 @@ class Windows {
       if (layer.guest_size > range_.begin.value)
         end = std::min(end, GuestOffset{layer.guest_size});
     }
-    const Window window{{range_.begin, end}, content >= end};
-    range_.begin = end;
+    Window window{{range_.begin, end}, content >= end};
+    if (const std::optional<Window> unread = next_unread(); unread && unread->range.end > end)
+      window = *unread;
+    range_.begin = window.range.end;
     return window;
   }
 
@@ -130,6 +136,27 @@ class Windows {
       nearest = std::min(nearest, next_content_[i]);
     }
     return nearest;
+  }
+
+  // From the beginning of the range on, if the first layer that says anything there has no table.
+  [[nodiscard]] std::optional<Window> next_unread() const {
+    GuestOffset end = range_.end;
+    for (std::size_t i = 0; i < next_content_.size(); ++i) {
+      const Layer& layer = chain_->layers()[i];
+      if (layer.guest_size <= range_.begin.value)
+        break;
+      end = std::min(end, GuestOffset{layer.guest_size});
+      if (next_content_[i] > range_.begin) {
+        end = std::min(end, next_content_[i]);
+        continue;
+      }
+      if (layer.mapping)
+        end = std::min(end, layer.mapping->end_without_tables(range_.begin));
+      return layer.mapping && end > range_.begin
+                 ? std::optional(Window{.range = {range_.begin, end}, .unread_layer = i})
+                 : std::nullopt;
+    }
+    return std::nullopt;
   }
 
   GuestOffset next_content_of(const Layer& layer) const {
@@ -165,6 +192,12 @@ class Walker {
     reached_ = 0;
     while (reached_ < sources_->size() && layer(reached_).guest_size > window_.begin.value)
       ++reached_;
+    if (window.unread_layer) {
+      runs_[*window.unread_layer].clear();
+      TRY(load(*window.unread_layer));
+      add_only_layer(*window.unread_layer);
+      return std::exchange(extents_, {});
+    }
     speaking_.clear();
     granule_ = std::numeric_limits<std::uint64_t>::max();
     for (std::size_t i = 0; i < reached_; ++i) {
@@ -359,6 +392,7 @@ class Walker {
       lost.host = lost.host + readable;
       lost.unreadable = qcow2::Unreadable::past_end;
       lost.zero = (*sources_)[extent.layer].unreadable_are_zeros;
+      lost.hole_of_qemu = (*sources_)[extent.layer].looks_for_holes;
       if (!extent.guest.empty())
         add(extent);
       extent = lost;
@@ -387,22 +421,26 @@ class Walker {
   std::vector<Extent> extents_;
 };
 
-// Cuts extents at holes, and merges across windows: the last extent waits until something follows
-// that does not continue it. A cluster with many holes may be named many times over, so the parts
-// are handed on some at a time.
+// Cuts extents at holes, decides which of the streams that the end of the file cuts can be read,
+// and merges across windows: the last extent waits until something follows that does not continue
+// it. A cluster with many holes may be named many times over, so the parts are handed on some at a
+// time.
 class Joiner {
  public:
   Joiner(const std::vector<Mapper::Source>& sources, const ExtentConsumer& consumer)
       : sources_(&sources), consumer_(&consumer) {}
 
   Result<void> take(std::vector<Extent> extents) {
-    const bool is_split = std::any_of(extents.begin(), extents.end(),
-                                      [&](const Extent& extent) { return may_have_holes(extent); });
+    const bool is_split = std::any_of(extents.begin(), extents.end(), [&](const Extent& extent) {
+      return may_have_holes(extent) || extent.unreadable == qcow2::Unreadable::undecided;
+    });
     if (!is_split)
       return join(extents);
     for (const Extent& extent : extents) {
       if (may_have_holes(extent))
         TRY(split_at_holes((*sources_)[extent.layer].data_ranges, extent));
+      else if (extent.unreadable == qcow2::Unreadable::undecided)
+        TRY(decide(extent));
       else
         TRY(add(extent));
     }
@@ -443,6 +481,21 @@ class Joiner {
     return {};
   }
 
+  // Cluster by cluster.
+  Result<void> decide(Extent extent) {
+    const Mapper::Source& source = (*sources_)[extent.layer];
+    const std::uint64_t cluster_size = source.layer->mapping->geometry().cluster_size();
+    for (const GuestOffset end = extent.guest.end; extent.guest.begin < end;
+         extent.guest.begin = extent.guest.end) {
+      const std::uint64_t next = align_down(extent.guest.begin.value, cluster_size) + cluster_size;
+      extent.guest.end = std::min(end, GuestOffset{next});
+      extent.unreadable = cut_streams_.decide(*source.layer, extent.guest.begin);
+      extent.zero = extent.is_lost() && source.unreadable_are_zeros;
+      TRY(add(extent));
+    }
+    return {};
+  }
+
   Result<void> add(const Extent& extent) {
     if (!parts_.empty() && continues(parts_.back(), extent)) {
       parts_.back().guest.end = extent.guest.end;
@@ -475,6 +528,7 @@ class Joiner {
   const ExtentConsumer* consumer_;
   std::optional<Extent> pending_;
   std::vector<Extent> parts_;
+  CutStreams cut_streams_;
 };
 
 }  // namespace

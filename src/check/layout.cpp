@@ -18,6 +18,8 @@ std::string_view name_of(Use use, finding::Structure structure) {
       return "compressed data";
     case Use::leaked:
       return "leaked";
+    case Use::unknown:
+      return "unknown";
     case Use::free:
       return "free";
   }
@@ -80,8 +82,9 @@ class DataWalk {
     const std::uint64_t used = std::min(end, std::max(result_.claims.end(), result_.stored.end()));
     for (std::uint64_t cluster = first; cluster < used;) {
       const Use use = use_of(cluster);
-      if (const std::uint64_t next = next_used(cluster); use == Use::free && next > cluster) {
-        builder_.add_until(std::min(next, used), Use::free);
+      const bool is_unused = use == Use::free || use == Use::unknown;
+      if (const std::uint64_t next = next_used(cluster); is_unused && next > cluster) {
+        builder_.add_until(std::min(next, used), use);
         cluster = next;
         continue;
       }
@@ -106,7 +109,7 @@ class DataWalk {
     // Where counts cannot be read, nothing is known to be leaked: the rest of the block is one
     // step.
     const std::uint64_t in_block = result_.stored.clusters_per_block();
-    const std::uint64_t next = next_stored_ == cluster && is_unreadable_
+    const std::uint64_t next = next_stored_ == cluster && unreadable_ != 0
                                    ? align_down(cluster, in_block) + in_block
                                    : next_stored_;
     return std::min(next_claimed_, next);
@@ -120,13 +123,15 @@ class DataWalk {
       compressed_ = result_.compressed.word(first).claimed;
       const StoredRefcounts::Word stored = result_.stored.word(first);
       leaked_ = stored.one | stored.more;
-      is_unreadable_ = stored.unreadable != 0;
+      unreadable_ = stored.unreadable;
     }
     const std::uint64_t bit = std::uint64_t{1} << (cluster % 64);
     if ((compressed_ & bit) != 0)
       return Use::compressed;
     if ((claimed_ & bit) != 0)
       return Use::data;
+    if ((unreadable_ & bit) != 0)
+      return Use::unknown;
     return (leaked_ & bit) != 0 ? Use::leaked : Use::free;
   }
 
@@ -136,7 +141,7 @@ class DataWalk {
   std::uint64_t claimed_ = 0;
   std::uint64_t compressed_ = 0;
   std::uint64_t leaked_ = 0;
-  bool is_unreadable_ = false;
+  std::uint64_t unreadable_ = 0;
   std::uint64_t next_claimed_ = 0;
   std::uint64_t next_stored_ = 0;
 };

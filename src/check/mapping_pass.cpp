@@ -62,6 +62,10 @@ class MappingWalk {
                                    .structure = structure,
                                    .index = index});
     }
+    const HostOffset end_of_file{survey_.file.size()};
+    if (HostOffset{offset + bytes} > end_of_file && !survey_.reaches_past_end(offset, bytes))
+      note_lost_part({std::max(end_of_file, HostOffset{offset}), {offset + bytes}}, l1,
+                     Code::table_past_end, {});
   }
 
   void walk() {
@@ -181,26 +185,29 @@ class MappingWalk {
         });
   }
 
-  // With the guest range that each part describes.
   void note_unread(const io::Unread& unread, const Survey::L1Table& l1) {
-    const Structure structure = l1.is_active ? Structure::l1_table : Structure::snapshot_l1_table;
-    const std::uint64_t coverage = survey_.geometry.l2_coverage();
     std::vector<HostRange> ranges = unread.ranges;
     if (ranges.empty())
       ranges.push_back({{l1.offset}, {l1.offset + l1.entries * sizeof(be64)}});
-    for (const HostRange& range : ranges) {
-      const std::uint64_t first = (range.begin.value - l1.offset) / sizeof(be64);
-      const std::uint64_t end = divide_up(range.end.value - l1.offset, sizeof(be64));
-      const auto guest_of = [&](std::uint64_t entry) {
-        return GuestOffset{std::min(l1.disk_size, checked_mul(entry, coverage).value_or(~0ULL))};
-      };
-      survey_.result.findings.add({.code = Code::table_unreadable,
-                                   .detail = unread.error->message,
-                                   .structure = structure,
-                                   .index = l1.is_active ? first : l1.index,
-                                   .host = range,
-                                   .guest = {guest_of(first), guest_of(end)}});
-    }
+    for (const HostRange& range : ranges)
+      note_lost_part(range, l1, Code::table_unreadable, unread.error->message);
+  }
+
+  // With the guest range that the part describes.
+  void note_lost_part(HostRange part, const Survey::L1Table& l1, Code code, std::string detail) {
+    const std::uint64_t coverage = survey_.geometry.l2_coverage();
+    const std::uint64_t first = (part.begin.value - l1.offset) / sizeof(be64);
+    const std::uint64_t end = divide_up(part.end.value - l1.offset, sizeof(be64));
+    const auto guest_of = [&](std::uint64_t entry) {
+      return GuestOffset{std::min(l1.disk_size, checked_mul(entry, coverage).value_or(~0ULL))};
+    };
+    survey_.result.findings.add(
+        {.code = code,
+         .detail = std::move(detail),
+         .structure = l1.is_active ? Structure::l1_table : Structure::snapshot_l1_table,
+         .index = l1.is_active ? first : l1.index,
+         .host = part,
+         .guest = {guest_of(first), guest_of(end)}});
   }
 
   void count_references() {
@@ -248,12 +255,11 @@ class MappingWalk {
     table.resize(survey_.geometry.cluster_size() / sizeof(be64));
     const io::Unread unread =
         io::read_table_parts(survey_.file, {reference.l2_table()}, writable_bytes_of(table));
-    if (unread.error) {
-      scan.counts.is_unreadable = true;
+    if (unread.error)
       add_unread(unread, reference, scan);
-    }
+    add_what_is_cut(reference, table, scan);
     scan.counts.is_empty =
-        !unread.error &&
+        !scan.counts.is_unreadable &&
         std::all_of(table.begin(), table.end(), [](const be64& raw) { return raw.get() == 0; });
     if (scan.counts.is_empty)
       has_empty_tables_ = true;
@@ -261,25 +267,50 @@ class MappingWalk {
       scan_table(survey_, reference, table, scan);
   }
 
-  // With the guest range that each part describes; all of the table, where a second attempt read
-  // it.
-  void add_unread(io::Unread unread, const Reference& reference, TableScan& scan) const {
+  // All of the table, where a second attempt read it.
+  void add_unread(const io::Unread& unread, const Reference& reference, TableScan& scan) const {
     const HostOffset table{reference.l2_table()};
-    if (unread.ranges.empty())
-      unread.ranges.push_back({table, table + survey_.geometry.cluster_size()});
+    const HostRange whole{table, table + survey_.geometry.cluster_size()};
+    for (const HostRange& part : unread.ranges.empty() ? std::vector{whole} : unread.ranges)
+      add_lost_part(part, reference, scan, Code::table_unreadable, unread.error->message);
+  }
+
+  // Entries behind the end of the guest's disk are no loss. A part of an entry says nothing.
+  void add_what_is_cut(const Reference& reference, std::vector<be64>& entries,
+                       TableScan& scan) const {
+    const std::uint64_t table = reference.l2_table();
     const std::uint64_t entry_bytes = survey_.geometry.l2_entry_bytes();
-    for (const HostRange& range : unread.ranges) {
-      const std::uint64_t first =
-          reference.l1_index * survey_.geometry.l2_entries() + (range.begin - table) / entry_bytes;
-      const std::uint64_t count = range.size() / entry_bytes;
-      scan.findings.add({.code = Code::table_unreadable,
-                         .detail = unread.error->message,
-                         .structure = reference.l2_structure(),
-                         .index = first,
-                         .host = range,
-                         .guest = {{first * survey_.geometry.cluster_size()},
-                                   {(first + count) * survey_.geometry.cluster_size()}}});
-    }
+    const std::uint64_t present =
+        (survey_.file.size() - std::min(survey_.file.size(), table)) / entry_bytes;
+    if (present >= survey_.geometry.l2_entries())
+      return;
+    std::fill(entries.begin() + static_cast<std::ptrdiff_t>(present * entry_bytes / sizeof(be64)),
+              entries.end(), be64());
+    const std::uint64_t first_cluster = reference.l1_index * survey_.geometry.l2_entries();
+    const std::uint64_t disk_clusters =
+        divide_up(reference.disk_size, survey_.geometry.cluster_size());
+    const std::uint64_t needed = std::min(survey_.geometry.l2_entries(),
+                                          disk_clusters - std::min(disk_clusters, first_cluster));
+    if (present < needed && !survey_.reaches_past_end(table, survey_.geometry.cluster_size()))
+      add_lost_part({{table + present * entry_bytes}, {table + needed * entry_bytes}}, reference,
+                    scan, Code::table_past_end, {});
+  }
+
+  // With the guest range that the part describes.
+  void add_lost_part(HostRange part, const Reference& reference, TableScan& scan, Code code,
+                     std::string detail) const {
+    const std::uint64_t entry_bytes = survey_.geometry.l2_entry_bytes();
+    const std::uint64_t first = reference.l1_index * survey_.geometry.l2_entries() +
+                                (part.begin - HostOffset{reference.l2_table()}) / entry_bytes;
+    const std::uint64_t end = first + part.size() / entry_bytes;
+    scan.counts.is_unreadable = true;
+    scan.findings.add({.code = code,
+                       .detail = std::move(detail),
+                       .structure = reference.l2_structure(),
+                       .index = first,
+                       .host = part,
+                       .guest = {{first * survey_.geometry.cluster_size()},
+                                 {end * survey_.geometry.cluster_size()}}});
   }
 
   void take(const Reference& reference, TableScan& scan) {
@@ -359,8 +390,13 @@ class MappingWalk {
       const auto found = bad.find(CompressedStreams::stream_of(entry.raw));
       if (found == bad.end())
         continue;
-      Finding finding =
-          entry_finding(survey_, reference, Code::compressed_data_bad, entry.index, entry.raw);
+      const qcow2::CompressedExtent stream =
+          L2Entry(entry.raw).compressed_extent(survey_.geometry.cluster_bits());
+      const bool is_cut =
+          qcow2::state_of(stream, survey_.file.size()) == qcow2::Unreadable::undecided;
+      Finding finding = is_cut ? cut_stream_finding(survey_, reference, entry.index, entry.raw)
+                               : entry_finding(survey_, reference, Code::compressed_data_bad,
+                                               entry.index, entry.raw);
       finding.detail = *found->second;
       survey_.result.findings.add(std::move(finding));
     }

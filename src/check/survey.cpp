@@ -71,6 +71,9 @@ Result<void> Survey::for_each_entry(
     const std::function<void(std::uint64_t raw, std::uint64_t index)>& visit) {
   constexpr std::uint64_t piece_bytes = 1 << 20;
   std::vector<be64> piece;
+  // A part of an entry, at the end of the file, says nothing.
+  bytes =
+      std::min(bytes, align_down(file.size() - std::min(file.size(), table.value), sizeof(be64)));
   for (std::uint64_t at = 0; at < bytes;) {
     const HostOffset from = table + at;
     if (from.value >= file.size())
@@ -144,6 +147,13 @@ bool Survey::claim(std::uint64_t offset, std::uint64_t size, Structure structure
     corruption(past_end(structure, index, at, offset, size));
     return false;
   }
+  // Both are written whole. Of L1 and L2 tables, the mapping pass says what is lost with them.
+  if ((structure == Structure::bitmap_table || structure == Structure::bitmap_data) &&
+      offset + size > file.size())
+    result.findings.add({.code = Code::table_past_end,
+                         .structure = structure,
+                         .index = index,
+                         .host = {{std::max(offset, file.size())}, {offset + size}}});
   const std::uint64_t first = cluster_of(offset);
   const std::uint64_t count = cluster_of(offset + size - 1) - first + 1;
   structure_clusters_ += count;

@@ -187,15 +187,13 @@ class TableScanner {
     if (bitmap != 0)
       return add(Code::compressed_with_subclusters, i);
     claim_region(i, raw, extent.begin.value, extent.max_bytes, true);
-    if (qcow2::is_lost(qcow2::state_of(extent, survey_.file.size())) &&
-        !survey_.reaches_past_end(extent.begin.value, extent.max_bytes) &&
-        guest_cluster(i) * cluster_size_ < reference_.disk_size) {
-      Finding cut = finding(Code::data_past_end, i, raw);
-      cut.guest.end = {std::min(cut.guest.end.value, reference_.disk_size)};
-      cut.found = extent.begin.value;
-      scan_.findings.add(std::move(cut));
-    }
-    if (survey_.options.deep)
+    const qcow2::Unreadable state = qcow2::state_of(extent, survey_.file.size());
+    const bool is_on_disk = guest_cluster(i) * cluster_size_ < reference_.disk_size;
+    if (qcow2::is_lost(state) && is_on_disk &&
+        !survey_.reaches_past_end(extent.begin.value, extent.max_bytes))
+      scan_.findings.add(cut_stream_finding(survey_, reference_, i, raw));
+    // Only decompressing tells whether a stream needs the missing end of its last sector.
+    if (survey_.options.deep || (state == qcow2::Unreadable::undecided && is_on_disk))
       scan_.compressed_entries.push_back({i, raw});
     ++scan_.counts.allocated;
     ++scan_.counts.compressed;
@@ -257,6 +255,14 @@ Finding entry_finding(const Survey& survey, const Reference& reference, Code cod
           .host = {at, at + bytes},
           .guest = {{guest * cluster_size}, {(guest + 1) * cluster_size}},
           .entry = raw};
+}
+
+Finding cut_stream_finding(const Survey& survey, const Reference& reference, std::uint64_t index,
+                           std::uint64_t raw) {
+  Finding cut = entry_finding(survey, reference, Code::data_past_end, index, raw);
+  cut.guest.end = {std::min(cut.guest.end.value, reference.disk_size)};
+  cut.found = L2Entry(raw).compressed_extent(survey.geometry.cluster_bits()).begin.value;
+  return cut;
 }
 
 void scan_table(const Survey& survey, const Reference& reference, const std::vector<be64>& table,

@@ -60,7 +60,7 @@ struct TableCounts {
 struct TableScan {
   static constexpr std::size_t most_findings = 1 << 12;
   std::vector<ClusterRun> claims;
-  std::vector<CompressedEntry> compressed_entries;  // if they are to be decompressed
+  std::vector<CompressedEntry> compressed_entries;  // that are to be decompressed
   finding::FindingList findings{most_findings};
   finding::FindingList copied{most_findings};
   TableCounts counts;
@@ -70,6 +70,10 @@ struct TableScan {
 [[nodiscard]] finding::Finding entry_finding(const Survey& survey, const Reference& reference,
                                              finding::Code code, std::uint64_t index,
                                              std::uint64_t raw);
+
+// A finding about the compressed cluster of entry `index`, whose stream the end of the file cuts.
+[[nodiscard]] finding::Finding cut_stream_finding(const Survey& survey, const Reference& reference,
+                                                  std::uint64_t index, std::uint64_t raw);
 
 // Looks through `table`, which `reference` names.
 void scan_table(const Survey& survey, const Reference& reference, const std::vector<be64>& table,

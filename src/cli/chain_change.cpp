@@ -104,6 +104,8 @@ Result<void> check_recorded(const OpenedTree& tree, const CommonOptions& options
                                                  std::make_unique<io::OverlayFile>(*tree.top->file),
                                                  tree.top->filename));
   const NodeChain linked = graph::chain_of(*recorded);
+  if (!linked.back()->is_open())
+    return fail(*linked.back()->gap);
   if (!is_same_chain(std::span(linked).subspan(1), std::span(nodes).subspan(1)))
     return fail(ErrorCode::refused,
                 fmt::format("the chain that is given is not the one that '{}' records",

@@ -6,6 +6,8 @@
 #include "refusals.hpp"
 #include "verb.hpp"
 
+#include <algorithm>
+
 #include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
 #include <coldchain/check/check.hpp>
@@ -31,6 +33,17 @@ void options(CLI::App& app, LayoutOptions& layout) {
   app.footer("Example: coldchain layout --output=json disk.qcow2");
 }
 
+// Where a refcount block cannot be read, that is a use of its own.
+bool may_be_wrong(const check::CheckResult& result) {
+  const finding::Findings& findings = result.findings.runs();
+  return result.is_partial || result.findings.omitted() != 0 ||
+         std::any_of(findings.begin(), findings.end(), [](const finding::Finding& finding) {
+           const bool is_block = finding.code == finding::Code::refcount_table_unreadable &&
+                                 finding.structure == finding::Structure::refcount_block;
+           return !is_block && finding::row(finding.code).severity > finding::Severity::leak;
+         });
+}
+
 Result<ExitStatus> run_verb(const LayoutOptions& options, World& world) {
   const OpenedTree tree =
       TRY(open_tree(options.common, options.image, false, world, graph::OpenFor::checking));
@@ -50,7 +63,7 @@ Result<ExitStatus> run_verb(const LayoutOptions& options, World& world) {
       check::layout(result, image->header().cluster_size(), file_size,
                     [&](const check::LayoutRange& range) { writer.add(range); });
   TRY(writer.end(totals, style_for(world, options.common.color)));
-  if (result.is_partial || result.findings.worst() > finding::Severity::leak) {
+  if (may_be_wrong(result)) {
     world.complain({ErrorCode::corrupt,
                     fmt::format("'{}' is damaged, so the layout may be wrong; run 'coldchain check "
                                 "--list' to see the findings",
@@ -58,6 +71,13 @@ Result<ExitStatus> run_verb(const LayoutOptions& options, World& world) {
                     0});
     return is_refused ? failure : corrupt;
   }
+  if (result.findings.has(finding::Code::refcount_table_unreadable))
+    world.complain(
+        {ErrorCode::io_error,
+         fmt::format("'{}': a refcount block cannot be read, so it is not known which of its "
+                     "clusters are leaked; run 'coldchain check --list' to see the findings",
+                     to_terminal(options.image)),
+         0});
   return is_refused ? failure : success;
 }
 

@@ -240,6 +240,9 @@ constexpr std::array rows = {
         "The file ends inside guest data: the rest of the cluster is missing.",
         "The file was truncated, or copied in part: that range cannot be read. Restore the image "
         "from a copy."},
+    Row{Code::table_past_end, "table-past-end", corruption,
+        "The file ends inside a table: what the missing entries describe cannot be read.",
+        "The file was truncated, or copied in part. Restore the image from a copy."},
     Row{Code::structures_overlap, "structures-overlap", corruption,
         "Two structures of the image lie in the same clusters.",
         "Do not write to the image; restore it from a copy.", Tier::all,

@@ -114,6 +114,7 @@ class CommitPlanner {
     commit_.cost.cluster_size = header.cluster_size();
     ImageEditor editor(transaction_, image, before);
     TRY(clear_unknown_autoclear(transaction_, header));
+    TRY(zero_cut_streams(editor, header, before));
     TRY(for_each_commit_piece(view_, [&](const Piece& piece) { return take(editor, piece); }));
     std::vector<MergedBitmap> merged;
     if (options_.bitmaps == BitmapRule::merge)

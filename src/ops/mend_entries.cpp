@@ -27,6 +27,7 @@ class EntryMender {
     for (const Finding& finding : m_.checked->findings.runs())
       TRY(look_at(finding));
     TRY(drop_tables_over_the_header());
+    TRY(drop_streams_that_were_cut());
     return has_changed_;
   }
 
@@ -191,6 +192,23 @@ class EntryMender {
         divide_up(m_.header().l1_size * sizeof(be64), m_.cluster_size());
     return cluster == 0 || (cluster >= l1 && cluster - l1 < l1_clusters);
   }
+
+  // A compressed cluster that the end of the file cut decompresses to other data once the file has
+  // grown over the missing bytes.
+  Result<void> drop_streams_that_were_cut() {
+    if (!m_.at_first || m_.checked->findings.has(Code::data_past_end))
+      return {};
+    for (const Finding& finding : m_.at_first->findings.runs()) {
+      if (finding.code != Code::data_past_end || !is_compressed(finding.entry))
+        continue;
+      TRY(for_each_entry(finding, [&](const Entry& entry) {
+        return is_compressed(entry.raw) ? read_as_zeros(entry) : Result<void>{};
+      }));
+    }
+    return {};
+  }
+
+  static bool is_compressed(std::uint64_t raw) { return qcow2::L2Entry(raw).is_compressed(); }
 
   Result<void> drop_tables_over_the_header() {
     const std::vector<check::Owner>& owners = m_.checked->owners;

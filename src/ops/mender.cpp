@@ -79,6 +79,17 @@ bool Mender::can_append(std::uint64_t count) {
     return false;
   if (view().status().kind == io::FileKind::block_device)
     return true;
+  const Findings& all = checked->findings.runs();
+  const auto cut = std::find_if(all.begin(), all.end(), [](const Finding& finding) {
+    return finding.code == Code::table_past_end;
+  });
+  if (cut != all.end()) {
+    obstacle = fmt::format(
+        "the file ends inside a table ({} {}), whose missing entries would become empty ones when "
+        "the file grows; restore the image from a copy",
+        to_string(cut->structure), cut->index);
+    return false;
+  }
   // QEMU finds nothing wrong with a reference that ends less than a cluster behind the file.
   const std::uint64_t end = (next_fresh_cluster() + count + 1) * cluster_size();
   const Findings& findings = checked->findings.runs();

@@ -385,7 +385,6 @@ Result<void> PieceJoiner::add(PieceKind kind, GuestRange range,
       Extent clipped = clip(source, part);
       if (clipped.guest.empty())
         continue;
-      decide(clipped);
       if (clipped.is_lost()) {
         unreadable_.add(std::span(&clipped, 1));
         piece_.lost.push_back(clipped);
@@ -400,16 +399,6 @@ Result<void> PieceJoiner::add(PieceKind kind, GuestRange range,
     range.begin = part.end;
   }
   return {};
-}
-
-void PieceJoiner::decide(Extent& source) {
-  if (source.unreadable != qcow2::Unreadable::undecided)
-    return;
-  Bytes bytes(source.guest.size());
-  if (reader_.read(source.guest.begin, bytes))
-    return;
-  source.unreadable = qcow2::Unreadable::past_end;
-  source.zero = chain_.unreadable_are_zeros();
 }
 
 Result<void> PieceJoiner::hand_out() {

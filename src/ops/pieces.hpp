@@ -40,7 +40,6 @@ class PieceJoiner {
   PieceJoiner(const PieceConsumer& consumer, const graph::Chain& chain, bool counts = false)
       : consumer_(consumer),
         chain_(chain),
-        reader_(chain),
         left_(ExtentBudget(chain).most_pieces()),
         counts_(counts) {}
 
@@ -53,13 +52,10 @@ class PieceJoiner {
 
  private:
   [[nodiscard]] Result<void> hand_out();
-  // Decompresses a stream that the end of the file may have cut.
-  void decide(analysis::Extent& source);
   [[nodiscard]] Error unreadable_error() const;
 
   const PieceConsumer& consumer_;
   const graph::Chain& chain_;
-  graph::Reader reader_;
   analysis::UnreadableRanges unreadable_;
   std::uint64_t left_;  // pieces
   bool counts_;

@@ -139,6 +139,7 @@ class Planner {
     pull_.data.whole_size = transaction_.size_after();
     ImageEditor editor(transaction_, image, before);
     TRY(clear_unknown_autoclear(transaction_, image.header()));
+    TRY(zero_cut_streams(editor, image.header(), before));
     TRY(take_pieces(editor));
     TRY(gains_.stage(transaction_, editor, image));
     pull_.bitmaps_marked = gains_.marked();

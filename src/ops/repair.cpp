@@ -213,7 +213,8 @@ void note_grown_over(Mender& mender) {
   if (!mender.at_first || mender.checked->findings.has(Code::data_past_end))
     return;
   for (const Finding& finding : mender.at_first->findings.runs()) {
-    if (finding.code == Code::data_past_end)
+    // Of compressed clusters, the entries were changed.
+    if (finding.code == Code::data_past_end && !qcow2::L2Entry(finding.entry).is_compressed())
       mender.add({.mending = Mending::read_as_zeros,
                   .structure = finding.structure,
                   .index = finding.index,

@@ -94,9 +94,12 @@ Result<Reparenting> plan_reparenting(edit::Transaction& transaction, const Chain
   TRY(check_device(transaction));
   const check::CheckResult after = TRY(check_metadata(transaction.view(), workers));
   TRY(check_plan(after));
-  return Reparenting{
-      {.verb = "commit --reparent", .keeps_undo = false, .operation = edit::Operation::reparent},
-      gains.all_dirty()};
+  Reparenting reparenting;
+  reparenting.change.verb = "commit --reparent";
+  reparenting.change.keeps_undo = false;
+  reparenting.change.operation = edit::Operation::reparent;
+  reparenting.bitmaps_dirty = gains.all_dirty();
+  return reparenting;
 }
 
 }  // namespace coldchain::ops

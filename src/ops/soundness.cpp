@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "soundness.hpp"
 
+#include "image_editor.hpp"
+
 #include <algorithm>
 #include <set>
 
@@ -18,6 +20,11 @@ namespace {
 
 bool is_sound(const check::CheckResult& checked) {
   return !checked.failure && checked.findings.worst() < finding::Severity::corruption;
+}
+
+// Whether the entry that a finding is about is of a compressed cluster.
+bool is_of_stream(const finding::Finding& finding) {
+  return qcow2::L2Entry(finding.entry).is_compressed();
 }
 
 // Sound, but for data that the file has no bytes of.
@@ -73,6 +80,26 @@ Result<void> check_sound(const qcow2::Header& header, const check::CheckResult& 
     return fail(ErrorCode::refused,
                 "is damaged or was not closed: 'coldchain check' lists the errors, and 'coldchain "
                 "check -r all' repairs them");
+  return {};
+}
+
+Result<void> zero_cut_streams(ImageEditor& editor, const qcow2::Header& header,
+                              const check::CheckResult& checked) {
+  for (const finding::Finding& finding : checked.findings.runs()) {
+    if (finding.code != finding::Code::data_past_end || !is_of_stream(finding))
+      continue;
+    if (header.version < 3 || header.nb_snapshots != 0)
+      return fail(
+          ErrorCode::refused,
+          fmt::format("the file ends inside the compressed cluster of guest offset {0:#x}, which "
+                      "would read as other data when the file grows, and {1}: 'qemu-io -c \"write "
+                      "-z {0:#x} {2}\"' overwrites it with zeros",
+                      finding.guest.begin.value,
+                      header.version < 3 ? "version 2 cannot mark zeros"
+                                         : "internal snapshots may use it, too",
+                      finding.guest.size()));
+    TRY(editor.set_zero(finding.guest));
+  }
   return {};
 }
 

@@ -13,6 +13,8 @@
 
 namespace coldchain::ops {
 
+class ImageEditor;
+
 // What is wrong with a layer, under its name.
 [[nodiscard]] Error about(const graph::Layer& layer, Error error);
 
@@ -25,6 +27,12 @@ namespace coldchain::ops {
 [[nodiscard]] Result<void> check_sound(const qcow2::Header& header,
                                        const check::CheckResult& checked,
                                        bool unreadable_are_zeros = false);
+
+// Makes zeros of the compressed clusters of the image itself that the end of its file cuts. Where
+// the file grows over the missing bytes, they would decompress to other data. Before all else that
+// `editor` does. `refused` for an image that cannot mark zeros, or has internal snapshots.
+[[nodiscard]] Result<void> zero_cut_streams(ImageEditor& editor, const qcow2::Header& header,
+                                            const check::CheckResult& checked);
 
 // The guest ranges of such data.
 [[nodiscard]] analysis::UnreadableRanges own_unreadable(const check::CheckResult& checked);

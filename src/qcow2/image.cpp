@@ -112,16 +112,21 @@ Result<Mapping> Image::mapping(std::uint64_t l1_table_offset, std::uint32_t l1_s
   // Entries past the guest's disk describe saved machine state, which is not mapped.
   const std::uint64_t needed = divide_up(guest_size, geometry.l2_coverage());
   std::vector<be64> l1(std::min<std::uint64_t>(needed, l1_size));
-  if (const Result<void> whole =
-          io::read_exactly(*file_, {l1_table_offset}, writable_bytes_of(l1), what);
-      !whole && whole.error().code == ErrorCode::io_error) {
-    for (const HostRange& range :
-         io::read_table_parts(*file_, {l1_table_offset}, writable_bytes_of(l1)).ranges)
-      std::fill_n(l1.begin() + static_cast<std::ptrdiff_t>((range.begin.value - l1_table_offset) /
-                                                           sizeof(be64)),
-                  divide_up(range.size(), sizeof(be64)), be64(unread_l1_entry));
-  } else {
-    TRY(whole);
+  const HostRange table{{l1_table_offset}, {l1_table_offset + l1.size() * sizeof(be64)}};
+  const HostOffset end_of_file{file_->size()};
+  if (table.end.value >= align_up(end_of_file.value, 512) + header_.cluster_size())
+    return fail(ErrorCode::corrupt,
+                fmt::format("{} at {:#x} ({} bytes) is past the end of the file ({} bytes)", what,
+                            l1_table_offset, table.size(), end_of_file.value));
+  std::vector<HostRange> lost =
+      io::read_table_parts(*file_, table.begin, writable_bytes_of(l1)).ranges;
+  if (table.end > end_of_file)
+    lost.push_back({std::max(table.begin, end_of_file), table.end});
+  for (const HostRange& range : lost) {
+    const std::uint64_t first = (range.begin - table.begin) / sizeof(be64);
+    const std::uint64_t end = divide_up(range.end - table.begin, sizeof(be64));
+    std::fill_n(l1.begin() + static_cast<std::ptrdiff_t>(first), end - first,
+                be64(unread_l1_entry));
   }
   // An L1 table may be far larger than what it describes; its empty end needs no memory.
   const auto last = std::find_if(l1.rbegin(), l1.rend(),

@@ -265,9 +265,15 @@ void Mapping::add_readable_parts(std::uint64_t l1_index, GuestRange guest, Curso
   if (!table)
     return builder.add(guest.begin.value, guest.end.value, RunKind::unknown, {}, Unreadable::table);
   const std::uint64_t per_part = part_bytes / geometry.l2_entry_bytes();
+  const std::uint64_t present =
+      (file_->size() - std::min(file_->size(), table->value)) / geometry.l2_entry_bytes();
   for (GuestRange part = guest; part.begin < guest.end; part.begin = part.end) {
     const std::uint64_t first = geometry.l2_index(part.begin);
-    const std::uint64_t clusters = align_down(first, per_part) + per_part - first;
+    if (first >= present)
+      return builder.add(part.begin.value, guest.end.value, RunKind::unknown, {},
+                         Unreadable::table);
+    const std::uint64_t clusters =
+        std::min(align_down(first, per_part) + per_part, present) - first;
     const std::uint64_t begin = align_down(part.begin.value, geometry.cluster_size());
     part.end = std::min(guest.end, GuestOffset{begin + clusters * geometry.cluster_size()});
     const std::uint64_t count = geometry.l2_index({part.end.value - 1}) - first + 1;
@@ -330,6 +336,21 @@ GuestOffset Mapping::next_described(GuestOffset from, GuestOffset limit) const {
       break;
   }
   return std::min(from, limit);
+}
+
+GuestOffset Mapping::end_without_tables(GuestOffset from) const {
+  const std::uint64_t coverage = rules_.geometry.l2_coverage();
+  for (std::uint64_t index = rules_.geometry.l1_index(from); index < l1().size(); ++index) {
+    if (L1Entry(l1()[index].get()).has_l2_table()) {
+      const Result<HostOffset> table = table_of(index);
+      if (!table || table->value >= file_->size()) {
+        from = std::min(GuestOffset{guest_size_}, GuestOffset{(index + 1) * coverage});
+        continue;
+      }
+    }
+    break;
+  }
+  return from;
 }
 
 GuestOffset Mapping::skip_hole(std::uint64_t l1_index, GuestOffset from) const {

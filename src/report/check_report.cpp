@@ -131,14 +131,15 @@ std::vector<std::string_view> denied_names(const CheckedImage& image) {
 // Whether something that describes guest data is damaged or lost: then what nothing refers to may
 // be that data.
 bool may_hold_lost_data(const CheckedImage& image) {
-  return std::any_of(image.findings.begin(), image.findings.end(), [](const Finding& finding) {
-    const auto family = static_cast<unsigned>(finding.code) / 100;
-    const bool is_flag =
-        finding.code == Code::l1_entry_copied_wrong || finding.code == Code::l2_entry_copied_wrong;
-    const bool is_of_mapping = family >= 32 && family <= 34 && !is_flag;
-    return finding.code == Code::orphan_table || finding.code == Code::l2_table_empty ||
-           (is_of_mapping && finding::row(finding.code).severity >= Severity::corruption);
-  });
+  return image.kept_clusters != 0 ||
+         std::any_of(image.findings.begin(), image.findings.end(), [](const Finding& finding) {
+           const auto family = static_cast<unsigned>(finding.code) / 100;
+           const bool is_flag = finding.code == Code::l1_entry_copied_wrong ||
+                                finding.code == Code::l2_entry_copied_wrong;
+           const bool is_of_mapping = family >= 32 && family <= 34 && !is_flag;
+           return finding.code == Code::orphan_table || finding.code == Code::l2_table_empty ||
+                  (is_of_mapping && finding::row(finding.code).severity >= Severity::corruption);
+         });
 }
 
 double percent(std::uint64_t part, std::uint64_t whole) {

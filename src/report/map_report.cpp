@@ -102,7 +102,17 @@ Result<void> MapWriter::begin(std::uint64_t start) {
 
 Result<void> MapWriter::write(std::span<const Extent> extents) {
   const bool is_of_qemu = form_ == Form::qemu_text || form_ == Form::qemu_json;
-  TRY(is_of_qemu ? join(extents) : print(extents));
+  const bool has_holes =
+      is_of_qemu && std::any_of(extents.begin(), extents.end(),
+                                [](const Extent& extent) { return extent.hole_of_qemu; });
+  if (has_holes) {
+    std::vector<Extent> as_in_qemu(extents.begin(), extents.end());
+    for (Extent& extent : as_in_qemu)
+      extent.zero = extent.zero || extent.hole_of_qemu;
+    TRY(join(as_in_qemu));
+  } else {
+    TRY(is_of_qemu ? join(extents) : print(extents));
+  }
   return out_.size() >= flush_at ? flush() : Result<void>{};
 }
 

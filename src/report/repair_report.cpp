@@ -92,6 +92,7 @@ CheckedImage repaired_image(const std::string& filename, const ops::Repair& repa
   image.corruptions_fixed =
       decrease(repair.before.counts.corruptions, repair.after.counts.corruptions);
   image.leaks_fixed = decrease(repair.before.counts.leaks, repair.after.counts.leaks);
+  image.kept_clusters = repair.kept_clusters;
   return image;
 }
 

@@ -24,7 +24,7 @@ std::string reason_text(qcow2::Unreadable reason, const graph::Layer& layer, Gue
     case qcow2::Unreadable::entry:
       if (const auto location = layer.mapping->locate(first, cursor); !location)
         return location.error().message;
-      return "the table that describes them could not be read at first";
+      return "the table that describes them could not be read the first time";
     case qcow2::Unreadable::no:
     case qcow2::Unreadable::undecided:
       break;

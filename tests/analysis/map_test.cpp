@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include "damage.hpp"
 #include "image_builder.hpp"
 #include "patient.hpp"
 #include "temp_folder.hpp"
@@ -267,4 +268,48 @@ TEST_CASE("map: a cluster with many holes that many entries name is handed on so
                         }));
   CHECK(count == 8192 * 16);
   CHECK(most <= 8192);
+}
+
+TEST_CASE("map: a stream whose last sector the file cuts is lost only if it needs the rest") {
+  const TempFolder folder;
+  const Bytes cut = testing::damage("last-compressed-cluster-cut-in-its-last-sector").image();
+  testing::write_file(folder / "cut", cut);
+  // The same with all of the stream, but not with all of its sector.
+  testing::Patient patient(cut);
+  const std::uint64_t copy = cut.size() - 8;
+  const std::uint64_t stream = patient.at(patient.l2_entry(30)) & ((1ULL << 58) - 1);
+  patient.resize(copy + 100);
+  for (std::uint64_t i = 0; i < 100; ++i)
+    patient.set_number(copy + i, 1, patient.number(stream + i, 1));
+  testing::write_file(folder / "whole", patient.bytes());
+  const auto state_in = [&](const char* name) {
+    const Opened opened(folder / name);
+    for (const Extent& extent : opened.extents()) {
+      if (extent.guest.begin.value <= 32 * 4096 && extent.guest.end.value > 32 * 4096)
+        return extent.unreadable;
+    }
+    return qcow2::Unreadable::undecided;
+  };
+  CHECK(state_in("cut") == qcow2::Unreadable::past_end);
+  CHECK(state_in("whole") == qcow2::Unreadable::no);
+}
+
+TEST_CASE("map: tables that are not in the file are one extent, however many there are") {
+  const TempFolder folder;
+  ImageOptions options;
+  options.cluster_bits = 21;
+  options.size = 1ULL << 60;  // 2,097,152 L1 entries
+  testing::Patient patient(ImageBuilder(options).data(0, 'b').build().flat());
+  for (std::uint64_t i = 1; i < 2097152; ++i)
+    patient.set(patient.l1_entry(i), (1ULL << 50) + (i << 21));
+  testing::write_file(folder / "base", patient.bytes());
+  options.backing_file = "base";
+  options.backing_format = "qcow2";
+  ImageBuilder(options).data(262144 * 5, 't').build().write_to(folder / "top");
+  const std::vector<Extent> extents = Opened(folder / "top").extents(2);
+  REQUIRE(extents.size() == 5);
+  CHECK(extents[2].unreadable == qcow2::Unreadable::table);
+  CHECK(extents[2].guest.begin.value == 1ULL << 39);
+  CHECK(extents[3].layer == 0);
+  CHECK(extents[4].guest.end.value == options.size);
 }

@@ -7,6 +7,7 @@
 
 #include <coldchain/base/checked.hpp>
 #include <coldchain/check/check.hpp>
+#include <coldchain/check/layout.hpp>
 #include <coldchain/io/memory_file.hpp>
 
 #include <doctest/doctest.h>
@@ -210,6 +211,26 @@ TEST_CASE("check: a table that the system cannot read costs what it describes, a
     CHECK(found->guest == fault.guest);
     CHECK(found->detail.find("Input/output error") != std::string::npos);
   }
+}
+
+TEST_CASE("layout: where a refcount block cannot be read, nothing is said to be free") {
+  const testing::Patient patient(
+      ImageBuilder(ImageOptions{}).data(0, 'a').data(1, 'b').build().flat());
+  const HostOffset block{patient.at(patient.refcount_table_entry())};
+  // Two clusters that nothing refers to.
+  Bytes bytes = patient.bytes();
+  bytes.resize(bytes.size() + 2 * patient.cluster_size());
+  const testing::UnreadableFile file(bytes, {{block, block + 512}});
+  const qcow2::Image image = qcow2::Image::open_damaged(file).value();
+  const CheckResult result = check::check(image, {.deep = false, .workers = 1}).value();
+  std::vector<check::LayoutRange> ranges;
+  const auto totals = check::layout(result, patient.cluster_size(), file.size(),
+                                    [&](const LayoutRange& range) { ranges.push_back(range); });
+  REQUIRE_FALSE(ranges.empty());
+  CHECK(ranges.back().use == Use::unknown);
+  CHECK(ranges.back().host.size() == 2 * patient.cluster_size());
+  CHECK(std::none_of(totals.begin(), totals.end(),
+                     [](const LayoutTotal& total) { return total.use == Use::free; }));
 }
 
 TEST_CASE("check: unknown incompatible features are an error") {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Data that cannot be read is never data and never zeros: in no verb, unless the user says so.
 #include "commit_scene.hpp"
+#include "damage.hpp"
 #include "oracle.hpp"
 #include "patient.hpp"
 #include "temp_folder.hpp"
@@ -79,6 +80,40 @@ TEST_CASE("map: qemu-img's JSON stays whole, and each extent says what of it can
   }
   CHECK(told == 1);
   CHECK(extents == nlohmann::json::parse(whole.run({"map", "--output=json", "top"}).out));
+}
+
+TEST_CASE("map: where QEMU takes the metadata for preallocated, the extents are its own, too") {
+  const TempFolder folder;
+  testing::ImageOptions options = over("");
+  ImageBuilder builder(options);
+  builder.data(0, 'a');
+  for (std::uint64_t cluster = 1; cluster < 1000; ++cluster)
+    builder.data_hole(cluster);
+  testing::Patient patient(builder.build().flat());
+  patient.move_to_end(500, 500);
+  const auto map_of = [&](std::uint64_t cut) {
+    testing::SparseBytes sparse;
+    sparse.size = patient.bytes().size() - cut;
+    for (std::uint64_t at = 0; at < sparse.size; at += cluster_size) {
+      const auto begin = patient.bytes().begin() + static_cast<std::ptrdiff_t>(at);
+      const Bytes piece(
+          begin, begin + static_cast<std::ptrdiff_t>(std::min(cluster_size, sparse.size - at)));
+      if (!is_zero(piece))
+        sparse.pieces.emplace(at, piece);
+    }
+    sparse.write_to(folder / "image");
+    nlohmann::json extents = nlohmann::json::parse(
+        run_coldchain_in(folder.path(), {"map", "--output=json", "image"}).out);
+    std::uint64_t lost_bytes = 0;
+    for (nlohmann::json& extent : extents) {
+      if (extent.contains("coldchain"))
+        lost_bytes += extent["coldchain"]["unreadable"][0]["length"].get<std::uint64_t>();
+      extent.erase("coldchain");
+    }
+    CHECK(lost_bytes == cut);
+    return extents;
+  };
+  CHECK(map_of(300 * cluster_size + 77) == map_of(0));
 }
 
 TEST_CASE("map: every form says what cannot be read") {
@@ -241,4 +276,98 @@ TEST_CASE("change: an image whose own data is cut does not grow over the place")
   const Ran ran = scene.run({"pull", "--unreadable=zeros", "mid"});
   CHECK_MESSAGE(ran.status == 0, ran.err);
   CHECK_MESSAGE(ran.err.find("is taken as zeros") != std::string::npos, ran.err);
+}
+
+TEST_CASE("change: a source whose table the file ends inside is refused with what is missing") {
+  const TempFolder folder;
+  testing::write_file(folder / "base", testing::damage("last-l2-table-cut").image());
+  ImageBuilder(over("base", 1 << 20)).data(1, 't').build().write_to(folder / "top");
+  const auto run = [&](const std::vector<std::string>& command) {
+    return run_coldchain_in(folder.path(), command);
+  };
+  CHECK(run({"check", "base"}).status == 2);
+  CHECK(run({"map", "top"}).status == 1);
+  const Ran refused = run({"pull", "top"});
+  CHECK(refused.status == 1);
+  CHECK_MESSAGE(refused.err.find("0x28000-") != std::string::npos, refused.err);
+  const Ran own = run({"pull", "base"});
+  CHECK(own.status == 1);
+  CHECK_MESSAGE(own.err.find("damaged") != std::string::npos, own.err);
+  const Ran ran = run({"pull", "--unreadable=zeros", "top"});
+  CHECK_MESSAGE(ran.status == 0, ran.err);
+  CHECK_MESSAGE(ran.err.find("is taken as zeros") != std::string::npos, ran.err);
+}
+
+// Such a stream may decompress to other data once the file has grown.
+TEST_CASE("change: a compressed cluster that is cut in its last sector is never copied") {
+  const Bytes cut = testing::damage("last-compressed-cluster-cut-in-its-last-sector").image();
+  constexpr std::uint64_t at = 32 * cluster_size;
+  const auto make = [&](const TempFolder& folder) {
+    testing::write_file(folder / "base", cut);
+    ImageBuilder(over("base", 1 << 20)).data(1, 't').build().write_to(folder / "top");
+  };
+  for (const std::vector<std::string>& command : {std::vector<std::string>{"pull", "top"},
+                                                  {"pull", "--decompress", "top"},
+                                                  {"pull", "--recompress", "top"},
+                                                  {"pull", "--detect-zeroes", "top"},
+                                                  {"rebase", "-b", "", "top"},
+                                                  {"commit", "top"}}) {
+    CAPTURE(command);
+    const TempFolder folder;
+    make(folder);
+    CHECK(run_coldchain_in(folder.path(), {"check", "base"}).status == 2);
+    const Ran refused = run_coldchain_in(folder.path(), command);
+    CHECK(refused.status == 1);
+    CHECK_MESSAGE(refused.err.find("0x20000") != std::string::npos, refused.err);
+    std::vector<std::string> allowed = command;
+    allowed.insert(allowed.begin() + 1, "--unreadable=zeros");
+    const Ran ran = run_coldchain_in(folder.path(), allowed);
+    REQUIRE_MESSAGE(ran.status == 0, ran.err);
+    CHECK_MESSAGE(ran.err.find("is taken as zeros") != std::string::npos, ran.err);
+    const std::string changed = folder / (command.front() == "commit" ? "base" : "top");
+    const Ran map = run_coldchain_in(folder.path(), {"map", "--output=json", changed});
+    CHECK(map.status == 0);
+    CHECK_MESSAGE(map.err.empty(), map.err);
+    bool is_zero = false;
+    for (const nlohmann::json& extent : nlohmann::json::parse(map.out)) {
+      if (extent["start"] <= at &&
+          extent["start"].get<std::uint64_t>() + extent["length"].get<std::uint64_t>() > at)
+        is_zero = extent["zero"];
+    }
+    CHECK(is_zero);
+    CHECK(run_coldchain_in(folder.path(), {"check", "--deep", changed}).status == 0);
+  }
+}
+
+TEST_CASE(
+    "change: where a cut compressed cluster cannot become zeros, the command to run is said") {
+  const TempFolder folder;
+  testing::ImageOptions old = over("", 1 << 20);
+  old.version = 2;
+  testing::Patient patient(ImageBuilder(old).compressed(0, 'c').build().flat());
+  const std::uint64_t end = patient.bytes().size();
+  patient.resize(end + 8);  // zeros alone, which end no stream
+  patient.set_refcount(end / cluster_size, 1);
+  patient.set(patient.l2_entry(32), 1ULL << 62 | end);
+  testing::write_file(folder / "base", patient.bytes());
+  ImageBuilder(over("base", 1 << 20)).data(1, 't').build().write_to(folder / "top");
+  const std::string before = read_file(folder / "base");
+  const Ran ran = run_coldchain_in(folder.path(), {"commit", "--unreadable=zeros", "top"});
+  CHECK(ran.status == 1);
+  CHECK_MESSAGE(ran.err.find("qemu-io -c \"write -z 0x20000 4096\"") != std::string::npos, ran.err);
+  CHECK(read_file(folder / "base") == before);
+}
+
+TEST_CASE("repair: a compressed cluster that is cut reads as zeros once the file has grown") {
+  const TempFolder folder;
+  testing::Patient patient(
+      testing::damage("last-compressed-cluster-cut-in-its-last-sector").image());
+  patient.set(patient.refcount_table_entry(), 0);  // a new block goes behind the end
+  testing::write_file(folder / "image", patient.bytes());
+  const Ran ran = run_coldchain_in(folder.path(), {"check", "-r", "all", "image"});
+  CHECK_MESSAGE(ran.err.find("guest 0x20000-0x21000 (read as zeros") != std::string::npos, ran.err);
+  CHECK_MESSAGE(ran.out.find("They may hold lost data") != std::string::npos, ran.out);
+  CHECK(ran.out.find("no harm to data") == std::string::npos);
+  // What is left of the stream keeps its refcount.
+  CHECK(run_coldchain_in(folder.path(), {"check", "--deep", "image"}).status == 3);
 }

@@ -124,17 +124,29 @@ void look_at_state(const Carried& carried, const Bytes& image,
 
 TEST_CASE("repair: of every recipe mends all that has an answer, and again changes nothing") {
   // What needs a person: data that is gone, features that contradict each other.
-  const std::set<Code> left = {Code::reference_past_end,        Code::l1_entry_reserved,
-                               Code::structures_overlap,        Code::snapshot_table_too_large,
-                               Code::snapshot_table_unaligned,  Code::snapshot_l1_unaligned,
-                               Code::snapshot_l1_too_large,     Code::snapshot_l1_too_small,
-                               Code::snapshot_with_data_file,   Code::header_backing_name_overlaps,
-                               Code::snapshot_entry_incomplete, Code::encryption_header_bad,
-                               Code::refcount_overflow,         Code::zero_flag_not_allowed,
-                               Code::data_file_offset_differs,  Code::data_in_metadata,
-                               Code::cluster_used_twice,        Code::bitmap_coverage_wrong,
-                               Code::bitmap_unknown_flags,      Code::bitmap_unknown_type,
-                               Code::bitmap_name_repeated,      Code::data_past_end};
+  const std::set<Code> left = {Code::reference_past_end,
+                               Code::l1_entry_reserved,
+                               Code::structures_overlap,
+                               Code::snapshot_table_too_large,
+                               Code::snapshot_table_unaligned,
+                               Code::snapshot_l1_unaligned,
+                               Code::snapshot_l1_too_large,
+                               Code::snapshot_l1_too_small,
+                               Code::snapshot_with_data_file,
+                               Code::header_backing_name_overlaps,
+                               Code::snapshot_entry_incomplete,
+                               Code::encryption_header_bad,
+                               Code::refcount_overflow,
+                               Code::zero_flag_not_allowed,
+                               Code::data_file_offset_differs,
+                               Code::data_in_metadata,
+                               Code::cluster_used_twice,
+                               Code::bitmap_coverage_wrong,
+                               Code::bitmap_unknown_flags,
+                               Code::bitmap_unknown_type,
+                               Code::bitmap_name_repeated,
+                               Code::data_past_end,
+                               Code::table_past_end};
   for (const Damage& damage : testing::damages()) {
     CAPTURE(damage.name);
     const Repaired once = repaired(damage.image());

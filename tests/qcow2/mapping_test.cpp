@@ -10,6 +10,7 @@
 #include <coldchain/base/checked.hpp>
 #include <coldchain/io/memory_file.hpp>
 #include <coldchain/qcow2/image.hpp>
+#include <coldchain/qcow2/wire.hpp>
 
 #include <doctest/doctest.h>
 
@@ -255,6 +256,48 @@ TEST_CASE("runs: a part of the L1 table that cannot be read takes nothing else w
     unknown += run.kind == RunKind::unknown ? run.guest.size() : 0;
   CHECK(unknown == (512ULL * 64) << 9);
   CHECK(mapping.locate({1500ULL * 64 << 9}, cursor).value().kind == RunKind::data);
+}
+
+TEST_CASE("runs: a table that the file ends inside is read up to its last whole entry") {
+  ImageOptions options;
+  options.size = 8192ULL << 16;
+  ImageBuilder builder(options);
+  for (std::uint64_t cluster = 0; cluster < 8192; cluster += 64)
+    builder.data(cluster, 'd');
+  testing::Patient patient(builder.build().flat());
+  patient.move_named_to_end(patient.l1_entry());
+  patient.resize(patient.l2_entry(1000) + 3);
+  const io::MemoryFile file(patient.bytes());
+  const Image image = Image::open(file).value();
+  const Mapping mapping = image.active_mapping().value();
+  Mapping::Cursor cursor;
+  std::vector<Run> runs;
+  mapping.runs({{0}, {options.size}}, cursor, runs);
+  REQUIRE(runs.size() == 2 * 16 + 1);
+  CHECK(runs.back().unreadable == Unreadable::table);
+  CHECK(runs.back().guest == GuestRange{{1000ULL << 16}, {options.size}});
+  CHECK(runs[30].kind == RunKind::data);  // cluster 960
+}
+
+TEST_CASE("runs: what the missing end of an L1 table described is unknown") {
+  ImageOptions options;
+  options.cluster_bits = 9;
+  options.size = 100ULL * 64 << 9;
+  testing::Patient patient(ImageBuilder(options).data(0, 'a').data(99 * 64, 'b').build().flat());
+  patient.move_named_to_end(offsetof(wire::Header, l1_table_offset));
+  const std::uint64_t l1 = patient.at(offsetof(wire::Header, l1_table_offset));
+  patient.resize(l1 + 4);
+  patient.set_number(36, 4, 50);
+  patient.set_number(24, 8, 50ULL * 64 << 9);
+  const io::MemoryFile file(patient.bytes());
+  const Image image = Image::open(file).value();
+  const Mapping mapping = image.active_mapping().value();
+  Mapping::Cursor cursor;
+  std::vector<Run> runs;
+  mapping.runs({{0}, {mapping.guest_size()}}, cursor, runs);
+  REQUIRE(runs.size() == 1);
+  CHECK(runs[0].unreadable == Unreadable::table);
+  CHECK(mapping.end_without_tables({0}).value == mapping.guest_size());
 }
 
 TEST_CASE("state_of: a compressed cluster is lost where its last sector does not begin") {

@@ -291,6 +291,18 @@ void add_mapping_damages(std::vector<Damage>& all, const Shape& shape) {
          p.resize(end + p.cluster_size() / 2 + 100);
        },
        {Code::data_past_end});
+  harm("last-l2-table-cut",
+       [](Patient& p) {
+         p.move_named_to_end(p.l1_entry());
+         p.resize(p.l2_entry(40));
+       },
+       {Code::table_past_end});
+  harm("last-l1-table-cut",
+       [](Patient& p) {
+         p.move_named_to_end(offsetof(qcow2::wire::Header, l1_table_offset));
+         p.resize(p.at(offsetof(qcow2::wire::Header, l1_table_offset)));
+       },
+       {Code::table_past_end});
   harm("file-cut", [](Patient& p) { p.resize(p.bytes().size() / 2 / 4096 * 4096); },
        {Code::reference_past_end});
 }
@@ -324,6 +336,20 @@ void add_feature_damages(std::vector<Damage>& all) {
                    p.resize(end + sectors * 512);
                  },
                  {Code::data_past_end}});
+  all.push_back(
+      {"last-compressed-cluster-cut-in-its-last-sector",
+       with_compressed(),
+       [](Patient& p) {
+         const qcow2::CompressedExtent stream =
+             qcow2::L2Entry(p.at(p.l2_entry(30))).compressed_extent(p.header().cluster_bits);
+         const std::uint64_t end = p.bytes().size();
+         p.resize(end + 8);
+         for (std::uint64_t i = 0; i < 8; ++i)
+           p.set_number(end + i, 1, p.number(stream.begin.value + i, 1));
+         p.set_refcount(end / p.cluster_size(), 1);
+         p.set(p.l2_entry(32), 1ULL << 62 | end);
+       },
+       {Code::data_past_end}});
   all.push_back({"last-subcluster-cut",
                  with_subclusters(),
                  [](Patient& p) {
@@ -455,6 +481,18 @@ void add_bitmap_damages(std::vector<Damage>& all) {
        {Code::bitmap_table_entry_reserved});
   harm("bitmap-data-past-end", [](Patient& p) { p.set(p.bitmap_table(), past_everything); },
        {Code::reference_past_end});
+  harm("last-bitmap-table-cut",
+       [](Patient& p) {
+         p.move_named_to_end(p.bitmap_directory());
+         p.resize(p.bitmap_table());
+       },
+       {Code::table_past_end});
+  harm("last-bitmap-data-cut",
+       [](Patient& p) {
+         p.move_named_to_end(p.bitmap_table());
+         p.resize(p.bytes().size() - p.cluster_size() / 2);
+       },
+       {Code::table_past_end});
   harm("bitmap-data-is-guest-data",
        [](Patient& p) { p.set(p.bitmap_table(), p.host_cluster(3) * p.cluster_size()); },
        {Code::refcount_too_low, Code::data_in_metadata});

@@ -45,16 +45,19 @@ std::uint64_t Patient::refcount_table_entry(std::uint64_t index) const {
 }
 
 void Patient::move_to_end(std::uint64_t first_guest_cluster, std::uint64_t count) {
-  for (std::uint64_t guest = first_guest_cluster; guest < first_guest_cluster + count; ++guest) {
-    const std::uint64_t from = host_cluster(guest);
-    const std::uint64_t to = bytes_.size();
-    bytes_.resize(to + cluster_size());
-    std::copy_n(bytes_.begin() + static_cast<std::ptrdiff_t>(from * cluster_size()), cluster_size(),
-                bytes_.begin() + static_cast<std::ptrdiff_t>(to));
-    set_refcount(from, 0);
-    set_refcount(to / cluster_size(), 1);
-    set(l2_entry(guest), to | qcow2::copied_flag);
-  }
+  for (std::uint64_t guest = first_guest_cluster; guest < first_guest_cluster + count; ++guest)
+    move_named_to_end(l2_entry(guest));
+}
+
+void Patient::move_named_to_end(std::uint64_t pointer) {
+  const std::uint64_t from = at(pointer) & qcow2::offset_mask;
+  const std::uint64_t to = bytes_.size();
+  bytes_.resize(to + cluster_size());
+  std::copy_n(bytes_.begin() + static_cast<std::ptrdiff_t>(from), cluster_size(),
+              bytes_.begin() + static_cast<std::ptrdiff_t>(to));
+  set_refcount(from / cluster_size(), 0);
+  set_refcount(to / cluster_size(), 1);
+  set(pointer, (at(pointer) & ~qcow2::offset_mask) | to);
 }
 
 std::uint64_t Patient::bitmap_directory() const {

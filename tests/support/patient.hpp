@@ -40,6 +40,8 @@ class Patient {
   void resize(std::uint64_t size) { bytes_.resize(size); }
   // Moves the data of guest clusters to the end of the file, behind all tables.
   void move_to_end(std::uint64_t first_guest_cluster, std::uint64_t count);
+  // The same of the cluster that the 8 bytes at `pointer` name: they keep their flags.
+  void move_named_to_end(std::uint64_t pointer);
 
  private:
   [[nodiscard]] std::uint64_t counts_per_block() const;

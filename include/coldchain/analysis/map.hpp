@@ -26,8 +26,10 @@ struct Extent {
   bool compressed = false;
   bool past_end = false;  // past the end of the backing file of `layer`, which is shorter
   // Whether `layer` can give the data. Where it cannot, the extent is present and has data; it does
-  // not read as zeros, unless the chain takes unreadable data as zeros.
+  // not read as zeros, unless the chain takes unreadable data as zeros. Never `undecided`.
   qcow2::Unreadable unreadable = qcow2::Unreadable::no;
+  // Lost, and a hole for QEMU, which takes metadata for preallocated: its map says that it is zero.
+  bool hole_of_qemu = false;
 
   [[nodiscard]] bool is_lost() const { return qcow2::is_lost(unreadable); }
 };

@@ -15,6 +15,7 @@ enum class Use {
   data,        // guest data in standard clusters
   compressed,  // clusters that hold compressed guest data
   leaked,      // has a refcount, but nothing refers to it
+  unknown,     // nothing refers to it, and its refcount cannot be read
   free,        // no refcount and no reference
 };
 

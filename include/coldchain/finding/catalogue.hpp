@@ -87,6 +87,7 @@ enum class Code : std::uint16_t {
   table_unreadable = 3217,
   compressed_data_bad = 3218,
   data_past_end = 3219,
+  table_past_end = 3220,
   structures_overlap = 3301,
   data_in_metadata = 3302,
   cluster_used_twice = 3303,

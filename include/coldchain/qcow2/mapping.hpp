@@ -113,6 +113,10 @@ class Mapping {
   // Entries in a hole of the file describe nothing.
   [[nodiscard]] GuestOffset next_described(GuestOffset from, GuestOffset limit) const;
 
+  // The end of the stretch from `from` on whose tables cannot be in the file: the L1 entries could
+  // not be read, or name an offset that is not aligned or past the end. `from` if there is none.
+  [[nodiscard]] GuestOffset end_without_tables(GuestOffset from) const;
+
  private:
   // The first offset at or after `from`, which the table of L1 entry `l1_index` describes, whose
   // L2 entry is not in a hole; the end of what the table describes if all are.

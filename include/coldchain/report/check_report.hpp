@@ -31,6 +31,7 @@ struct CheckedImage {
   check::Counts counts;
   std::uint64_t corruptions_fixed = 0;
   std::uint64_t leaks_fixed = 0;
+  std::uint64_t kept_clusters = 0;  // of the leaks: a repair kept them, as they may be lost data
   finding::Findings findings;
   finding::Findings denied;  // those of the findings that the caller refuses
   std::uint64_t omitted = 0;
