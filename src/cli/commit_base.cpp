@@ -49,9 +49,12 @@ Result<std::size_t> find_commit_base(const io::FileSource& files, const CommitRe
     return fail(
         ErrorCode::not_found,
         fmt::format(
-            "the base of the pending commit is no longer in the backing chain of '{0}': put it "
-            "back; if it is lost, {0} still has all its data, and '{1}' ends the commit",
+            "the base of the pending commit is no longer in the backing chain of '{0}'{1}. Put it "
+            "back; if it is lost, {0} still has all its data, and '{2}' ends the commit",
             to_terminal(request.image),
+            nodes.back()->is_open()
+                ? ""
+                : fmt::format(": '{}' is missing", to_terminal(nodes.back()->filename)),
             TRY(edit::SideFiles::of(*nodes.front()->file, request.folders)).set_aside_command()));
   if (found == 0)
     return fail(ErrorCode::not_found,

@@ -24,6 +24,7 @@ struct ResumeOptions {
   std::optional<std::string> format;
   std::optional<std::string> base;
   std::string base_format;
+  std::string moved_base;
   std::vector<std::string> scan;
   bool force = false;
   bool unreadable_are_zeros = false;
@@ -44,6 +45,8 @@ void options(CLI::App& app, ResumeOptions& resume) {
   app.add_option("-b", resume.base, "For a rebase: the new backing file, as it was given")
       ->type_name("BASE");
   app.add_option("-F", resume.base_format, "Its format, as it was given")->type_name("FMT");
+  app.add_option("--base", resume.moved_base, "The new path of a backing file that was moved")
+      ->type_name("PATH");
   add_undo_option(app, resume.target.folders);
   add_target_options(app, resume.target);
   app.footer("Example: coldchain resume disk.qcow2");
@@ -84,6 +87,7 @@ PullRequest request_for(const ResumeOptions& options, const edit::ResumeOutcome&
   request.common.policy.root = options.target.policy.root;
   request.common.policy.sysroot = options.target.policy.sysroot;
   request.common.policy.allow_probe = options.target.policy.allow_probe;
+  request.common.policy.moved_backing = options.moved_base;
   request.common.format = options.format;
   request.is_rebase = outcome.operation == edit::Operation::rebase;
   if (request.is_rebase) {
@@ -113,6 +117,7 @@ Result<ExitStatus> resume_commit(const ResumeOptions& options, const PendingComm
   request.common.policy.root = options.target.policy.root;
   request.common.policy.sysroot = options.target.policy.sysroot;
   request.common.policy.allow_probe = options.target.policy.allow_probe;
+  request.common.policy.moved_backing = options.moved_base;
   (commit.is_of_top ? request.common.format : request.base_format) = options.format;
   request.folders = options.target.folders;
   request.force = options.force;
@@ -135,9 +140,7 @@ Result<ExitStatus> resume_commit(const ResumeOptions& options, const PendingComm
   return status;
 }
 
-Result<ExitStatus> run_verb(const ResumeOptions& wanted, World& world) {
-  ResumeOptions options = wanted;
-  note_confines(options.target.folders, options.target.policy);
+Result<ExitStatus> resume_image(const ResumeOptions& options, World& world) {
   if (const auto commit = TRY(find_pending_commit(options.target, world)))
     return resume_commit(options, *commit, world);
   edit::ResumeOutcome outcome;
@@ -176,6 +179,18 @@ Result<ExitStatus> run_verb(const ResumeOptions& wanted, World& world) {
   }
   TRY(world.out(words_for(outcome, to_terminal(options.target.image), operand)));
   return success;
+}
+
+Result<ExitStatus> run_verb(const ResumeOptions& wanted, World& world) {
+  ResumeOptions options = wanted;
+  note_confines(options.target.folders, options.target.policy);
+  options.target.policy.moved_backing = options.moved_base;
+  Result<ExitStatus> status = resume_image(options, world);
+  if (!status && status.error().code == ErrorCode::not_found && options.moved_base.empty())
+    return fail(status.error().code,
+                fmt::format("{}; if it was moved, 'coldchain resume --base PATH {}' reads it there",
+                            status.error().message, to_shell_word(options.target.image)));
+  return status;
 }
 
 }  // namespace

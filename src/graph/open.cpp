@@ -316,6 +316,13 @@ class Opener {
     if (!policy_.follow)
       return mark_broken(overlay, child, Code::link_not_followed, "--no-follow was given");
     Result<std::unique_ptr<io::File>> file = files_.open(spec.path);
+    if (!file && link_code(file.error()) == Code::link_missing && !policy_.moved_backing.empty() &&
+        !has_moved_) {
+      has_moved_ = true;
+      const Result<std::string> moved = files_.name_of(policy_.moved_backing);
+      child.filename = spec.path = moved ? *moved : policy_.moved_backing;
+      file = moved ? files_.open(*moved) : fail(moved.error());
+    }
     if (!file) {
       mark_broken(overlay, child, link_code(file.error()), file.error().message);
       if (link_code(file.error()) == Code::link_missing)
@@ -343,6 +350,7 @@ class Opener {
   const io::FileSource& files_;
   const io::OpenPolicy& policy_;
   std::set<io::FileIdentity> identities_;
+  bool has_moved_ = false;  // policy_.moved_backing was used
 };
 
 }  // namespace

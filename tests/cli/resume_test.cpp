@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "commit_scene.hpp"
 
+#include <filesystem>
+
 #include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
 
@@ -174,4 +176,65 @@ TEST_CASE(
   CHECK((read_file(scene.path("top")) == top));
   CHECK_FALSE(scene.is_pending());
   CHECK(scene.run({"check", "base"}).status == 0);
+}
+
+TEST_CASE("resume: a backing file that was moved is read at its new path, if it is the same file") {
+  for (const char* verb : {"pull", "commit"}) {
+    CAPTURE(verb);
+    const TempFolder folder;
+    std::filesystem::create_directory(folder / "old");
+    ImageBuilder(over("")).data(1, 'b').build().write_to(folder / "old/base");
+    ImageBuilder mid(over("base"));
+    for (std::uint64_t cluster = 3; cluster < 5000; ++cluster)
+      mid.data(cluster, static_cast<std::uint8_t>(cluster % 251));
+    mid.build().write_to(folder / "old/mid");
+    ImageBuilder top(over("old/mid"));
+    for (std::uint64_t cluster = 0; cluster < 4700; ++cluster)
+      top.data(cluster, 't');
+    if (verb == std::string("pull"))
+      ImageBuilder(over("old/mid")).data(1, 't').build().write_to(folder / "top");
+    else
+      top.build().write_to(folder / "top");
+    const auto run = [&](const std::vector<std::string>& command) {
+      return run_coldchain_in(folder.path(), command);
+    };
+    const std::string before = read_file(folder / "top");
+    REQUIRE(testing::interrupt_coldchain_in(folder.path(), {verb, "-f", "qcow2", "top"}).status ==
+            1);
+    const std::string pending = read_file(folder / "top.coldchain-pending");
+    std::filesystem::rename(folder / "old", folder / "new");
+    const Ran lost = run({"resume", "-f", "qcow2", "top"});
+    CHECK(lost.status == 1);
+    CHECK_MESSAGE(lost.err.find("old/mid") != std::string::npos, lost.err);
+    CHECK_MESSAGE(lost.err.find("'coldchain resume --base PATH top'") != std::string::npos,
+                  lost.err);
+    std::filesystem::copy(folder / "new", folder / "copy");
+    const Ran copied = run({"resume", "-f", "qcow2", "--base", "copy/mid", "top"});
+    CHECK(copied.status == 1);
+    CHECK((read_file(folder / "top.coldchain-pending") == pending));
+    const Ran ran = run({"resume", "-f", "qcow2", "--base", "new/mid", "top"});
+    CHECK_MESSAGE(ran.status == 0, ran.err);
+    CHECK_FALSE(std::filesystem::exists(folder / "top.coldchain-pending"));
+    CHECK(run({"check", "top"}).status == (verb == std::string("pull") ? 0 : 1));
+    CHECK((read_file(folder / "top") != before));
+  }
+}
+
+TEST_CASE("resume: a pull whose base is only there as a copy is rolled back") {
+  const TempFolder folder;
+  std::filesystem::create_directory(folder / "old");
+  ImageBuilder base(over(""));
+  for (std::uint64_t cluster = 3; cluster < 5000; ++cluster)
+    base.data(cluster, static_cast<std::uint8_t>(cluster % 251));
+  base.build().write_to(folder / "old/base");
+  ImageBuilder(over("old/base")).data(1, 't').build().write_to(folder / "top");
+  const std::string before = read_file(folder / "top");
+  REQUIRE(testing::interrupt_coldchain_in(folder.path(), {"pull", "-f", "qcow2", "top"}).status ==
+          1);
+  std::filesystem::copy(folder / "old", folder / "copy");
+  std::filesystem::remove_all(folder / "old");
+  const Ran ran = run_coldchain_in(
+      folder.path(), {"resume", "--abandon", "-f", "qcow2", "--base", "copy/base", "top"});
+  CHECK_MESSAGE(ran.status == 0, ran.err);
+  CHECK(read_file(folder / "top") == before);
 }

@@ -22,6 +22,9 @@ struct OpenPolicy {
   std::string sysroot;
   // Whether backing and data files are opened at all.
   bool follow = true;
+  // An operand: takes the place of the first backing file of a chain that is missing, because it
+  // was moved. Empty: none does.
+  std::string moved_backing;
   // Whether the links of an image whose format was only probed are followed.
   bool allow_probe = false;
   // Whether an image that another process writes to is refused (QEMU's locks).
