@@ -93,7 +93,7 @@ Result<void> zero_cut_streams(ImageEditor& editor, const qcow2::Header& header,
           ErrorCode::refused,
           fmt::format("the file ends inside the compressed cluster of guest offset {0:#x}, which "
                       "would read as other data when the file grows, and {1}: 'qemu-io -c \"write "
-                      "-z {0:#x} {2}\"' overwrites it with zeros",
+                      "-z {0:#x} {2}\" FILE' overwrites it with zeros",
                       finding.guest.begin.value,
                       header.version < 3 ? "version 2 cannot mark zeros"
                                          : "internal snapshots may use it, too",

@@ -354,7 +354,7 @@ TEST_CASE(
   const std::string before = read_file(folder / "base");
   const Ran ran = run_coldchain_in(folder.path(), {"commit", "--unreadable=zeros", "top"});
   CHECK(ran.status == 1);
-  CHECK_MESSAGE(ran.err.find("qemu-io -c \"write -z 0x20000 4096\"") != std::string::npos, ran.err);
+  CHECK_MESSAGE(ran.err.find("qemu-io -c \"write -z 0x20000 4096\" FILE") != std::string::npos, ran.err);
   CHECK(read_file(folder / "base") == before);
 }
 
