@@ -97,7 +97,7 @@ Result<void> write_extents(const graph::Chain& chain, GuestRange range, const Ma
                         ? (map.common.json() ? Form::provenance_json : Form::provenance_text)
                         : (map.common.json() ? Form::qemu_json : Form::qemu_text);
   const report::Sink sink = world.sink();
-  report::MapWriter writer(form, report::map_layers(chain), sink);
+  report::MapWriter writer(form, report::map_layers(chain), report::absent_of(chain), sink);
   TRY(writer.begin(range.begin.value));
   TRY(analysis::map(chain, range, world.workers(), [&](std::span<const analysis::Extent> extents) {
     unreadable.add(extents);
@@ -133,8 +133,8 @@ Result<ExitStatus> run_verb(const MapOptions& map, World& world) {
     if (map.common.json())
       TRY(report::write_summary_json(layers, provision, world.sink()));
     else
-      TRY(report::write_summary_text(layers, provision, style_for(world, map.common.color),
-                                     world.sink()));
+      TRY(report::write_summary_text(layers, provision, report::absent_of(chain),
+                                     style_for(world, map.common.color), world.sink()));
   } else {
     TRY(write_extents(chain, range, map, unreadable, world));
   }

@@ -61,7 +61,9 @@ Result<Chain> Chain::make(const Node& top, const ChainOptions& options) {
     first = *options.layer;
     nodes = {nodes[first]};
   }
+  const qcow2::Image* only = options.layer ? nodes.front()->qcow2_image() : nullptr;
   Chain chain;
+  chain.hides_layers_ = only != nullptr && only->header().backing_file().has_value();
   chain.unreadable_are_zeros_ = options.unreadable_are_zeros;
   std::uint64_t l1_bytes = 0;
   for (const Node* node : nodes) {

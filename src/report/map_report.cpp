@@ -42,7 +42,9 @@ std::string hex_column(std::uint64_t value) {
   return fmt::format("{:<16}", value == 0 ? "0" : fmt::format("{:#x}", value));
 }
 
-std::string_view kind_of(const Extent& extent, const MapLayer& layer) {
+std::string_view kind_of(const Extent& extent, const MapLayer& layer, Absent absent) {
+  if (!extent.present && absent == Absent::is_below)
+    return "not in layer";
   if (!extent.present)
     return extent.past_end ? "past the end" : "absent";
   if (extent.is_lost())
@@ -69,8 +71,12 @@ std::vector<MapLayer> map_layers(const graph::Chain& chain) {
   return layers;
 }
 
-MapWriter::MapWriter(Form form, std::vector<MapLayer> layers, const Sink& sink)
-    : form_(form), layers_(std::move(layers)), sink_(&sink) {
+Absent absent_of(const graph::Chain& chain) {
+  return chain.hides_layers() ? Absent::is_below : Absent::reads_as_zeros;
+}
+
+MapWriter::MapWriter(Form form, std::vector<MapLayer> layers, Absent absent, const Sink& sink)
+    : form_(form), layers_(std::move(layers)), absent_(absent), sink_(&sink) {
   for (const MapLayer& layer : layers_) {
     std::string members = fmt::format(", \"index\": {}, \"file\": {}", layer.index,
                                       to_json_string(layer.host_filename));
@@ -216,7 +222,8 @@ void MapWriter::append_json(std::span<const Extent> extents) {
       line.words(", \"length\": ").number(extent.guest.size());
       line.words(", \"depth\": ").number(extent.layer);
       line.words(", \"present\": ").boolean(extent.present);
-      line.words(", \"zero\": ").boolean(extent.zero);
+      line.words(", \"zero\": ")
+          .boolean(extent.zero && (extent.present || absent_ == Absent::reads_as_zeros));
       line.words(", \"data\": ").boolean(extent.data);
       if (extent.has_host)
         line.words(", \"offset\": ").number(extent.host.value);
@@ -245,14 +252,15 @@ void MapWriter::append_provenance_text(const Extent& extent) {
   const MapLayer& layer = layers_[extent.layer];
   out_ += fmt::format("{}{}{:<6}{:<17}{}{}\n", hex_column(extent.guest.begin.value),
                       hex_column(extent.guest.size()),
-                      extent.present ? std::to_string(layer.index) : "-", kind_of(extent, layer),
+                      extent.present ? std::to_string(layer.index) : "-",
+                      kind_of(extent, layer, absent_),
                       extent.has_host ? hex_column(extent.host.value) : fmt::format("{:<16}", "-"),
                       extent.present ? to_terminal(layer.host_filename) : "-");
 }
 
 Result<void> write_summary_text(const std::vector<MapLayer>& layers,
-                                const analysis::Provision& provision, const Style& style,
-                                const Sink& sink) {
+                                const analysis::Provision& provision, Absent absent,
+                                const Style& style, const Sink& sink) {
   using enum Table::Align;
   Table table({"LAYER", "DATA", "COMPRESSED", "ZERO", "UNREADABLE", "TOTAL", "FILE"},
               {right, right, right, right, right, right, left});
@@ -265,7 +273,8 @@ Result<void> write_summary_text(const std::vector<MapLayer>& layers,
                human_size(provided.unreadable), human_size(provided.total()),
                to_terminal(layers[i].filename)});
   }
-  table.add({"-", "", "", "", "", human_size(provision.absent), "(in no layer: reads as zeros)"});
+  table.add({"-", "", "", "", "", human_size(provision.absent),
+             absent == Absent::is_below ? "(not in this layer)" : "(in no layer: reads as zeros)"});
   table.add({"all", "", "", "", "", human_size(total), ""});
   return sink(table.text(style));
 }

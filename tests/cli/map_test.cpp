@@ -112,3 +112,15 @@ TEST_CASE("map: a context in nbdinfo's JSON") {
 ]
 )");
 }
+
+TEST_CASE("map: of one layer with a backing file, what it does not have is not called zeros") {
+  const auto json = map_of({"--layer", "0", "--output=json"});
+  CHECK(json.out.find("\"present\": false, \"zero\": false") != std::string::npos);
+  CHECK(json.out.find("\"present\": false, \"zero\": true") == std::string::npos);
+  const auto provenance = map_of({"--layer", "0", "--provenance"});
+  CHECK(provenance.out.find("not in layer") != std::string::npos);
+  CHECK(provenance.out.find("absent") == std::string::npos);
+  const auto summary = map_of({"--layer", "0", "--summary"});
+  CHECK(summary.out.find("(not in this layer)") != std::string::npos);
+  CHECK(summary.out.find("reads as zeros") == std::string::npos);
+}

@@ -52,6 +52,9 @@ class Chain {
 
   [[nodiscard]] const std::vector<Layer>& layers() const { return layers_; }
   [[nodiscard]] std::uint64_t guest_size() const { return layers_.front().guest_size; }
+  // A single layer was asked for, and it has a backing file: the layers below decide what the guest
+  // reads where it has nothing.
+  [[nodiscard]] bool hides_layers() const { return hides_layers_; }
   [[nodiscard]] bool unreadable_are_zeros() const { return unreadable_are_zeros_; }
 
   // Reads guest bytes through the whole chain. Bytes that no layer has, and bytes past the end of a
@@ -61,6 +64,7 @@ class Chain {
 
  private:
   std::vector<Layer> layers_;
+  bool hides_layers_ = false;
   bool unreadable_are_zeros_ = false;
 };
 

@@ -25,12 +25,16 @@ struct MapLayer {
 
 [[nodiscard]] std::vector<MapLayer> map_layers(const graph::Chain& chain);
 
+// What no layer of the map provides: it reads as zeros, or a layer below that is not shown decides.
+enum class Absent { reads_as_zeros, is_below };
+[[nodiscard]] Absent absent_of(const graph::Chain& chain);
+
 // Prints one extent per line, in JSON or text; qemu-img's form unless `provenance`.
 class MapWriter {
  public:
   enum class Form { qemu_text, qemu_json, provenance_text, provenance_json };
 
-  MapWriter(Form form, std::vector<MapLayer> layers, const Sink& sink);
+  MapWriter(Form form, std::vector<MapLayer> layers, Absent absent, const Sink& sink);
 
   // `start` is where the map begins; qemu-img names it even if there is nothing to map.
   [[nodiscard]] Result<void> begin(std::uint64_t start);
@@ -58,6 +62,7 @@ class MapWriter {
 
   Form form_;
   std::vector<MapLayer> layers_;
+  Absent absent_;
   std::vector<LayerMembers> layer_members_;
   std::size_t longest_tail_ = 0;  // of the members that provenance adds
   const Sink* sink_;
@@ -70,7 +75,7 @@ class MapWriter {
 };
 
 [[nodiscard]] Result<void> write_summary_text(const std::vector<MapLayer>& layers,
-                                              const analysis::Provision& provision,
+                                              const analysis::Provision& provision, Absent absent,
                                               const Style& style, const Sink& sink);
 [[nodiscard]] Result<void> write_summary_json(const std::vector<MapLayer>& layers,
                                               const analysis::Provision& provision,
