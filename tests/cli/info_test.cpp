@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include "fake_world.hpp"
 #include "image_builder.hpp"
+#include "oracle.hpp"
 #include "temp_folder.hpp"
+
+#include <set>
 
 #include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
@@ -130,4 +133,60 @@ TEST_CASE("info: header facts that qemu-img does not tell are under coldchain") 
   CHECK(json["coldchain"]["header"]["version"] == 3);
   CHECK(json["coldchain"]["header"]["extensions"][0]["type"] == 0x1234);
   CHECK(json["coldchain"]["header"]["extensions"][0]["name"] == "unknown");
+}
+
+TEST_CASE("info: --header shows every field, also of an image that cannot be opened") {
+  const TempFolder folder;
+  ImageBuilder builder(over_base());
+  builder.data(0, 'd').patch_header([](qcow2::Header& header) { header.cluster_bits = 25; });
+  testing::write_file(folder / "bad", builder.build().flat());
+  const auto refused = testing::run_coldchain_in(folder.path(), {"info", "bad"});
+  CHECK(refused.status == 1);
+  CHECK_MESSAGE(refused.err.find("'coldchain info --header bad' shows every header field") !=
+                    std::string::npos,
+                refused.err);
+  const auto text = testing::run_coldchain_in(folder.path(), {"info", "--header", "bad"});
+  CHECK(text.status == 1);
+  CHECK_MESSAGE(text.out.find("cluster_bits at 0x14: 9 to 21 are allowed") != std::string::npos,
+                text.out);
+  const auto json =
+      testing::run_coldchain_in(folder.path(), {"info", "--header", "--output=json", "bad"});
+  const auto document = nlohmann::json::parse(json.out);
+  CHECK(document["schema"] == "coldchain.header");
+  std::set<std::string> names;
+  for (const auto& field : document["fields"])
+    names.insert(field["name"]);
+  for (const char* name : {"magic",
+                           "version",
+                           "backing_file_offset",
+                           "backing_file_size",
+                           "cluster_bits",
+                           "size",
+                           "crypt_method",
+                           "l1_size",
+                           "l1_table_offset",
+                           "refcount_table_offset",
+                           "refcount_table_clusters",
+                           "nb_snapshots",
+                           "snapshots_offset",
+                           "incompatible_features",
+                           "compatible_features",
+                           "autoclear_features",
+                           "refcount_order",
+                           "header_length",
+                           "Backing file format name string",
+                           "backing file name"})
+    CHECK_MESSAGE(names.contains(name), name);
+}
+
+TEST_CASE("info: --header finds nothing wrong in a sound header") {
+  for (const std::uint32_t version : {2U, 3U}) {
+    const TempFolder folder;
+    ImageOptions options;
+    options.version = version;
+    testing::write_file(folder / "a", ImageBuilder(options).data(0, 'd').build().flat());
+    const auto ran = testing::run_coldchain_in(folder.path(), {"info", "--header", "a"});
+    CHECK_MESSAGE(ran.status == 0, ran.out);
+    CHECK(ran.out.find("invalid") == std::string::npos);
+  }
 }
