@@ -45,6 +45,8 @@ Result<CheckResult> check(const qcow2::Image& image, const CheckOptions& options
   check_owners(survey, !snapshots.empty());
   name_shared_users(survey, !snapshots.empty());
   find_orphan_tables(survey);
+  find_doubts(survey);
+  check_bounds(survey);
   return std::move(survey.result);
 }
 

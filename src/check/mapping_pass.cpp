@@ -119,7 +119,10 @@ class MappingWalk {
     std::vector<be64> table(survey_.geometry.cluster_size() / sizeof(be64));
     const std::size_t step = survey_.geometry.l2_entry_bytes() / sizeof(be64);
     for (const Reference& reference : references_) {
-      if (reference.is_skipped || !reference.is_first || is_in_hole(reference) ||
+      // A table that is named again has more users, as long as they are little work.
+      again_bytes_ += reference.is_first ? 0 : survey_.geometry.cluster_size();
+      if (reference.is_skipped || (!reference.is_first && again_bytes_ > most_again_bytes) ||
+          is_in_hole(reference) ||
           !io::read_table(survey_.file, {reference.l2_table()}, writable_bytes_of(table)))
         continue;
       for (std::size_t i = 0; i < table.size(); i += step)

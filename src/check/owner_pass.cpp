@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Tests that every cluster of metadata belongs to one structure and to no guest data, whatever the
 // refcounts say; that a mapping without snapshots uses no cluster twice; and whether clusters to
-// which nothing refers look like L2 tables.
-// Gathers nothing: it runs last. The owners are sorted here.
+// which nothing refers look like tables.
+// Gathers the orphans that are tables, with what they name. The owners are sorted here.
 #include "survey.hpp"
 
 #include <algorithm>
@@ -128,14 +128,22 @@ void find_orphan_tables(Survey& survey) {
   // So much is looked at: more would take as long as reading a disk.
   constexpr std::uint64_t most_bytes = 4ULL << 30;
   TableFinder finder(survey.image);
+  const std::unordered_set<std::uint64_t> orphans(survey.orphans.begin(), survey.orphans.end());
   for (const std::uint64_t cluster : survey.orphans) {
     if (finder.bytes() >= most_bytes)
       break;
-    if (finder.look_at(cluster))
-      survey.result.findings.add({.code = Code::orphan_table,
-                                  .structure = Structure::host_cluster,
-                                  .index = cluster,
-                                  .host = survey.range_of(cluster)});
+    if (!finder.look_at(cluster))
+      continue;
+    survey.orphans_of_tables.insert(cluster);
+    finder.for_each_named([&](std::uint64_t named) {
+      if (orphans.contains(named))
+        survey.orphans_of_tables.insert(named);
+    });
+    const bool is_l1 = finder.names_tables();
+    survey.result.findings.add({.code = is_l1 ? Code::lost_snapshot : Code::orphan_table,
+                                .structure = Structure::host_cluster,
+                                .index = cluster,
+                                .host = survey.range_of(cluster)});
   }
 }
 

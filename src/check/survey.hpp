@@ -8,6 +8,7 @@
 #include <map>
 #include <set>
 #include <string_view>
+#include <unordered_set>
 
 #include <coldchain/base/checked.hpp>
 #include <coldchain/check/check.hpp>
@@ -54,6 +55,8 @@ class Survey {
   std::vector<L1Table> l1_tables;
   // Leaked clusters to which nothing refers, as far as they are looked at.
   std::vector<std::uint64_t> orphans;
+  // Of these, tables, and the clusters that the tables name.
+  std::unordered_set<std::uint64_t> orphans_of_tables;
 
   [[nodiscard]] std::uint64_t cluster_of(std::uint64_t offset) const {
     return offset >> geometry.cluster_bits();
@@ -135,5 +138,7 @@ void compare_refcounts(Survey& survey);
 void check_owners(Survey& survey, bool has_snapshots);
 void name_shared_users(Survey& survey, bool has_snapshots);
 void find_orphan_tables(Survey& survey);
+void find_doubts(Survey& survey);
+void check_bounds(Survey& survey);
 
 }  // namespace coldchain::check

@@ -82,25 +82,30 @@ bool TableFinder::names_tables() {
     if (named++ >= most_named)
       return;
     bytes_ += geometry_.cluster_size();
-    tables += has_only_entries(cluster) ? 1 : 0;
+    const Entries entries = count_entries(cluster);
+    tables += entries.valid != 0 && entries.wrong == 0 ? 1 : 0;
   });
   return tables != 0 && tables >= std::min(named, most_named) / 2;
 }
 
-// Also entries that name nothing, as those of zero clusters.
-bool TableFinder::has_only_entries(std::uint64_t cluster) const {
+bool TableFinder::reads_as_table(std::uint64_t cluster) const {
+  const Entries entries = count_entries(cluster);
+  return entries.valid != 0 && entries.wrong <= entries.valid / 8;
+}
+
+// Of those that are not zero; also such as name nothing, as those of zero clusters.
+TableFinder::Entries TableFinder::count_entries(std::uint64_t cluster) const {
   std::vector<be64> words(geometry_.cluster_size() / sizeof(be64));
   if (!io::read_zero_extended(file_, {cluster << geometry_.cluster_bits()},
                               writable_bytes_of(words)))
-    return false;
+    return {};
   const std::size_t step = geometry_.l2_entry_bytes() / sizeof(be64);
-  bool has_any = false;
+  Entries entries;
   for (std::size_t i = 0; i < words.size(); i += step) {
-    if (!could_be_entry(words[i].get()))
-      return false;
-    has_any = has_any || words[i].get() != 0;
+    if (words[i].get() != 0)
+      ++(could_be_entry(words[i].get()) ? entries.valid : entries.wrong);
   }
-  return has_any;
+  return entries;
 }
 
 void TableFinder::for_each_named(const std::function<void(std::uint64_t)>& visit) const {

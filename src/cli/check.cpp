@@ -14,6 +14,7 @@
 #include <coldchain/base/try.hpp>
 #include <coldchain/check/admission.hpp>
 #include <coldchain/check/check.hpp>
+#include <coldchain/check/traces.hpp>
 #include <coldchain/graph/forest.hpp>
 #include <coldchain/report/check_report.hpp>
 
@@ -196,11 +197,13 @@ class Checker {
     return checked;
   }
 
-  static CheckedImage look_at_other(const graph::Node& node, const std::string& name) {
+  [[nodiscard]] CheckedImage look_at_other(const graph::Node& node, const std::string& name) const {
     CheckedImage checked;
     checked.filename = name;
     checked.format = node.format;
     checked.verdict = node.is_open() ? Verdict::no_checks : Verdict::failed;
+    if (node.is_open() && node.raw_image() != nullptr && node.file != nullptr)
+      checked.findings = check::traces_in_raw(*node.file, options_.deep);
     return checked;
   }
 

@@ -113,6 +113,18 @@ constexpr std::array rows = {
         "The raw file does not end at a sector of 512 bytes; behind its end, the guest reads "
         "zeros.",
         "If the file was copied, compare its size with the original."},
+    Row{Code::zero_tail, "zero-tail", note,
+        "The last data clusters all lie in one hole at the end of the file, and read as zeros.",
+        "The file may be an incomplete copy: compare it with the original."},
+    Row{Code::image_behind_end, "image-behind-end", note,
+        "An image header lies behind the end of the image.",
+        "The file may hold a second image: copy it out from that offset to look at it."},
+    Row{Code::image_inside_raw, "image-inside-raw", note, "A qcow2 header lies inside a raw image.",
+        "If the file is a shifted or embedded image, copy it out from that offset to look at it."},
+    Row{Code::header_not_recognised, "header-not-recognised", note,
+        "The file has no image header, but qcow2 tables follow.",
+        "The header may have been overwritten: do not use the file as raw, restore the header "
+        "from a copy."},
     Row{Code::header_length_unaligned, "header-length-unaligned", note,
         "header_length is not a multiple of 8.", "Harmless; other readers may refuse it."},
     Row{Code::header_unknown_compatible, "header-unknown-compatible", note,
@@ -243,6 +255,10 @@ constexpr std::array rows = {
     Row{Code::table_past_end, "table-past-end", corruption,
         "The file ends inside a table: what the missing entries describe cannot be read.",
         "The file was truncated, or copied in part. Restore the image from a copy."},
+    Row{Code::mapped_past_disk, "mapped-past-disk", note,
+        "The active L1 table maps clusters past the end of the disk.",
+        "If the recorded size of the disk is too small, the guest misses data: compare it with "
+        "what the guest expects."},
     Row{Code::structures_overlap, "structures-overlap", corruption,
         "Two structures of the image lie in the same clusters.",
         "Do not write to the image; restore it from a copy.", Tier::all,
@@ -267,6 +283,20 @@ constexpr std::array rows = {
     Row{Code::l2_table_empty, "l2-table-empty", note, "An L2 table refers to no cluster.",
         "Where clusters leak at the same time, it may have been lost: check them before you free "
         "them."},
+    Row{Code::lost_snapshot, "lost-snapshot", note,
+        "An unreferenced cluster looks like the L1 table of an internal snapshot that is not in "
+        "the snapshot table: its clusters belong to that snapshot.",
+        "If the snapshot was being deleted, 'coldchain repair --free-orphans' ends the deletion; "
+        "otherwise keep them, its data may be recovered.",
+        Tier::all, "With --free-orphans its clusters are freed; without it, they are kept."},
+    Row{Code::l2_table_part_empty, "l2-table-part-empty", note,
+        "Whole sectors of an L2 table are zeros, and unreferenced clusters may be what they named.",
+        "The sectors may have been wiped: check the clusters before you free them."},
+    Row{Code::orphan_content, "orphan-content", note,
+        "This guest cluster shares its host cluster with another one, and an unreferenced host "
+        "cluster may be its true content.",
+        "Compare both host clusters with what the guest should see; keep the unreferenced one "
+        "until then."},
     Row{Code::snapshot_table_too_large, "snapshot-table-too-large", corruption,
         "The snapshot table has more entries or longer ones than are allowed.",
         "Snapshots cannot be read; the active disk can.", Tier::all,

@@ -58,7 +58,9 @@ class TableSearch {
   void find_candidates() {
     check::TableFinder finder(*m_.image);
     for (const Finding& finding : m_.checked->findings.runs()) {
-      for (std::uint64_t i = 0; finding.code == Code::orphan_table && i < finding.count; ++i) {
+      const bool is_table =
+          finding.code == Code::orphan_table || finding.code == Code::lost_snapshot;
+      for (std::uint64_t i = 0; is_table && i < finding.count; ++i) {
         if (!finder.look_at(finding.index + i))
           continue;
         Candidate candidate{.at = m_.clusters(finding.index + i).begin, .is_certain = true};

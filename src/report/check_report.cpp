@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
+#include "doubts_report.hpp"
+
 #include <algorithm>
+#include <array>
 
 #include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
@@ -137,7 +140,10 @@ bool may_hold_lost_data(const CheckedImage& image) {
            const bool is_flag = finding.code == Code::l1_entry_copied_wrong ||
                                 finding.code == Code::l2_entry_copied_wrong;
            const bool is_of_mapping = family >= 32 && family <= 34 && !is_flag;
-           return finding.code == Code::orphan_table || finding.code == Code::l2_table_empty ||
+           constexpr std::array signs = {Code::orphan_table,        Code::lost_snapshot,
+                                         Code::l2_table_empty,      Code::l2_table_part_empty,
+                                         Code::shared_cluster_user, Code::cluster_used_twice};
+           return std::find(signs.begin(), signs.end(), finding.code) != signs.end() ||
                   (is_of_mapping && finding::row(finding.code).severity >= Severity::corruption);
          });
 }
@@ -223,15 +229,21 @@ Result<void> write_check_notes(const CheckedImage& image, const Style& style, co
 
 std::string check_hints(const CheckedImage& image) {
   std::string out;
-  for (const Code code : {Code::orphan_table, Code::l2_table_empty, Code::bitmap_in_use}) {
+  for (const Code code :
+       {Code::orphan_table, Code::lost_snapshot, Code::l2_table_empty, Code::l2_table_part_empty,
+        Code::bitmap_in_use, Code::mapped_past_disk, Code::zero_tail, Code::image_behind_end}) {
     std::uint64_t count = 0;
-    for (const Finding& finding : image.findings)
+    std::string detail;  // of the first
+    for (const Finding& finding : image.findings) {
+      if (finding.code == code && count == 0 && !finding.detail.empty())
+        detail = fmt::format(" ({})", to_terminal(finding.detail));
       count += finding.code == code ? finding.count : 0;
+    }
     const finding::Row& row = finding::row(code);
     if (count != 0)
-      out += fmt::format("{} {}: {} {}\n", count, row.slug, row.meaning, row.advice);
+      out += fmt::format("{} {}{}: {} {}\n", count, row.slug, detail, row.meaning, row.advice);
   }
-  return out;
+  return out + shared_clusters_text(image.findings);
 }
 
 Result<void> write_check_text(const CheckedImage& image, const Sink& sink) {

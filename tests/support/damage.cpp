@@ -2,6 +2,7 @@
 #include "damage.hpp"
 
 #include "damage_extensions.hpp"
+#include "damage_losses.hpp"
 #include "damage_samples.hpp"
 
 #include <algorithm>
@@ -242,7 +243,7 @@ void add_mapping_damages(std::vector<Damage>& all, const Shape& shape) {
        {Code::l2_entry_copied_wrong});
   harm("l2-entry-twice", [](Patient& p) { p.set(p.l2_entry(4), p.at(p.l2_entry(5))); },
        {Code::refcount_too_low, Code::cluster_used_twice, Code::cluster_leaked,
-        Code::shared_cluster_user});
+        Code::shared_cluster_user, Code::orphan_content});
   harm("l2-entry-twice-and-counted",
        [](Patient& p) {
          const std::uint64_t entry = p.at(p.l2_entry(5)) & ~copied_flag;
@@ -539,6 +540,8 @@ const std::vector<Damage>& damages() {
     add_bitmap_damages(list);
     const std::vector<Damage> extensions = extension_damages();
     list.insert(list.end(), extensions.begin(), extensions.end());
+    const std::vector<Damage> losses = loss_damages();
+    list.insert(list.end(), losses.begin(), losses.end());
     return list;
   }();
   return all;

@@ -23,6 +23,9 @@ class TableFinder {
   // Whether the clusters that the table found last names read as tables: then it is an L1 table.
   [[nodiscard]] bool names_tables();
 
+  // Whether the cluster reads as an L2 table that says something, also of zero clusters alone.
+  [[nodiscard]] bool reads_as_table(std::uint64_t cluster) const;
+
   // The bytes that were looked into, all clusters together; those in holes cost nothing.
   [[nodiscard]] std::uint64_t bytes() const { return bytes_; }
 
@@ -41,7 +44,11 @@ class TableFinder {
   template <class Predicate>
   [[nodiscard]] bool is_any(const std::vector<be64>& words, Predicate&& predicate) const;
   [[nodiscard]] bool could_be_entry(std::uint64_t raw) const;
-  [[nodiscard]] bool has_only_entries(std::uint64_t cluster) const;
+  struct Entries {
+    std::size_t valid = 0;
+    std::size_t wrong = 0;
+  };
+  [[nodiscard]] Entries count_entries(std::uint64_t cluster) const;
 
   const io::File& file_;
   bool has_data_file_;

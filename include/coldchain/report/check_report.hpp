@@ -60,7 +60,8 @@ struct CheckedImage {
 [[nodiscard]] Result<void> write_check_notes(const CheckedImage& image, const Style& style,
                                              const Sink& sink);
 
-// A line for each kind of note that a person must see: how many, what it means, what to do.
+// A line for each kind of note that a person must see: how many, what it means, what to do. Then
+// the clusters that are used twice, by host and guest range, and where their true content may be.
 [[nodiscard]] std::string check_hints(const CheckedImage& image);
 
 // qemu-img's summary; "No errors were found" only if we found none either.
