@@ -76,7 +76,7 @@ class CountMender {
     const auto& table = m_.checked->stored.table();
     if (m_.leaves_tables && m_.table_is_bad())
       return false;
-    if (!m_.options.free_orphans && !m_.is_mapping_damaged && has_leaks())
+    if (!m_.options.free_orphans && !m_.is_mapping_damaged && (has_leaks() || may_be_wiped()))
       TRY(find_lost());
     const std::uint64_t per_block = m_.clusters_per_block();
     for (std::uint64_t index = next_used(0) / per_block; index < table.size();
@@ -111,6 +111,10 @@ class CountMender {
     return words;
   }
 
+  // Whether counts of zero may be such as were wiped.
+  [[nodiscard]] bool may_be_wiped() const {
+    return m_.checked->findings.has(finding::Code::refcount_too_low);
+  }
   [[nodiscard]] bool has_leaks() const { return m_.checked->counts.leaks != 0; }
 
   // Every cluster with data to which nothing refers, whatever its refcount: a lost table may have
@@ -171,9 +175,53 @@ class CountMender {
         }
       }
     }
+    for (const std::uint64_t cluster : TRY(find_uncounted(first, stored))) {
+      qcow2::set_refcount_at(raised, order, cluster - first, 1);
+      qcow2::set_refcount_at(lowered, order, cluster - first, 1);
+      note(Mending::raise_refcount, cluster);
+      ++m_.kept_clusters;
+    }
     TRY(stage(m_.phase_at(at, Phase::secure), at, stored, raised));
     // Also in a fresh block, which counts from the moment on that it is linked.
     return stage(Phase::release, at, raised, lowered);
+  }
+
+  // No sector of a refcount block is zeros if something refers to its clusters: such a one was
+  // wiped. What nothing refers to any more in its range had a refcount, too; without one, the next
+  // writer takes it. Clusters that may be lost data get it back.
+  Result<std::vector<std::uint64_t>> find_uncounted(std::uint64_t first, ByteView block) {
+    std::vector<std::uint64_t> uncounted;
+    if (m_.options.free_orphans || m_.options.tier != RepairTier::all)
+      return uncounted;
+    constexpr std::uint64_t sector = io::OverlayFile::sector_size;
+    const std::uint64_t per_sector = m_.clusters_per_block() / (block.size() / sector);
+    const HostOffset end{m_.data_end() * m_.cluster_size()};
+    for (std::uint64_t i = 0; i < block.size() / sector; ++i) {
+      const std::uint64_t begin = first + i * per_sector;
+      const HostRange covered = m_.clusters(begin, per_sector);
+      if (!is_zero(block.subspan(i * sector, sector)) || covered.begin >= end ||
+          !has_claim(begin, per_sector))
+        continue;
+      std::uint64_t cluster = begin;  // several pieces of data may lie in one cluster
+      for (const HostRange& data :
+           TRY(io::data_ranges(m_.view(), {covered.begin, std::min(covered.end, end)}))) {
+        const std::uint64_t last = m_.cluster_of(data.end.value - 1);
+        for (cluster = std::max(cluster, m_.cluster_of(data.begin.value)); cluster <= last;
+             ++cluster) {
+          if (m_.right_refcount(cluster) == 0 && (m_.is_mapping_damaged || lost_.has(cluster)))
+            uncounted.push_back(cluster);
+        }
+      }
+    }
+    return uncounted;
+  }
+
+  [[nodiscard]] bool has_claim(std::uint64_t first, std::uint64_t count) const {
+    for (std::uint64_t word = first; word < first + count; word += 64) {
+      if (m_.checked->claims.word(word).claimed != 0)
+        return true;
+    }
+    return false;
   }
 
   // Where not every reference could be counted, no count is too high for certain.

@@ -66,11 +66,12 @@ bool is_mapping_damaged(const check::CheckResult& checked, const qcow2::Header& 
   if (checked.failure || std::any_of(findings.begin(), findings.end(), concerns_mapping) ||
       (checked.findings.omitted() != 0 && may_concern_mapping(checked)))
     return true;
-  // A table that names nothing may have been lost, whatever is known of leaks.
+  // A table that names nothing, or a part of one, may have been lost, whatever is known of leaks.
   const bool has_hidden_encryption =
       header.crypt_method != static_cast<std::uint32_t>(qcow2::CryptMethod::luks) &&
       header.find_extension(qcow2::extension::encryption_header) != nullptr;
-  if (has_hidden_encryption || checked.findings.has(Code::l2_table_empty))
+  if (has_hidden_encryption || checked.findings.has(Code::l2_table_empty) ||
+      checked.findings.has(Code::l2_table_part_empty))
     return true;
   // Together with leaks, a reference that goes where nobody counted may be a wrong one. After lazy
   // refcounts, counts alone are wrong.

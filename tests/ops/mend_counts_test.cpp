@@ -489,3 +489,36 @@ TEST_CASE("repair: what a forgotten snapshot shares with the disk keeps its refc
     CHECK(result.repair.kept_clusters > 0);
   }
 }
+
+TEST_CASE("repair: clusters behind a part of an L2 table that was wiped keep their refcount") {
+  const Repaired kept =
+      repaired(testing::damage("l2-table-sector-wiped").image(), {.tier = RepairTier::leaks});
+  CHECK(kept.repair.kept_clusters == 64);
+  CHECK(count(kept.repair, Mending::free_cluster) == 0);
+  // One leak does not make a doubt of a table with sectors that were never used.
+  testing::Patient leak(testing::damage("l2-table-sector-wiped").sound.build().flat());
+  leak.set_refcount(leak.bytes().size() / leak.cluster_size(), 1);
+  leak.resize(leak.bytes().size() + leak.cluster_size());
+  CHECK(repaired(leak.bytes(), {.tier = RepairTier::leaks}).repair.kept_clusters == 0);
+}
+
+TEST_CASE(
+    "repair: where a refcount block was wiped, what may be lost data gets its refcount back") {
+  const auto wiped = [](const std::string& name) {
+    testing::Patient patient(testing::damage(name).image());
+    const std::uint64_t block = patient.at(patient.refcount_table_entry());
+    for (std::uint64_t at = 0; at < patient.cluster_size(); at += 8)
+      patient.set(block + at, 0);
+    return patient.bytes();
+  };
+  for (const char* name : {"l1-entry-zeroed", "l2-table-lost", "l2-entry-twice"}) {
+    CAPTURE(name);
+    const Repaired result = repaired(wiped(name), {.tier = RepairTier::all});
+    CHECK(result.repair.kept_clusters != 0);
+    CHECK(result.repair.after.counts.leaks == result.repair.kept_clusters);
+    const Repaired freed = repaired(wiped(name));
+    CHECK(freed.repair.after.counts.leaks == 0);
+  }
+  // Lost refcounts alone are no doubt.
+  CHECK(repaired(wiped("dirty-bit"), {.tier = RepairTier::all}).repair.kept_clusters == 0);
+}
