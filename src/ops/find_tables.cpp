@@ -2,13 +2,14 @@
 // Lost L2 tables: clusters that are counted but to which nothing refers, and that look like one. An
 // L2 table does not say which part of the disk it describes, and neither does its place in the
 // file. So one is linked only where there is one, it names clusters, each counted and used by
-// nobody else, and one L1 entry is without a table; or where a person says which belongs where. The
-// rest is told with what speaks for it. A guest's own data may look like a table: then there are
-// two, and nobody is believed. The clusters of a data file are not counted: there, nobody is
-// certain.
+// nobody else, and one L1 entry is without a table, or named something else than a table; or where
+// a person says which belongs where. The rest is told with what speaks for it. A guest's own data
+// may look like a table: then there are two, and nobody is believed. The clusters of a data file
+// are not counted: there, nobody is certain.
 #include "mender.hpp"
 
 #include <algorithm>
+#include <map>
 
 #include <coldchain/base/try.hpp>
 #include <coldchain/check/table_finder.hpp>
@@ -43,9 +44,22 @@ class TableSearch {
     m_.proposals.clear();
     if (TRY(link_as_told()))
       return true;
-    // Over a backing file, an entry without a table is the rule: it is no evidence.
-    if (candidates_.size() == 1 && slots_.size() == 1 && candidates_.front().is_certain &&
-        !m_.header().backing_file()) {
+    if (candidates_.size() == 1 && candidates_.front().is_certain &&
+        m_.wrong_l1_entries.size() == 1 && is_slot(*m_.wrong_l1_entries.begin())) {
+      const std::uint64_t slot = *m_.wrong_l1_entries.begin();
+      TRY(link(candidates_.front(), slot,
+               "the only lost table and the only entry that named something else"));
+      nothing_is_lost(slot);
+      return true;
+    }
+    if (!m_.options.rebuild_mapping) {
+      propose();
+      return false;
+    }
+    // Over a backing file, an entry without a table is the rule: it is no evidence. Of entries that
+    // share a table, one may belong to the lost table.
+    if (candidates_.size() == 1 && slots_.size() == 1 && sharing_.empty() &&
+        candidates_.front().is_certain && !m_.header().backing_file()) {
       TRY(link(candidates_.front(), slots_.front(),
                "the only lost table and the only entry without one"));
       return true;
@@ -91,6 +105,24 @@ class TableSearch {
     return m_.checked->stored.at(cluster, cursor_).value_or(0) >= times;
   }
 
+  [[nodiscard]] bool is_slot(std::uint64_t l1_index) const {
+    return std::binary_search(slots_.begin(), slots_.end(), l1_index);
+  }
+
+  // At most one of the entries that name one table is right: a person may say which is not.
+  [[nodiscard]] bool is_sharing(std::uint64_t l1_index) const {
+    return std::binary_search(sharing_.begin(), sharing_.end(), l1_index);
+  }
+
+  // What the entry described is found again.
+  void nothing_is_lost(std::uint64_t slot) {
+    for (Action& action : m_.actions) {
+      if (action.mending == Mending::drop_l2_table && action.structure == Structure::l1_table &&
+          action.index == slot && action.count == 1)
+        action.lost = {};
+    }
+  }
+
   // L1 entries that are empty and describe a part of the disk.
   Result<void> find_slots() {
     const qcow2::Header& header = m_.header();
@@ -98,9 +130,14 @@ class TableSearch {
         divide_up(header.size, m_.geometry().l2_coverage()), header.l1_size);
     std::vector<be64> l1(needed);
     TRY(io::read_zero_extended(m_.view(), {header.l1_table_offset}, writable_bytes_of(l1)));
+    std::map<std::uint64_t, std::uint64_t> users;
+    for (const be64& entry : l1)
+      ++users[entry.get() & qcow2::offset_mask];
     for (std::uint64_t i = 0; i < needed; ++i) {
       if (l1[i].get() == 0)
         slots_.push_back(i);
+      else if (users[l1[i].get() & qcow2::offset_mask] > 1)
+        sharing_.push_back(i);
     }
     return {};
   }
@@ -112,7 +149,7 @@ class TableSearch {
           std::find_if(candidates_.begin(), candidates_.end(),
                        [&](const Candidate& other) { return other.at == told.table; });
       if (candidate == candidates_.end() || candidate->is_l1 ||
-          !std::binary_search(slots_.begin(), slots_.end(), told.l1_index))
+          !(is_slot(told.l1_index) || is_sharing(told.l1_index)))
         continue;  // linked by now; what never could be is told at the end
       TRY(link(*candidate, told.l1_index, "as --link says"));
       has_linked = true;
@@ -150,17 +187,29 @@ class TableSearch {
         continue;
       }
       m_.proposals.push_back(fmt::format(
-          "{}; {} lost tables, {} L1 entries without one{}. '--link {:#x}=INDEX' links it",
-          describe(candidate), candidates_.size(), slots_.size(), first_slots(),
+          "{}; {} lost tables, {} L1 entries without one{}{}. '{}--link {:#x}=INDEX' links it",
+          describe(candidate), candidates_.size(), slots_.size(), in_brackets(slots_),
+          wrong_entries(), m_.options.rebuild_mapping ? "" : "--rebuild-mapping ",
           candidate.at.value));
     }
   }
 
-  [[nodiscard]] std::string first_slots() const {
-    constexpr std::size_t most_slots = 16;
-    if (slots_.empty() || slots_.size() > most_slots)
+  [[nodiscard]] std::string wrong_entries() const {
+    std::string text;
+    if (!m_.wrong_l1_entries.empty())
+      text += fmt::format(", {} that named something else{}", m_.wrong_l1_entries.size(),
+                          in_brackets(m_.wrong_l1_entries));
+    if (!sharing_.empty())
+      text += fmt::format(", {} that share a table{}", sharing_.size(), in_brackets(sharing_));
+    return text;
+  }
+
+  template <class Indexes>
+  [[nodiscard]] static std::string in_brackets(const Indexes& indexes) {
+    constexpr std::size_t most_indexes = 16;
+    if (indexes.empty() || indexes.size() > most_indexes)
       return "";
-    return fmt::format(" ({})", fmt::join(slots_, ", "));
+    return fmt::format(" ({})", fmt::join(indexes, ", "));
   }
 
   // An L1 table shows itself by the first tables that it names.
@@ -170,11 +219,14 @@ class TableSearch {
   check::StoredRefcounts::Cursor cursor_;
   std::vector<Candidate> candidates_;
   std::vector<std::uint64_t> slots_;
+  std::vector<std::uint64_t> sharing_;  // L1 entries that name the same table as another one
 };
 
 }  // namespace
 
 Result<bool> find_lost_tables(Mender& mender) {
+  if (!mender.options.rebuild_mapping && mender.wrong_l1_entries.empty())
+    return false;
   return TableSearch(mender).search();
 }
 

@@ -26,7 +26,6 @@ class EntryMender {
   Result<bool> mend() {
     for (const Finding& finding : m_.checked->findings.runs())
       TRY(look_at(finding));
-    TRY(drop_tables_over_the_header());
     TRY(drop_streams_that_were_cut());
     return has_changed_;
   }
@@ -91,8 +90,8 @@ class EntryMender {
       case Code::subclusters_without_cluster:
         return for_each(&EntryMender::mend_subclusters);
       case Code::shared_cluster_user:
-        return is_header_or_l1(finding.found) ? for_each(&EntryMender::read_as_zeros)
-                                              : Result<void>{};
+        return m_.is_header_or_l1(finding.found) ? for_each(&EntryMender::read_as_zeros)
+                                                 : Result<void>{};
       default:
         return {};
     }
@@ -185,14 +184,6 @@ class EntryMender {
                       has_cluster ? GuestRange{} : entry.guest);
   }
 
-  // Where these lie, the header says itself.
-  [[nodiscard]] bool is_header_or_l1(std::uint64_t cluster) const {
-    const std::uint64_t l1 = m_.cluster_of(m_.header().l1_table_offset);
-    const std::uint64_t l1_clusters =
-        divide_up(m_.header().l1_size * sizeof(be64), m_.cluster_size());
-    return cluster == 0 || (cluster >= l1 && cluster - l1 < l1_clusters);
-  }
-
   // A compressed cluster that the end of the file cut decompresses to other data once the file has
   // grown over the missing bytes.
   Result<void> drop_streams_that_were_cut() {
@@ -209,31 +200,6 @@ class EntryMender {
   }
 
   static bool is_compressed(std::uint64_t raw) { return qcow2::L2Entry(raw).is_compressed(); }
-
-  Result<void> drop_tables_over_the_header() {
-    const std::vector<check::Owner>& owners = m_.checked->owners;
-    const bool has_some = std::any_of(owners.begin(), owners.end(), [&](const check::Owner& owner) {
-      return owner.structure == Structure::l2_table && is_header_or_l1(owner.first);
-    });
-    if (!has_some)
-      return {};
-    // Many entries may name one table. An owner has the index of one of them.
-    std::vector<be64> l1(m_.header().l1_size);
-    TRY(io::read_table(m_.view(), {m_.header().l1_table_offset}, writable_bytes_of(l1)));
-    const std::uint64_t coverage = m_.geometry().l2_coverage();
-    for (std::uint64_t i = 0; i < l1.size(); ++i) {
-      const std::uint64_t table = l1[i].get() & qcow2::offset_mask;
-      // QEMU takes an entry with flags but no offset for a table in the header.
-      const bool is_walked =
-          l1[i].get() != 0 && is_aligned(table, m_.cluster_size()) && table < m_.view().size();
-      if (!is_walked || !is_header_or_l1(m_.cluster_of(table)))
-        continue;
-      const HostOffset at{m_.header().l1_table_offset + i * sizeof(be64)};
-      TRY(drop_table(
-          {Structure::l1_table, i, at, {{i * coverage}, {(i + 1) * coverage}}, l1[i].get()}));
-    }
-    return {};
-  }
 
   Mender& m_;
   bool has_changed_ = false;

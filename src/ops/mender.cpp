@@ -237,6 +237,12 @@ bool Mender::is_l2_table(std::uint64_t cluster) const {
   return there.has(Structure::l2_table) || there.has(Structure::snapshot_l2_table);
 }
 
+bool Mender::is_header_or_l1(std::uint64_t cluster) const {
+  const std::uint64_t l1 = cluster_of(header().l1_table_offset);
+  const std::uint64_t l1_clusters = divide_up(header().l1_size * sizeof(be64), cluster_size());
+  return cluster == 0 || (cluster >= l1 && cluster - l1 < l1_clusters);
+}
+
 bool Mender::holds_metadata_alone(std::uint64_t cluster) const {
   return references(cluster) == occupancy_.at(cluster).times;
 }

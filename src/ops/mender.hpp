@@ -41,8 +41,10 @@ class Mender {
   std::set<std::uint64_t> dropped_blocks;  // refcount blocks that could not be right
   bool has_left_tables = false;            // refcount tables could not be appended
   bool leaves_tables = false;              // so these are left as they are, and nothing is appended
-  check::Claims lowered{1};                // clusters that keep one reference
-  check::Claims freed{1};                  // clusters that are told to be free
+  // Entries of the active L1 table that named something else than a table, and were dropped.
+  std::set<std::uint64_t> wrong_l1_entries;
+  check::Claims lowered{1};  // clusters that keep one reference
+  check::Claims freed{1};    // clusters that are told to be free
 
   [[nodiscard]] Result<void> check_again();
 
@@ -82,6 +84,8 @@ class Mender {
   [[nodiscard]] bool is_other_metadata(
       std::uint64_t cluster, finding::Structure beside = finding::Structure::l2_table) const;
   [[nodiscard]] bool is_l2_table(std::uint64_t cluster) const;
+  // Where these lie, the header says itself.
+  [[nodiscard]] bool is_header_or_l1(std::uint64_t cluster) const;
   // Whether an entry lies in the file, whole.
   [[nodiscard]] bool has_entry(HostOffset at) const {
     return at.value <= view().size() && view().size() - at.value >= sizeof(be64);
@@ -140,6 +144,7 @@ class Mender {
 
 // The steps, in the order in which they are repeated until nothing is left to do.
 [[nodiscard]] Result<bool> drop_bad_blocks(Mender& mender);
+[[nodiscard]] Result<bool> drop_wrong_tables(Mender& mender);
 [[nodiscard]] Result<bool> mend_entries(Mender& mender);
 [[nodiscard]] Result<bool> mend_header_tables(Mender& mender);
 [[nodiscard]] Result<bool> mend_refcount_tables(Mender& mender);

@@ -181,15 +181,16 @@ Result<void> mend(Mender& mender) {
       mender.options.keep_unreferenced ||
       is_mapping_damaged(*mender.checked, mender.header(), mender.fresh_from());
   if (mender.options.tier == RepairTier::all) {
-    // Refcount blocks that cannot be right go first: what they seem to occupy is not theirs. Then
-    // entries: what is appended must not come to lie where one of them points.
+    // L1 entries that name something else than a table go first: with them, what they name seems to
+    // be wrong. Then refcount blocks that cannot be right: what they seem to occupy is not theirs.
+    // Then entries: what is appended must not come to lie where one of them points.
     std::vector<Step> steps = {mend_entries, mend_header_tables};
     if (!mender.leaves_tables) {
       steps.insert(steps.begin(), drop_bad_blocks);
       steps.push_back(mend_refcount_tables);
     }
-    if (mender.options.rebuild_mapping)
-      steps.push_back(find_lost_tables);
+    steps.insert(steps.begin(), drop_wrong_tables);
+    steps.push_back(find_lost_tables);
     bool has_changed = true;
     for (int round = 0; has_changed && round < most_rounds; ++round) {
       has_changed = false;

@@ -3,11 +3,14 @@
 
 #include "damage_samples.hpp"
 
+#include <coldchain/qcow2/tables.hpp>
+
 namespace coldchain::testing {
 
 namespace {
 
 using finding::Code;
+using qcow2::copied_flag;
 
 // Several sectors of its first L2 table are in use, and its second L2 table.
 ImageBuilder long_run() {
@@ -17,6 +20,11 @@ ImageBuilder long_run() {
   for (std::uint64_t cluster = 512; cluster < 520; ++cluster)
     builder.data(cluster, 'z');
   return builder;
+}
+
+// The second L1 entry names `offset`.
+std::function<void(Patient&)> second_entry(std::function<std::uint64_t(const Patient&)> offset) {
+  return [offset](Patient& p) { p.set(p.l1_entry(1), offset(p) | copied_flag); };
 }
 
 void wipe(Patient& p, std::uint64_t begin, std::uint64_t bytes) {
@@ -33,6 +41,22 @@ std::vector<Damage> loss_damages() {
        sound,
        [](Patient& p) { wipe(p, p.l2_entry(64), 512); },
        {Code::l2_table_part_empty, Code::cluster_leaked}},
+      {"l1-entry-names-data",
+       sound,
+       second_entry([](const Patient& p) { return p.host_cluster(5) * p.cluster_size(); }),
+       {Code::data_in_metadata, Code::orphan_table}},
+      {"l1-entry-names-refcount-block",
+       sound,
+       second_entry([](const Patient& p) { return p.at(p.refcount_table_entry()); }),
+       {Code::structures_overlap, Code::orphan_table}},
+      {"l1-entry-names-the-refcount-table",
+       sound,
+       second_entry([](const Patient& p) { return p.header().refcount_table_offset; }),
+       {Code::structures_overlap, Code::orphan_table}},
+      {"l1-entry-names-the-header",
+       sound,
+       second_entry([](const Patient&) { return 0; }),
+       {Code::structures_overlap, Code::orphan_table}},
       {"disk-size-too-small",
        sound,
        [](Patient& p) { p.set_header([](qcow2::Header& h) { h.size = 1 << 20; }); },
