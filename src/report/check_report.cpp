@@ -251,7 +251,7 @@ Result<void> write_check_text(const CheckedImage& image, const Sink& sink) {
   const std::uint64_t ours = count_ours(image);
   std::string out;
   if (counts.corruptions == 0 && counts.leaks == 0 && counts.check_errors == 0 && ours == 0 &&
-      image.denied.empty())
+      image.denied.empty() && image.double_uses == 0)
     out += image.failures.empty()
                ? "No errors were found on the image.\n"
                : "No errors were found in what could be checked; see the messages.\n";
@@ -273,6 +273,10 @@ Result<void> write_check_text(const CheckedImage& image, const Sink& sink) {
   if (ours != 0)
     out +=
         fmt::format("\n{} findings that qemu-img does not look for; '--list' shows them.\n", ours);
+  if (image.double_uses != 0)
+    out += fmt::format(
+        "\n{} host clusters are still used twice: a person must decide which use is right.\n",
+        image.double_uses);
   if (!image.denied.empty())
     out += fmt::format("\nThe image is refused: {}.\n", fmt::join(denied_names(image), ", "));
   if (counts.total_clusters != 0 && counts.allocated_clusters != 0)

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "cost_report.hpp"
 
+#include <algorithm>
+#include <vector>
+
 #include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
 #include <coldchain/report/findings_report.hpp>
@@ -80,8 +83,41 @@ std::string left_text(const ops::Repair& repair) {
   return out;
 }
 
+// The reason why a plan is empty.
+std::string nothing_text(const RepairFacts& facts) {
+  std::uint64_t for_all = 0;
+  std::uint64_t for_a_person = 0;
+  for (const finding::Finding& finding : facts.repair->after.findings.runs()) {
+    const finding::Row& row = finding::row(finding.code);
+    if (row.severity < finding::Severity::corruption)
+      continue;
+    const bool needs_all =
+        facts.tier == ops::RepairTier::leaks && row.repaired_by == finding::Tier::all;
+    (needs_all ? for_all : for_a_person) += finding.count;
+  }
+  std::vector<std::string> reasons;
+  if (for_all != 0)
+    reasons.push_back(fmt::format("{} findings need 'coldchain check -r all'", for_all));
+  if (for_a_person != 0)
+    reasons.push_back(
+        fmt::format("{} findings need a person; each is listed with what to do", for_a_person));
+  if (facts.repair->kept_clusters != 0)
+    reasons.push_back("unreferenced clusters are kept");
+  if (reasons.empty())
+    reasons.push_back("the check found nothing that a repair settles");
+  return fmt::format("Nothing would be changed: {}.\n", fmt::join(reasons, "; "));
+}
+
 std::uint64_t decrease(std::uint64_t before, std::uint64_t after) {
   return before > after ? before - after : 0;
+}
+
+// Host clusters with two users whose refcounts were too low, too.
+std::uint64_t double_uses_left(const ops::Repair& repair) {
+  std::uint64_t count = 0;
+  for (const finding::Finding& finding : repair.after.findings.runs())
+    count += finding.code == Code::cluster_used_twice ? finding.count : 0;
+  return repair.before.findings.has(Code::refcount_too_low) ? count : 0;
 }
 
 }  // namespace
@@ -93,6 +129,9 @@ CheckedImage repaired_image(const std::string& filename, const ops::Repair& repa
       decrease(repair.before.counts.corruptions, repair.after.counts.corruptions);
   image.leaks_fixed = decrease(repair.before.counts.leaks, repair.after.counts.leaks);
   image.kept_clusters = repair.kept_clusters;
+  image.double_uses = double_uses_left(repair);
+  if (image.double_uses != 0)
+    image.verdict = std::max(image.verdict, Verdict::corrupt);
   return image;
 }
 
@@ -121,7 +160,7 @@ std::string repair_text(const CheckedImage& after) {
 Result<void> write_repair_plan(const RepairFacts& facts, const Sink& sink) {
   const ops::Repair& repair = *facts.repair;
   if (repair.actions.empty())
-    return sink("Nothing would be changed.\n" + left_text(repair) + consequences(repair));
+    return sink(nothing_text(facts) + left_text(repair) + consequences(repair));
   std::string out;
   for (const Action& action : repair.actions) {
     out += action_line(action);

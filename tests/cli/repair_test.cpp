@@ -345,3 +345,52 @@ TEST_CASE("repair: what it leaves is named, with what to do") {
   const auto done = run_coldchain_in(folder.path(), {"repair", "a"});
   CHECK_MESSAGE(done.err.find("not repaired: data-past-end: ") != std::string::npos, done.err);
 }
+
+TEST_CASE("repair: two users of one cluster are named by guest range, with the orphan of one") {
+  const Scene scene("l2-entry-twice");
+  for (const std::vector<std::string>& command :
+       {std::vector<std::string>{"check", "a"}, {"repair", "--dry-run", "a"}, {"repair", "a"}}) {
+    const auto ran = scene.run(command);
+    CHECK(ran.status != 0);
+    CHECK_MESSAGE(
+        ran.err.find("is used by guest 0x4000-0x5000 and guest 0x5000-0x6000") != std::string::npos,
+        ran.err);
+    CHECK_MESSAGE(
+        ran.err.find("guest 0x4000-0x5000 may be in unreferenced host") != std::string::npos,
+        ran.err);
+  }
+}
+
+TEST_CASE("repair: a double use that stays is in its status, also where nothing leaks") {
+  const TempFolder folder;
+  testing::Patient patient(testing::damage("l2-entry-twice").sound.build().flat());
+  patient.set(patient.l2_entry(40), patient.at(patient.l2_entry(5)));
+  testing::write_file(folder / "a", patient.bytes());
+  const auto ran = run_coldchain_in(folder.path(), {"repair", "a"});
+  CHECK(ran.status == 2);
+  CHECK(ran.out.find("No errors were found") == std::string::npos);
+  CHECK_MESSAGE(ran.out.find("1 host clusters are still used twice") != std::string::npos, ran.out);
+}
+
+TEST_CASE("repair: an empty plan says why") {
+  const auto says = [](const std::string& damage, const std::vector<std::string>& command) {
+    return Scene(damage).run(command).out;
+  };
+  CHECK(says("data-in-l1-table-and-counted", {"repair", "-r", "leaks", "--dry-run", "a"})
+            .find("need 'coldchain check -r all'") != std::string::npos);
+  CHECK(says("data-file-offset-differs", {"repair", "--dry-run", "a"}).find("need a person") !=
+        std::string::npos);
+  CHECK(says("l2-entry-dropped", {"repair", "--dry-run", "a"}).find("Nothing would") ==
+        std::string::npos);
+}
+
+TEST_CASE("check, repair: an interrupted deletion of a snapshot is told, with what ends it") {
+  const Scene scene("snapshot-deletion-interrupted");
+  for (const std::vector<std::string>& command :
+       {std::vector<std::string>{"check", "a"}, {"repair", "a"}}) {
+    const auto ran = scene.run(command);
+    CHECK_MESSAGE(ran.err.find("1 lost-snapshot: ") != std::string::npos, ran.err);
+    CHECK(ran.err.find("'coldchain repair --free-orphans' ends the deletion") != std::string::npos);
+  }
+  CHECK(scene.run({"repair", "--free-orphans", "a"}).status == 0);
+}

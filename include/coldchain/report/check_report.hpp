@@ -32,6 +32,9 @@ struct CheckedImage {
   std::uint64_t corruptions_fixed = 0;
   std::uint64_t leaks_fixed = 0;
   std::uint64_t kept_clusters = 0;  // of the leaks: a repair kept them, as they may be lost data
+  // Host clusters that are used twice, where check found corruption: a repair corrected the
+  // refcounts, and could not know which use is right.
+  std::uint64_t double_uses = 0;
   finding::Findings findings;
   finding::Findings denied;  // those of the findings that the caller refuses
   std::uint64_t omitted = 0;
