@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+#include "json_text.hpp"
+
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -18,7 +20,6 @@ using nlohmann::json;
 
 // Deep enough for a format over a protocol with its backing and data file; beyond is nonsense.
 constexpr int max_depth = 8;
-constexpr std::size_t max_json_bytes = 1U << 16;
 
 template <std::size_t n>
 bool contains(const std::array<std::string_view, n>& names, std::string_view name) {
@@ -216,18 +217,7 @@ Result<NameSpec> interpret(const json& options, Place place, int depth) {
 }
 
 Result<NameSpec> parse_json(std::string_view text) {
-  if (text.size() > max_json_bytes)
-    return fail(ErrorCode::too_large, "json: name of more than 64 KiB");
-  // The parser recurses: bound the nesting before it sees the text.
-  int open = 0;
-  for (const char c : text) {
-    open += c == '{' || c == '[' ? 1 : 0;
-    if (open > 256)
-      return fail(ErrorCode::invalid_argument, "json: nested too deeply");
-  }
-  const json parsed = json::parse(text, nullptr, false);
-  if (!parsed.is_object() || parsed.empty())
-    return fail(ErrorCode::invalid_argument, "json: not a JSON object with options in it");
+  const json parsed = TRY(parse_json_text(text));
   Result<json> nested = nest(parsed, 0);
   if (!nested)
     return fail(with_context(nested.error(), "json"));

@@ -52,6 +52,29 @@ TEST_CASE("parse_name: json: nested, dotted and mixed forms mean the same") {
   CHECK(parsed(R"(json:{"driver":"file","filename":"nbd:x"})").path == "nbd:x");
 }
 
+TEST_CASE("parse_name: json: strings are in double or in single quotes") {
+  CHECK(parsed("json:{'driver':'qcow2','file':{'driver':'file','filename':'x'}}").path == "x");
+  CHECK(parsed(R"(json:{'driver':"qcow2","file.filename":'x'})").format == "qcow2");
+  CHECK(parsed(R"(json:{'file.filename':'it\'s "x"'})").path == R"(it's "x")");
+  CHECK(parsed(R"(json:{"file.filename":"it's, it\'s"})").path == "it's, it's");
+  CHECK(parsed(R"(json:{'file.filename':'\"\\\/\u00fc'})").path == "\"\\/\xC3\xBC");
+  for (const char* name :
+       {"json:{'file.filename':'x}", "json:{'file.filename':'x\"}", "json:{'file.filename':'x\\",
+        R"(json:{'file.filename':'\q'})", "json:{'file.filename':'x\n'}",
+        "json:{'file.filename':'x'} 'y'", "json:{file.filename:'x'}", "json:''", "json:'x'"})
+    CHECK_MESSAGE(is_refused(name), name);
+}
+
+TEST_CASE("parse_name: json: an object that has a name twice is refused") {
+  CHECK(is_refused(R"(json:{"file.filename":"x",'file.filename':'x'})"));
+  CHECK(is_refused(R"(json:{"driver":"qcow2","file":{"filename":"x","filename":"y"}})"));
+  CHECK(parsed(R"(json:{"driver":"qcow2","file":{"driver":"file","filename":"x"}})").path == "x");
+}
+
+TEST_CASE("parse_name: json: a file name with a NUL byte in it is refused") {
+  CHECK(is_refused(R"(json:{"file.filename":"x\u0000y"})"));
+}
+
 TEST_CASE("parse_name: json: options of raw and qcow2") {
   const NameSpec window = parsed(
       R"(json:{"driver":"raw","offset":512,"size":"1024","file":{"driver":"file","filename":"x"}})");

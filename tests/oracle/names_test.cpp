@@ -33,7 +33,9 @@ TEST_CASE(
       "file:base.raw",
       "we,ird name",
       R"(json:{"driver":"raw","file":{"driver":"file","filename":"base.raw"}})",
-      R"(json:{"driver":"raw","file.driver":"file","file.filename":"sub/base.raw"})"};
+      R"(json:{"driver":"raw","file.driver":"file","file.filename":"sub/base.raw"})",
+      "json:{'driver':'raw','file':{'driver':'file','filename':'base.raw'}}",
+      R"(json: {'driver' : "raw", "file.filename": './sub\/base.raw'})"};
   for (const std::string& name : names) {
     REQUIRE(run_in(folder.path(),
                    "qemu-img create -q -f qcow2 -F raw -b " + quoted(name) + " top.qcow2 1M")
@@ -70,6 +72,51 @@ TEST_CASE(
   check_like_qemu_img(folder.path(), {"map", "--output=json",
                                       R"(json:{"driver":"qcow2","file.filename":"top.qcow2"})"});
   check_like_qemu_img(folder.path(), {"map", "--output=json", "file:top.qcow2"});
+}
+
+TEST_CASE("oracle: the strings of json: names have the quotes and escapes of qemu-img") {
+  if (!testing::have_oracles())
+    return;
+  const TempFolder folder;
+  REQUIRE(run_in(folder.path(),
+                 "qemu-img create -q -f qcow2 x 1M && cp x \"it's\" && cp x 'quo\"te' && cp x ü")
+              .status == 0);
+  for (const char* const options : {R"({'driver':'qcow2','file':{'driver':'file','filename':'x'}})",
+                                    R"({'driver':"qcow2","file.filename":'x'})",
+                                    R"( { 'driver' : 'qcow2' , 'file.filename' : 'x' } )",
+                                    R"({'file.filename':'x','read-only':true,'backing':null})",
+                                    R"({'file.filename':'it\'s'})",
+                                    R"({"file.filename":"it's"})",
+                                    R"({"file.filename":"it\'s"})",
+                                    R"({'file.filename':'quo"te'})",
+                                    R"({'file.filename':'quo\"te'})",
+                                    R"({'file.filename':'.\/\u0078'})",
+                                    R"({'file.filename':'\u00fc'})",
+                                    R"({'file.filename':'ü'})",
+                                    R"({'file.filename':'%s'})",
+                                    R"({'file.filename':%s})",
+                                    R"({'file.filename':'x\q'})",
+                                    R"({'file.filename':'\x78'})",
+                                    R"({'file.filename':'\ud83d'})",
+                                    R"({'file.filename':'x\u0000y'})",
+                                    "{'file.filename':'x\t'}",
+                                    "{'file.filename':'\xfc'}",
+                                    R"({'file.filename':'x',})",
+                                    R"({'file.filename':'x')",
+                                    R"({'file.filename':'x})",
+                                    R"({'file.filename':'x"})",
+                                    R"({'file.filename':'x'}})",
+                                    R"({'file.filename':'x'} 'y')",
+                                    R"({file.filename:'x'})",
+                                    R"({'file.filename':x})",
+                                    R"({'file.filename':'x','file.filename':'x'})",
+                                    R"({"driver":"qcow2",'driver':'qcow2','file.filename':'x'})",
+                                    R"({'file.filename':'x','read-only':True})",
+                                    "'x'",
+                                    "['x']",
+                                    "{}",
+                                    "\xEF\xBB\xBF{'file.filename':'x'}"})
+    check_like_qemu_img(folder.path(), {"info", std::string("json:") + options});
 }
 
 TEST_CASE("oracle: options that give neither a driver nor a file are refused as by qemu-img") {
