@@ -40,7 +40,7 @@ struct Link {
   std::string probed_name;            // of the file, as QEMU's probe sees it
   std::optional<std::string> format;  // as recorded; a data file is raw
   bool is_data_file = false;
-  bool has_window = false;  // of a raw file, so that the sizes say nothing of each other
+  bool has_window = false;  // a part of the file, so that the sizes say nothing of each other
   std::optional<io::FileIdentity> target;
   std::optional<Error> error;  // why there is no target
 
@@ -190,7 +190,7 @@ class Scanner {
                 probed_name(*spec, path),
                 spec->format,
                 false,
-                spec->raw_offset != 0 || spec->raw_size.has_value(),
+                !spec->window.is_whole() || !spec->file_window.is_whole(),
                 std::nullopt,
                 std::nullopt};
   }
@@ -272,8 +272,10 @@ class Scanner {
     const io::FileIdentity identity = (*file)->status().identity;
     if (identity != *link.target)
       return Error{ErrorCode::refused, "it was replaced by another file meanwhile", 0};
+    // A window with an image in it says nothing of the whole file.
+    const bool is_recorded = link.format && (link.says_raw() || !link.has_window);
     ForestImage image =
-        describe(link.path, link.format.value_or(std::string(*probed)), std::move(*file));
+        describe(link.path, is_recorded ? *link.format : std::string(*probed), std::move(*file));
     image.in_scan = others_.erase(identity) != 0;
     const bool has_links =
         image.header && (image.header->backing_file() || image.header->has_data_file());

@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <utility>
 
+#include <coldchain/base/checked.hpp>
 #include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
 #include <coldchain/graph/name.hpp>
@@ -150,9 +152,9 @@ Result<void> interpret_format_option(NameSpec& spec, const std::string& key, con
       return fail(ErrorCode::invalid_argument,
                   fmt::format("'{}' is not a number of bytes", to_terminal(key)));
     if (key == "offset")
-      spec.raw_offset = *number;
+      spec.window.offset = *number;
     else
-      spec.raw_size = *number;
+      spec.window.size = *number;
     return {};
   }
   if (key == "backing" && driver != "raw") {
@@ -169,15 +171,28 @@ Result<void> interpret_format_option(NameSpec& spec, const std::string& key, con
               fmt::format("option '{}' is not known", to_terminal(key)));
 }
 
+// One window that is what `inner` is within `outer`.
+Result<io::Window> within(const io::Window& outer, const io::Window& inner) {
+  io::Window window = inner;
+  const auto offset = checked_add(outer.offset, inner.offset);
+  const std::uint64_t most = outer.size.value_or(~std::uint64_t{0});
+  if (!offset || inner.offset > most || inner.size.value_or(0) > most - inner.offset)
+    return fail(ErrorCode::invalid_argument, "a window does not lie within the one below it");
+  window.offset = *offset;
+  if (outer.size && !inner.size)
+    window.size = *outer.size - inner.offset;
+  return window;
+}
+
 // {"driver": "qcow2", "file": {…}, …}; without a driver the format is probed.
 Result<NameSpec> interpret_format(const json& options, int depth) {
   const json& file = options["file"];
   const auto child = TRY(interpret_child(file, "file", Place::file, depth));
   NameSpec spec = std::move(*child);
-  if (spec.format && is_file_driver(*spec.format))
-    spec.format.reset();  // that was the protocol layer
-  if (spec.format && options.contains("driver"))
+  if (spec.format && *spec.format != "raw" && !is_file_driver(*spec.format))
     return fail(ErrorCode::invalid_argument, "a format over another format is not read");
+  spec.format.reset();  // that was the layer below
+  spec.file_window = TRY(within(spec.file_window, std::exchange(spec.window, {})));
   spec.from_options = true;
   if (options.contains("driver"))
     spec.format = options["driver"].get<std::string>();
@@ -185,6 +200,8 @@ Result<NameSpec> interpret_format(const json& options, int depth) {
     if (key != "driver" && key != "file" && !is_harmless_option(key))
       TRY(interpret_format_option(spec, key, value, depth));
   }
+  if (spec.format == "raw")
+    spec.window = TRY(within(std::exchange(spec.file_window, {}), spec.window));
   return spec;
 }
 

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include "links.hpp"
 
-#include <set>
+#include <algorithm>
 #include <utility>
+#include <vector>
 
+#include <coldchain/base/checked.hpp>
 #include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
 #include <coldchain/graph/open.hpp>
@@ -90,7 +92,7 @@ class Opener {
     if (request.format)
       spec.format = request.format;
     TRY(open_image(*node, spec, {request.probe_rule, policy_.test_locks, request.purpose}));
-    identities_.insert(node->file->status().identity);
+    note_part(node->file->status().identity, spec);
     if (request.follow_links)
       follow_all(*node, spec);
     return node;
@@ -99,8 +101,8 @@ class Opener {
   Result<std::unique_ptr<Node>> open_chain_of(std::unique_ptr<io::File> file,
                                               const std::string& path) {
     std::unique_ptr<Node> node = TRY(open_file(std::move(file), path, "qcow2"));
-    identities_.insert(node->file->status().identity);
     NameSpec spec;
+    note_part(node->file->status().identity, spec);
     follow_all(*node, spec);
     return node;
   }
@@ -126,6 +128,7 @@ class Opener {
   // Sets format and image of a node whose file is open.
   static Result<void> open_image(Node& node, const NameSpec& spec, const OpenRules& rules) {
     node.format_probed = !spec.format;
+    io::WindowFile* const window = TRY(lay_window(node, spec.file_window));
     node.probed_format = TRY(probe_format(*node.file, probed_name(spec, node.filename)));
     node.format = spec.format.value_or(node.probed_format);
     if (!is_known_format(node.format))
@@ -143,7 +146,7 @@ class Opener {
       return {};
     }
     if (node.format == "qcow2") {
-      if (spec.raw_offset != 0 || spec.raw_size)
+      if (!spec.window.is_whole())
         return fail(ErrorCode::invalid_argument,
                     "format 'qcow2' does not support the options 'offset' and 'size'");
       if (rules.test_locks)
@@ -165,7 +168,13 @@ class Opener {
     }
     if (rules.test_locks)
       TRY(io::test_locks(*node.file, io::LockNeed::read_raw));
-    node.image = TRY(raw::Image::open(*node.file, spec.raw_offset, spec.raw_size));
+    // The map of a raw image, as QEMU's, shows where its bytes lie in the whole file.
+    if (window != nullptr) {
+      node.file = window->take_file();
+      node.window.reset();
+    }
+    node.image =
+        TRY(raw::Image::open(*node.file, window != nullptr ? spec.file_window : spec.window));
     if (const std::uint64_t size = node.raw_image()->exact_size(); size % 512 != 0)
       node.findings.push_back(
           {Code::raw_size_unaligned,
@@ -175,6 +184,18 @@ class Opener {
           {Code::link_format_contradicts,
            fmt::format("recorded raw, but begins like {}", node.probed_format)});
     return {};
+  }
+
+  // Takes the place of the file. Nothing where the window is the whole file.
+  static Result<io::WindowFile*> lay_window(Node& node, const io::Window& window) {
+    if (window.is_whole())
+      return nullptr;
+    const HostRange range = TRY(io::range_of(window, *node.file));
+    auto part = std::make_unique<io::WindowFile>(std::move(node.file), range);
+    io::WindowFile* const opened = part.get();
+    node.file = std::move(part);
+    node.window = window;
+    return opened;
   }
 
   static void note_header(Node& node, const qcow2::Header& header) {
@@ -273,7 +294,8 @@ class Opener {
 
   static bool is_plain_file(const NameSpec& spec) {
     const bool as_it_is = !spec.format || *spec.format != "qcow2";
-    return spec.protocol.empty() && as_it_is && spec.raw_offset == 0 && !spec.raw_size;
+    return spec.protocol.empty() && as_it_is && spec.window.is_whole() &&
+           spec.file_window.is_whole();
   }
 
   // What the backing file is, by the options of the name or by the header; nothing without one.
@@ -329,7 +351,7 @@ class Opener {
         child.findings.back().detail = missing_text(overlay, child, file.error());
       return;
     }
-    if (!identities_.insert((*file)->status().identity).second)
+    if (!note_part((*file)->status().identity, spec))
       return mark_broken(overlay, child, Code::link_loop, "this image is already in the chain");
     child.file = std::move(*file);
     if (!spec.format)
@@ -347,9 +369,28 @@ class Opener {
     child.findings.insert(child.findings.end(), differences.begin(), differences.end());
   }
 
+  // False where the part of a file that a name asks for overlaps one that is in the chain already.
+  bool note_part(const io::FileIdentity& file, const NameSpec& spec) {
+    const io::Window& window = spec.file_window.is_whole() ? spec.window : spec.file_window;
+    constexpr HostOffset last{~std::uint64_t{0}};
+    HostRange part{{window.offset}, last};
+    if (window.size)
+      part.end = {checked_add(window.offset, *window.size).value_or(last.value)};
+    const bool is_new = std::none_of(parts_.begin(), parts_.end(), [&](const Part& other) {
+      return other.file == file && other.range.begin < part.end && part.begin < other.range.end;
+    });
+    parts_.push_back({file, part});
+    return is_new;
+  }
+
+  struct Part {
+    io::FileIdentity file;
+    HostRange range;
+  };
+
   const io::FileSource& files_;
   const io::OpenPolicy& policy_;
-  std::set<io::FileIdentity> identities_;
+  std::vector<Part> parts_;  // of files, that are in the chain
   bool has_moved_ = false;  // policy_.moved_backing was used
 };
 

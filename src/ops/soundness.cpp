@@ -128,8 +128,7 @@ Result<void> check_kind(const qcow2::Header& header) {
 
 Result<void> check_is_whole(const raw::Image& image) {
   if (image.host_offset({0}).value != 0 || image.exact_size() != image.file().size())
-    return fail(ErrorCode::refused,
-                "is a window of a file, which is not written to: name the file itself");
+    return fail(io::window_is_read_only());
   return {};
 }
 
@@ -147,6 +146,9 @@ Result<void> check_readable(const std::vector<graph::Layer>& layers) {
   for (const graph::Layer& layer : layers) {
     if (!layer.mapping)
       continue;
+    // Two windows of one file have the same identity and the same host offsets.
+    if (layer.node->window)
+      return fail(about(layer, io::window_is_read_only()));
     if (const Result<void> done = layer.qcow2().check_readable(); !done)
       return fail(about(layer, done.error()));
   }

@@ -4,19 +4,13 @@
 #include <coldchain/base/try.hpp>
 #include <coldchain/raw/image.hpp>
 
-#include <fmt/format.h>
-
 namespace coldchain::raw {
 
-Result<Image> Image::open(const io::File& file, std::uint64_t offset,
-                          std::optional<std::uint64_t> size) {
-  if (offset > file.size() || (size && *size > file.size() - offset))
-    return fail(ErrorCode::invalid_argument,
-                fmt::format("the window at {} of {} bytes does not lie within the file ({} bytes)",
-                            offset, size.value_or(0), file.size()));
+Result<Image> Image::open(const io::File& file, const io::Window& window) {
+  const HostRange range = TRY(io::range_of(window, file));
   if (file.size() > (1ULL << 63) - 512)
     return fail(ErrorCode::too_large, "the file is larger than 2^63 bytes");
-  return Image(file, offset, size.value_or(file.size() - offset));
+  return Image(file, range.begin.value, range.size());
 }
 
 Result<void> Image::read(GuestOffset offset, ByteSpan buffer) const {

@@ -16,6 +16,21 @@ namespace {
 
 using analysis::Extent;
 
+// The file in which the host offsets of a layer count. QEMU's name for a window, with its members
+// in the order of its hash table.
+std::string host_filename_of(const graph::Node& node) {
+  if (!node.data_filename.empty())
+    return node.data_filename;
+  if (!node.window)
+    return node.filename;
+  return fmt::format(
+      "json:{{{}\"driver\": \"raw\", {}\"file\": {{\"driver\": \"{}\", \"filename\": {}}}}}",
+      node.window->offset == 0 ? "" : fmt::format("\"offset\": {}, ", node.window->offset),
+      node.window->size ? fmt::format("\"size\": {}, ", *node.window->size) : "",
+      node.file->status().kind == io::FileKind::block_device ? "host_device" : "file",
+      to_json_string(node.filename));
+}
+
 constexpr std::size_t flush_at = 1U << 18;
 
 // Prints into memory that has room for what is printed.
@@ -64,9 +79,7 @@ std::vector<MapLayer> map_layers(const graph::Chain& chain) {
   std::vector<MapLayer> layers;
   for (const graph::Layer& layer : chain.layers()) {
     const graph::Node& node = *layer.node;
-    layers.push_back({layer.index, node.filename,
-                      node.data_filename.empty() ? node.filename : node.data_filename,
-                      node.format});
+    layers.push_back({layer.index, node.filename, host_filename_of(node), node.format});
   }
   return layers;
 }

@@ -68,7 +68,8 @@ std::vector<std::string> unreadable_lines(const graph::Chain& chain,
         "{}. 'coldchain check --list {}' lists the damage",
         to_terminal(node.filename), unreadable.omitted() != 0 ? "at least " : "", sum.bytes,
         sum.ranges, sum.ranges == 1 ? "range" : "ranges", sum.first.value,
-        reason_text(key.second, layer, sum.first), to_shell_word(node.filename)));
+        reason_text(key.second, layer, sum.first),
+        to_shell_word(node.window ? node.name : node.filename)));
   }
   return lines;
 }

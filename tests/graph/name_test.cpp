@@ -78,8 +78,8 @@ TEST_CASE("parse_name: json: a file name with a NUL byte in it is refused") {
 TEST_CASE("parse_name: json: options of raw and qcow2") {
   const NameSpec window = parsed(
       R"(json:{"driver":"raw","offset":512,"size":"1024","file":{"driver":"file","filename":"x"}})");
-  CHECK(window.raw_offset == 512);
-  CHECK(window.raw_size == 1024);
+  CHECK(window.window.offset == 512);
+  CHECK(window.window.size == 1024);
   const NameSpec alone =
       parsed(R"(json:{"driver":"qcow2","backing":null,"file":{"driver":"file","filename":"x"}})");
   CHECK(alone.without_backing);
@@ -89,6 +89,29 @@ TEST_CASE("parse_name: json: options of raw and qcow2") {
   CHECK(given.backing->path == "y");
   REQUIRE(given.data_file != nullptr);
   CHECK(given.data_file->path == "z");
+}
+
+TEST_CASE("parse_name: json: a format lies over a window of the raw driver") {
+  const NameSpec image = parsed(
+      R"(json:{"driver":"qcow2","file":{"driver":"raw","offset":512,"size":1024,"file.filename":"x"}})");
+  CHECK(image.format == "qcow2");
+  CHECK(image.path == "x");
+  CHECK(image.file_window.offset == 512);
+  CHECK(image.file_window.size == 1024);
+  CHECK(image.window.is_whole());
+  const NameSpec probed =
+      parsed(R"(json:{"file":{"driver":"raw","offset":512,"file.filename":"x"}})");
+  CHECK_FALSE(probed.format.has_value());
+  CHECK(probed.file_window.offset == 512);
+  const NameSpec raw = parsed(
+      R"(json:{"driver":"raw","offset":512,"file":{"driver":"raw","offset":512,"size":2048,"file.filename":"x"}})");
+  CHECK(raw.window.offset == 1024);
+  CHECK(raw.window.size == 1536);
+  CHECK(raw.file_window.is_whole());
+  CHECK(is_refused(
+      R"(json:{"driver":"raw","offset":1024,"file":{"driver":"raw","size":512,"file.filename":"x"}})"));
+  CHECK(is_refused(
+      R"(json:{"driver":"raw","offset":18446744073709551615,"file":{"driver":"raw","offset":512,"file.filename":"x"}})"));
 }
 
 TEST_CASE("parse_name: json: network drivers are nodes that are not opened") {
@@ -130,6 +153,7 @@ TEST_CASE("parse_name: json: what is not understood is refused") {
         R"(json:{"driver":"qcow2","file.filename":"x","backing.filename":"y"})",
         R"(json:{"file":{"filename":"x"},"file.filename":"y"})",
         R"(json:{"file.filename":"x","file":{"filename":"y"}})",
+        R"(json:{"driver":"qcow2","offset":512,"file.filename":"x"})",
         R"(json:{"driver":"raw","file":{"driver":"qcow2","file.filename":"x"}})"})
     CHECK_MESSAGE(is_refused(name), name);
 }

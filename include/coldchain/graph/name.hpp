@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include <coldchain/base/result.hpp>
+#include <coldchain/io/window_file.hpp>
 
 namespace coldchain::graph {
 
@@ -23,8 +24,8 @@ struct NameSpec {
   bool is_filename = false;      // a plain path or file:, so that QEMU's probe sees a name
   bool from_options = false;     // json:, file: or --image-opts: QEMU resolves a relative path
                                  // against its current directory, not the overlay's
-  std::uint64_t raw_offset = 0;  // window of the raw driver, bytes
-  std::optional<std::uint64_t> raw_size;
+  io::Window window;             // of a format that is raw
+  io::Window file_window;        // of the raw driver that the format lies over
   bool without_backing = false;  // "backing": null
   std::unique_ptr<NameSpec> backing;
   std::unique_ptr<NameSpec> data_file;

@@ -23,7 +23,10 @@ struct Node {
   std::string probed_format;  // what QEMU's probe says; empty where no file was opened
 
   std::unique_ptr<io::File> file;  // null where the node could not be opened
-  std::string data_filename;       // of an external data file
+  // Of a qcow2 image in a part of a file: `file` is that part, and host offsets count from its
+  // begin.
+  std::optional<io::Window> window;
+  std::string data_filename;  // of an external data file
   std::unique_ptr<io::File> data_file;
 
   // Nothing where the node was not opened.

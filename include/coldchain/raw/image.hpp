@@ -4,18 +4,16 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 
 #include <coldchain/base/result.hpp>
-#include <coldchain/io/file.hpp>
+#include <coldchain/io/window_file.hpp>
 
 namespace coldchain::raw {
 
 class Image {
  public:
   // `file` outlives the image. Fails if the window does not lie within the file.
-  [[nodiscard]] static Result<Image> open(const io::File& file, std::uint64_t offset,
-                                          std::optional<std::uint64_t> size);
+  [[nodiscard]] static Result<Image> open(const io::File& file, const io::Window& window);
 
   // Rounded up to whole sectors, as QEMU shows it to a guest; the tail reads as zeros.
   [[nodiscard]] std::uint64_t guest_size() const { return (size_ + 511) / 512 * 512; }
