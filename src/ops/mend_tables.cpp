@@ -20,8 +20,11 @@ using finding::Finding;
 using finding::Severity;
 using finding::Structure;
 
-// What version 3 requires of the extra data: the wide size of the VM state and the disk size.
-constexpr std::size_t required_extra_data = 16;
+// QEMU block/qcow2-snapshot.c, qcow2_write_snapshots(): the extra data of every entry of a table
+// that is written are the wide size of the VM state, the disk size and the instruction count, of
+// which all ones mean none.
+constexpr std::size_t written_extra_data = 24;
+constexpr std::uint64_t no_instruction_count = ~std::uint64_t{0};
 
 constexpr std::uint64_t version3_at = sizeof(qcow2::wire::Header);
 constexpr HostOffset incompatible_at{version3_at +
@@ -61,13 +64,14 @@ Result<bool> mend_snapshot_table(Mender& mender) {
     return snapshot.l1_table_offset == 0 || snapshot.l1_size == 0;
   });
   for (qcow2::Snapshot& snapshot : *snapshots) {
-    if (snapshot.extra_data.size() >= required_extra_data)
+    if (snapshot.extra_data.size() >= written_extra_data)
       continue;
     const std::uint64_t vm_state_size = snapshot.vm_state_size();
     const std::uint64_t disk_size = snapshot.disk_size().value_or(header.size);
     snapshot.extra_data.clear();
     append(snapshot.extra_data, be64(vm_state_size));
     append(snapshot.extra_data, be64(disk_size));
+    append(snapshot.extra_data, be64(no_instruction_count));
   }
   const Bytes table = qcow2::encode_snapshots(*snapshots);
   HostOffset at;

@@ -15,6 +15,7 @@
 #include <coldchain/io/memory_file.hpp>
 #include <coldchain/io/open.hpp>
 #include <coldchain/ops/repair.hpp>
+#include <coldchain/qcow2/snapshots.hpp>
 #include <coldchain/qcow2/tables.hpp>
 
 #include <doctest/doctest.h>
@@ -268,4 +269,16 @@ TEST_CASE("repair: metadata that no file of this storage can need is refused wit
       CHECK(repair.error().message.find("no sound image has so much") != std::string::npos);
     }
   }
+}
+
+TEST_CASE("repair: a snapshot entry that is completed has the extra data that QEMU 7.2 writes") {
+  const Repaired result =
+      repaired(testing::damage("snapshot-extra-data-too-short").image(), {.tier = RepairTier::all});
+  const io::MemoryFile file(result.bytes);
+  const auto header = qcow2::decode_header(result.bytes).value();
+  const auto snapshots = qcow2::read_snapshots(file, header).value();
+  REQUIRE(snapshots.size() == 1);
+  CHECK(snapshots[0].extra_data.size() == 24);
+  CHECK(snapshots[0].disk_size() == header.size);
+  CHECK_FALSE(snapshots[0].icount().has_value());
 }
