@@ -26,6 +26,9 @@ void mark_broken(const Node& overlay, Node& node, Code code, std::string detail)
       "Could not open '{}': Could not open backing file: Could not open "
       "'{}': {}",
       to_terminal(overlay.filename), to_terminal(node.filename), detail);
+  if (code == Code::link_loop)
+    message = fmt::format("Backing file '{}' creates an infinite loop. {}",
+                          to_terminal(node.filename), message);
   const bool is_locked = code == Code::link_locked;
   if (is_locked)
     message +=

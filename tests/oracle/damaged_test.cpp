@@ -187,7 +187,11 @@ TEST_CASE("damaged: two images that back each other end at once") {
   ImageBuilder(options).build().write_to(folder / "b");
   const auto map = run_coldchain({"map", folder / "a"});
   CHECK(map.status == 1);
+  const std::string sentence =
+      "coldchain: Backing file '" + (folder / "a") + "' creates an infinite loop. ";
+  CHECK(map.err.starts_with(sentence));
   CHECK(map.err.find("already in the chain") != std::string::npos);
+  CHECK(run_coldchain({"info", "--backing-chain", folder / "a"}).err.starts_with(sentence));
   CHECK(run_coldchain({"tree", folder / "a"}).status == 1);
   CHECK(run_coldchain({"info", "--backing-chain", folder / "a"}).status == 1);
   CHECK(run_coldchain({"info", folder / "a"}).status == 0);
