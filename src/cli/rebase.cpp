@@ -9,6 +9,7 @@
 
 #include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
+#include <coldchain/graph/probe.hpp>
 #include <coldchain/ops/backing_link.hpp>
 
 #include <CLI/CLI.hpp>
@@ -44,15 +45,24 @@ void plan_options(CLI::App& app, RebaseOptions& rebase) {
   rebase.pull.is_plan = true;
 }
 
+// QEMU opens no image whose header records a longer name, and cuts the one that it records.
+constexpr std::size_t most_format_bytes = 15;
+
 Result<void> check_usage(const RebaseOptions& rebase, bool is_planned) {
   TRY(check_cache(rebase.cache));
   TRY(check_cache(rebase.source_cache));
   if (!rebase.pull.base && !rebase.is_unsafe)
     return fail(ErrorCode::invalid_argument,
                 "Must specify backing file (-b) or use unsafe mode (-u)");
-  if (rebase.base_format && *rebase.base_format != "qcow2" && *rebase.base_format != "raw")
+  if (rebase.base_format && !graph::is_known_format(*rebase.base_format))
     return fail(ErrorCode::invalid_argument,
                 fmt::format("Invalid format name: '{}'", to_terminal(*rebase.base_format)));
+  if (rebase.base_format && !rebase.is_unsafe && *rebase.base_format != "qcow2" &&
+      *rebase.base_format != "raw")
+    return fail(ErrorCode::unsupported,
+                fmt::format("a backing file of format {} is not read, and a safe rebase compares "
+                            "what it holds: with -u, only its name and format are recorded",
+                            *rebase.base_format));
   const bool has_base = rebase.pull.base && !rebase.pull.base->empty();
   if (has_base && !rebase.base_format)
     return fail(ErrorCode::invalid_argument,
@@ -77,7 +87,7 @@ Result<ExitStatus> rebase_unsafely(const RebaseOptions& rebase, ChangeTarget& ta
   edit::Transaction transaction(*target.image);
   std::optional<ops::BackingLink> link;
   if (rebase.pull.base && !rebase.pull.base->empty())
-    link = {*rebase.pull.base, *rebase.base_format};
+    link = {*rebase.pull.base, rebase.base_format->substr(0, most_format_bytes)};
   TRY(ops::plan_relink(transaction, link));
   const std::uint64_t corruptions = TRY(examine(*target.image)).corruptions;
   TRY(edit::commit(transaction, *target.image, target.side_files,

@@ -107,7 +107,37 @@ Result<std::string_view> probe_format(const io::File& file, std::string_view nam
 }
 
 bool is_known_format(std::string_view format) {
-  constexpr std::array others = {"host_device"sv, "file"sv, "vvfat"sv, "quorum"sv, "raw"sv};
+  // The drivers of QEMU 7.2 that no first byte tells, as 'qemu-img --help' lists them.
+  constexpr std::array others = {"blkdebug"sv,
+                                 "blklogwrites"sv,
+                                 "blkverify"sv,
+                                 "compress"sv,
+                                 "copy-before-write"sv,
+                                 "copy-on-read"sv,
+                                 "file"sv,
+                                 "ftp"sv,
+                                 "ftps"sv,
+                                 "gluster"sv,
+                                 "host_cdrom"sv,
+                                 "host_device"sv,
+                                 "http"sv,
+                                 "https"sv,
+                                 "iscsi"sv,
+                                 "iser"sv,
+                                 "nbd"sv,
+                                 "nfs"sv,
+                                 "null-aio"sv,
+                                 "null-co"sv,
+                                 "nvme"sv,
+                                 "preallocate"sv,
+                                 "quorum"sv,
+                                 "raw"sv,
+                                 "rbd"sv,
+                                 "replication"sv,
+                                 "ssh"sv,
+                                 "snapshot-access"sv,
+                                 "throttle"sv,
+                                 "vvfat"sv};
   return std::find(others.begin(), others.end(), format) != others.end() ||
          std::any_of(rules.begin(), rules.end(),
                      [format](const Rule& rule) { return rule.format == format; });

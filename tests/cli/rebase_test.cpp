@@ -167,6 +167,28 @@ TEST_CASE("rebase: an image without a backing file gets one, also with the bitma
   }
 }
 
+TEST_CASE("rebase: -u records every format that QEMU has a driver for, and a safe one reads two") {
+  const Scene scene;
+  for (const std::string format : {"host_device", "file", "vmdk", "nbd", "throttle", "null-co"}) {
+    CAPTURE(format);
+    const Ran done = scene.run({"rebase", "-u", "-b", "base", "-F", format, "top"});
+    CHECK_MESSAGE(done.status == 0, done.err);
+    CHECK(scene.run({"info", "top"}).out.find("backing file format: " + format + "\n") !=
+          std::string::npos);
+    CHECK(scene.run({"tree", "top"}).out.find("top") != std::string::npos);
+    CHECK(scene.run({"rebase", "-b", "base", "-F", format, "top"}).status == 1);
+  }
+  CHECK(scene.run({"rebase", "-u", "-b", "base", "-F", "copy-before-write", "top"}).status == 0);
+  CHECK(scene.run({"info", "top"}).out.find("backing file format: copy-before-wri\n") !=
+        std::string::npos);
+  for (const std::string format : {"", "RAW", "qcow3", "qcow2x", "nonsense"}) {
+    CAPTURE(format);
+    const Ran refused = scene.run({"rebase", "-u", "-b", "base", "-F", format, "top"});
+    CHECK(refused.status == 1);
+    CHECK(refused.err == "coldchain: Invalid format name: '" + format + "'\n");
+  }
+}
+
 TEST_CASE("rebase: prints nothing, and what it would do is told by plan") {
   const Scene scene;
   const Ran plan = scene.run({"plan", "rebase", "-b", "other", "-F", "qcow2", "top"});

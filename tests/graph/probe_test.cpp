@@ -72,6 +72,9 @@ TEST_CASE("is_read_format: qcow2 and raw, the latter also by its protocol's name
   CHECK(is_read_format("host_device"));
   CHECK(is_known_format("vmdk"));
   CHECK(is_known_format("cloop"));
+  CHECK(is_known_format("nbd"));
+  CHECK(is_known_format("snapshot-access"));
+  CHECK_FALSE(is_read_format("nbd"));
   CHECK_FALSE(is_read_format("vmdk"));
   CHECK_FALSE(is_known_format("nonsense"));
 }
