@@ -343,7 +343,7 @@ Result<ExitStatus> run_many(const CheckVerbOptions& options, const std::vector<O
   const unsigned jobs = options.jobs != 0 ? options.jobs : world.workers();
   const report::Style style = style_for(world, options.common.color);
   const report::Sink sink = world.sink();
-  report::CiWriter writer(ci_form(options), sink);
+  report::CiWriter writer(ci_form(options), COLDCHAIN_VERSION, sink);
   std::size_t next = 0;
   OrderedPipeline<std::size_t, Looked> pipeline(
       [&] { return next < operands.size() ? std::optional(next++) : std::nullopt; },
@@ -420,7 +420,7 @@ Result<ExitStatus> run_verb(const CheckVerbOptions& options, World& world) {
   total.add(layers);
   if (is_for_ci(options)) {
     const report::Sink sink = world.sink();
-    report::CiWriter writer(ci_form(options), sink);
+    report::CiWriter writer(ci_form(options), COLDCHAIN_VERSION, sink);
     TRY(writer.begin());
     TRY(tell_for_ci(layers, writer, world));
     TRY(writer.end());

@@ -109,7 +109,8 @@ Result<void> CiWriter::begin() {
       .member("$schema", "https://json.schemastore.org/sarif-2.1.0.json")
       .member("version", "2.1.0");
   json_.key("runs").begin_array().begin_object();
-  json_.key("tool").begin_object().key("driver").begin_object().member("name", "coldchain");
+  json_.key("tool").begin_object().key("driver").begin_object();
+  json_.member("name", "coldchain").member("version", version_);
   write_sarif_rules(json_);
   json_.end_object().end_object();
   json_.key("results").begin_array();

@@ -9,7 +9,6 @@
 
 #include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
-#include <pugixml.hpp>
 
 using namespace coldchain;
 using testing::FakeWorld;
@@ -364,24 +363,6 @@ TEST_CASE("check: of a folder whose name has a protocol judges the files in it, 
   CHECK(judge("file:good/evil.qcow2").status == 0);
 }
 
-TEST_CASE("check: SARIF and JUnit tell what is denied as a failure") {
-  const std::map<std::string, Bytes> files = {{"a", bytes_from("KDMV")}, {"b", Bytes(512)}};
-  const Ran sarif = check({"--deny", "upload", "--output=sarif", "a", "b"}, files);
-  CHECK(sarif.status == 2);
-  const auto results = nlohmann::json::parse(sarif.out)["runs"][0]["results"];
-  CHECK(results[0]["ruleId"] == "upload-format-not-allowed");
-  CHECK(results[0]["level"] == "error");
-  CHECK(results[2]["ruleId"] == "upload-is-raw");
-  CHECK(results[2]["level"] == "note");
-  const Ran junit = check({"--deny", "upload", "--output=junit", "a"}, files);
-  CHECK(junit.status == 2);
-  pugi::xml_document document;
-  REQUIRE(document.load_string(junit.out.c_str()));
-  const auto suite = document.child("testsuites").first_child();
-  CHECK(suite.attribute("failures").as_int() == 2);
-  CHECK(std::string(suite.first_child().attribute("name").value()) == "upload-format-not-allowed");
-}
-
 TEST_CASE("check: a backing chain with --no-follow is the top alone") {
   ImageOptions options;
   options.backing_file = "gone";
@@ -422,55 +403,6 @@ TEST_CASE("check: each reason to refuse an upload is found") {
                          {{"a", ImageBuilder(external).build().flat()}});
   CHECK(data.err.find("upload-has-data-file: /dev/sda") != std::string::npos);
   CHECK(data.err.find("upload-name-escapes: /dev/sda") != std::string::npos);
-}
-
-TEST_CASE("check: SARIF has a result per finding with its place in the file") {
-  const Ran ran =
-      check({"--output=sarif", "a", "none"}, {{"a", testing::damage("refcount-two").image()}});
-  const auto run = nlohmann::json::parse(ran.out)["runs"][0];
-  CHECK(run["tool"]["driver"]["rules"].size() == finding::catalogue().size());
-  REQUIRE(run["results"].size() == 3);
-  const Ran odd = check({"--output=sarif", "a b%\n\xff"},
-                        {{"a b%\n\xff", testing::damage("refcount-two").image()}});
-  CHECK(odd.out.find("\"uri\": \"a%20b%25%0A%FF\"") != std::string::npos);
-  CHECK(run["results"][0]["ruleId"] == "cluster-leaked");
-  CHECK(run["results"][0]["level"] == "warning");
-  CHECK(run["results"][1]["level"] == "error");
-  const auto& place = run["results"][0]["locations"][0]["physicalLocation"];
-  CHECK(place["artifactLocation"]["uri"] == "a");
-  CHECK(place["region"]["byteOffset"] == 0x4000);
-  CHECK(run["results"][2]["ruleId"] == "check-failed");
-}
-
-TEST_CASE("check: JUnit has a suite per image, and a failed case per finding above a note") {
-  const Ran ran = check({"--output=junit", "a", "b"},
-                        {{"a", testing::damage("refcount-two").image()}, {"b", sound()}});
-  pugi::xml_document document;
-  REQUIRE(document.load_string(ran.out.c_str()));
-  const auto suites = document.child("testsuites");
-  const auto first = suites.first_child();
-  CHECK(std::string(first.attribute("name").value()) == "a");
-  CHECK(first.attribute("failures").as_int() == 2);
-  CHECK(suites.last_child().attribute("failures").as_int() == 0);
-  CHECK(suites.last_child().attribute("tests").as_int() == 1);
-}
-
-TEST_CASE("check: JUnit and SARIF of several images are whole documents, golden") {
-  const std::map<std::string, Bytes> files = {{"a<", testing::damage("refcount-two").image()},
-                                              {"b", sound()}};
-  const std::string ran = check({"--output=junit", "a<", "b"}, files).out;
-  CHECK(
-      ran.starts_with("<?xml version=\"1.0\"?>\n<testsuites>\n"
-                      "  <testsuite name=\"a&lt;\" tests=\"2\" failures=\"2\">\n"
-                      "    <testcase classname=\"a&lt;\" name=\"cluster-leaked\">\n"
-                      "      <failure message=\""));
-  CHECK(
-      ran.ends_with("    </testcase>\n  </testsuite>\n"
-                    "  <testsuite name=\"b\" tests=\"1\" failures=\"0\">\n"
-                    "    <testcase classname=\"b\" name=\"check\" />\n"
-                    "  </testsuite>\n</testsuites>\n"));
-  const auto sarif = nlohmann::json::parse(check({"--output=sarif", "a<", "b"}, files).out);
-  CHECK(sarif["runs"][0]["results"].size() == 2);
 }
 
 TEST_CASE("layout: ranges cover the file once, and the totals add up to its size") {

@@ -7,6 +7,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <coldchain/check/check.hpp>
@@ -89,7 +90,9 @@ struct CheckedImage {
 class CiWriter {
  public:
   enum class Form { sarif, junit };
-  CiWriter(Form form, const Sink& sink) : form_(form), sink_(&sink) {}
+  // `version` is the version of the program, which SARIF records.
+  CiWriter(Form form, std::string version, const Sink& sink)
+      : form_(form), version_(std::move(version)), sink_(&sink) {}
 
   [[nodiscard]] Result<void> begin();
   [[nodiscard]] Result<void> add(const CheckedImage& image);
@@ -100,6 +103,7 @@ class CiWriter {
   [[nodiscard]] Result<void> add_junit(const CheckedImage& image);
 
   Form form_;
+  std::string version_;
   const Sink* sink_;
   JsonWriter json_;
   bool has_suites_ = false;
