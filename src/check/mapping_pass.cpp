@@ -101,11 +101,13 @@ class MappingWalk {
           survey_.claim(start->offset, start->bytes, start->structure, start->index);
       }
     };
+    tell_progress(0);
     // The workers report no errors: what cannot be read is a finding.
     (void)pipeline.run([&](Scans scans) -> Result<void> {
       for (TableScan& scan : scans) {
         claim_l1_tables();
         take(references_[taken++], scan);
+        tell_progress(taken);
       }
       return {};
     });
@@ -165,6 +167,13 @@ class MappingWalk {
     std::uint64_t index = 0;
     std::optional<Finding> finding{};
   };
+
+  void tell_progress(std::size_t tables) const {
+    const std::uint64_t table_bytes = survey_.geometry.cluster_size();
+    if (survey_.options.progress)
+      (void)survey_.options.progress(
+          {.done = tables * table_bytes, .total = references_.size() * table_bytes});
+  }
 
   [[nodiscard]] std::size_t tables_per_batch() const {
     return std::max<std::size_t>(1, batch_bytes / survey_.geometry.cluster_size());

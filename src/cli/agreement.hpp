@@ -21,6 +21,8 @@ struct Consent {
   bool unreadable_are_zeros = false;
   std::optional<std::string> format{};
   edit::SideFolders folders{};
+  bool shows_progress = false;
+  std::optional<std::string> rate{};  // instead of the one that was planned
 };
 
 struct Agreement {

@@ -62,8 +62,12 @@ Result<ops::Allocation> parse(const AllocateOptions& allocate) {
 
 class RawAllocation {
  public:
-  RawAllocation(const PullRequest& request, const OpenedTree& tree, World& world)
-      : request_(request), tree_(tree), world_(world) {}
+  RawAllocation(const PullRequest& request, const OpenedTree& tree, std::uint64_t rate,
+                World& world)
+      : request_(request),
+        tree_(tree),
+        world_(world),
+        meter_(world, request.copy.shows_progress, rate) {}
 
   Result<ExitStatus> run() {
     if (request_.is_plan) {
@@ -79,9 +83,8 @@ class RawAllocation {
     TRY(edit::check_nothing_pending(*target.image, target.side_files));
     TRY(check_agreed(world_.agreement, [this] { return report::pull_json(facts(true)); }));
     world_.catch_interrupts();
-    TRY(give_storage(target, pull_.data.places, request_.allocation->places, world_));
-    if (request_.shows_progress)
-      world_.err("    (100.00/100%)\n");
+    TRY(give_storage(target, pull_.data.places, request_.allocation->places, meter_.progress()));
+    meter_.finish();
     return tell();
   }
 
@@ -110,15 +113,17 @@ class RawAllocation {
   const PullRequest& request_;
   const OpenedTree& tree_;
   World& world_;
+  ProgressMeter meter_;
   ops::Pull pull_;
 };
 
 // Nothing where the image is no raw one.
 Result<std::optional<ExitStatus>> run_raw(const PullRequest& request, World& world) {
+  const std::uint64_t rate = TRY(parse_rate(request.copy.rate));
   const OpenedTree tree = TRY(open_tree(request.common, request.image, false, world));
   if (tree.top->raw_image() == nullptr)
     return std::nullopt;
-  const Result<ExitStatus> done = RawAllocation(request, tree, world).run();
+  const Result<ExitStatus> done = RawAllocation(request, tree, rate, world).run();
   if (!done && done.error().code != ErrorCode::locked)
     return fail(with_context(done.error(), to_terminal(request.image)));
   return std::optional(TRY(done));
@@ -128,6 +133,7 @@ Result<ExitStatus> run_verb(const AllocateOptions& allocate, World& world) {
   PullRequest request = allocate.pull;
   request.allocation = TRY(parse(allocate));
   take_consent(world, request.common, request.folders, &request.force);
+  take_copy_options(world, request.copy);
   note_confines(request.folders, request.common.policy);
   const Result<std::optional<ExitStatus>> done = run_raw(request, world);
   if (!done && done.error().code == ErrorCode::locked) {
@@ -154,11 +160,11 @@ Result<void> check_storage(const ChangeTarget& target, std::uint64_t bytes) {
 }
 
 Result<void> give_storage(ChangeTarget& target, const std::vector<HostRange>& places,
-                          ops::Places how, World& world) {
+                          ops::Places how, const Progress& progress) {
   const std::uint64_t missing = TRY(io::bytes_without_storage(*target.image, places));
   TRY(check_storage(target, missing));
-  Result<void> given = edit::give_storage(*target.image, places, how == ops::Places::zero_fill,
-                                          progress_of(false, world));
+  Result<void> given =
+      edit::give_storage(*target.image, places, how == ops::Places::zero_fill, progress);
   if (!given && given.error().code == ErrorCode::interrupted)
     return fail(ErrorCode::interrupted,
                 "interrupted while storage was allocated: run the same command again to continue");

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include <coldchain/base/progress.hpp>
 #include <coldchain/ops/allocate.hpp>
 
 namespace coldchain::cli {
@@ -20,7 +21,7 @@ void add_range_option(CLI::App& app, std::optional<std::string>& range);
 
 // The end of an allocation. Stopped, the same command goes on.
 [[nodiscard]] Result<void> give_storage(ChangeTarget& target, const std::vector<HostRange>& places,
-                                        ops::Places how, World& world);
+                                        ops::Places how, const Progress& progress);
 
 // `allocate` below `plan`.
 void add_allocate_plan(CLI::App& plan, World& world, int& status);

@@ -3,6 +3,7 @@
 // and allows nothing: the verb plans again, with the locks held, and compares.
 #include "change.hpp"
 #include "common_options.hpp"
+#include "progress.hpp"
 #include "verb.hpp"
 #include "world.hpp"
 
@@ -45,6 +46,8 @@ void options(CLI::App& app, ApplyOptions& apply) {
   add_unreadable_option(app, apply.consent.unreadable_are_zeros);
   add_state_option(app, apply.consent.folders);
   add_undo_option(app, apply.consent.folders);
+  app.add_option("-r", apply.consent.rate, "Copy at most RATE bytes per second")->type_name("RATE");
+  add_progress_option(app, apply.consent.shows_progress);
   app.footer(
       "Example: coldchain plan commit --output=json top.qcow2 > plan.json\n"
       "         coldchain apply plan.json");

@@ -181,13 +181,4 @@ Result<void> check_nothing_else_pending(const std::optional<Agreement>& agreemen
           to_terminal(image), target.side_files.operand()));
 }
 
-Progress progress_of(bool is_shown, World& world) {
-  return [is_shown, &world](std::uint64_t done, std::uint64_t total) {
-    if (is_shown)
-      world.err(fmt::format("    ({:.2f}/100%)\r",
-                            100.0 * static_cast<double>(done) / static_cast<double>(total)));
-    return !world.is_interrupted();
-  };
-}
-
 }  // namespace coldchain::cli

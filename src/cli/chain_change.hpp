@@ -9,7 +9,6 @@
 #include <string>
 #include <vector>
 
-#include <coldchain/base/progress.hpp>
 #include <coldchain/report/planned.hpp>
 
 namespace coldchain::cli {
@@ -62,8 +61,5 @@ using NodeChain = std::vector<const graph::Node*>;
                                                       const ChangeTarget& target,
                                                       const std::string& image,
                                                       edit::Operation operation);
-
-// What shows how far a change is, if it is to be shown, and stops it where that was asked for.
-[[nodiscard]] Progress progress_of(bool is_shown, World& world);
 
 }  // namespace coldchain::cli

@@ -3,6 +3,7 @@
 #include "app.hpp"
 #include "common_options.hpp"
 #include "pending_warning.hpp"
+#include "progress.hpp"
 #include "repair.hpp"
 #include "verb.hpp"
 
@@ -35,6 +36,7 @@ struct CheckVerbOptions {
   bool list = false;
   bool deep = false;
   bool backing_chain = false;
+  bool shows_progress = false;
   unsigned jobs = 0;
   std::vector<std::string> deny;
   RepairRequest repair;  // its tier is empty where nothing is to be mended
@@ -52,6 +54,7 @@ void options(CLI::App& app, CheckVerbOptions& check) {
   app.add_flag("--list", check.list, "List every finding, one per line, with notes");
   app.add_flag("--deep", check.deep, "Decompress every compressed cluster");
   app.add_flag("--backing-chain", check.backing_chain, "Check every layer, and the links");
+  add_progress_option(app, check.shows_progress);
   app.add_option("--jobs", check.jobs, "Check N images at the same time")
       ->check(CLI::Range(1, 64))
       ->type_name("N");
@@ -119,7 +122,9 @@ class Checker {
         most_findings_(most_findings),
         world_(world) {}
 
-  [[nodiscard]] Looked look_at(const Operand& image, unsigned workers) const {
+  // `progress`, which may be empty, is that of the image itself, not of its layers.
+  [[nodiscard]] Looked look_at(const Operand& image, unsigned workers,
+                               const Progress& progress) const {
     const graph::OpenFor purpose =
         is_for_admission(options_, denials_) ? graph::OpenFor::admission : graph::OpenFor::checking;
     CommonOptions common = options_.common;
@@ -127,7 +132,7 @@ class Checker {
     const Result<OpenedTree> tree = open_tree(common, image.name, true, world_, purpose);
     if (!tree)
       return {{failed(image.name, tree.error())}, {}};
-    Looked looked = {{look_at_node(*tree->top, image.name, workers)}, {}};
+    Looked looked = {{look_at_node(*tree->top, image.name, workers, progress)}, {}};
     std::vector<CheckedImage>& checked = looked.images;
     note_pending(*tree->top, looked);
     for (const graph::Node* node : graph::chain_of(*tree->top)) {
@@ -135,7 +140,7 @@ class Checker {
                             (node->is_open() || !options_.common.no_follow);
       if (is_layer) {
         note_pending(*node, looked);
-        CheckedImage layer = look_at_node(*node, node->filename, workers);
+        CheckedImage layer = look_at_node(*node, node->filename, workers, {});
         // A raw layer below has nothing that could be wrong.
         if (node->raw_image() == nullptr || !layer.denied.empty())
           checked.push_back(std::move(layer));
@@ -169,9 +174,9 @@ class Checker {
   }
 
   [[nodiscard]] CheckedImage look_at_node(const graph::Node& node, const std::string& name,
-                                          unsigned workers) const {
+                                          unsigned workers, const Progress& progress) const {
     CheckedImage checked = node.qcow2_image() != nullptr
-                               ? look_at_qcow2(*node.qcow2_image(), name, workers)
+                               ? look_at_qcow2(*node.qcow2_image(), name, workers, progress)
                                : look_at_other(node, name);
     if (options_.backing_chain)
       add_of_node(checked, node.findings);
@@ -186,9 +191,11 @@ class Checker {
   }
 
   [[nodiscard]] CheckedImage look_at_qcow2(const qcow2::Image& image, const std::string& name,
-                                           unsigned workers) const {
-    Result<check::CheckResult> result = check::check(
-        image, {.deep = options_.deep, .workers = workers, .most_findings = most_findings_});
+                                           unsigned workers, const Progress& progress) const {
+    Result<check::CheckResult> result = check::check(image, {.deep = options_.deep,
+                                                             .workers = workers,
+                                                             .most_findings = most_findings_,
+                                                             .progress = progress});
     if (!result)
       return failed(name, result.error());
     CheckedImage checked =
@@ -347,10 +354,18 @@ Result<ExitStatus> run_many(const CheckVerbOptions& options, const std::vector<O
   std::size_t next = 0;
   OrderedPipeline<std::size_t, Looked> pipeline(
       [&] { return next < operands.size() ? std::optional(next++) : std::nullopt; },
-      [&](std::size_t i, unsigned) -> Result<Looked> { return checker.look_at(operands[i], 1); },
+      [&](std::size_t i, unsigned) -> Result<Looked> {
+        return checker.look_at(operands[i], 1, {});
+      },
       jobs,
       1);  // each may have many findings
+  ProgressMeter meter(world, options.shows_progress, 0, ProgressUnit::images);
+  const Progress progress = meter.progress();
+  ProgressPoint point{.total = operands.size()};
+  (void)progress(point);
   const auto tell_all = [&](const Looked& looked) -> Result<void> {
+    ++point.done;
+    (void)progress(point);
     for (const Error& warning : looked.pending)
       world.complain(warning);
     const std::vector<CheckedImage>& images = looked.images;
@@ -372,6 +387,7 @@ Result<ExitStatus> run_many(const CheckVerbOptions& options, const std::vector<O
   if (is_for_ci(options))
     TRY(writer.begin());
   TRY(pipeline.run(tell_all));
+  meter.finish();
   if (is_for_ci(options))
     TRY(writer.end());
   return total.status();
@@ -395,6 +411,7 @@ Result<ExitStatus> repair(const CheckVerbOptions& options, World& world) {
   request.image = options.images.front();
   request.quiet = options.quiet;
   request.list = options.list;
+  request.shows_progress = options.shows_progress;
   return run_repair(options.common, request, world);
 }
 
@@ -413,7 +430,9 @@ Result<ExitStatus> run_verb(const CheckVerbOptions& options, World& world) {
   const Checker checker(options, denials, is_one ? most_of_one : most_of_each, world);
   if (!is_one)
     return run_many(options, operands, checker, total, world);
-  const Looked looked = checker.look_at(operands.front(), world.workers());
+  ProgressMeter meter(world, options.shows_progress);
+  const Looked looked = checker.look_at(operands.front(), world.workers(), meter.progress());
+  meter.finish();
   for (const Error& warning : looked.pending)
     world.complain(warning);
   const std::vector<CheckedImage>& layers = looked.images;

@@ -37,10 +37,9 @@ void options(CLI::App& app, CommitRequest& commit) {
   app.add_option("--scan", commit.scan,
                  "Also look in DIR for images that depend on the base or on the image")
       ->type_name("DIR");
-  app.add_option("-r", commit.rate, "Copy at most RATE bytes per second")->type_name("RATE");
   app.add_option("-t", commit.cache, "Accepted and ignored")->type_name("CACHE");
   app.add_flag("-q", commit.quiet, "Print only warnings");
-  app.add_flag("-p,--progress", commit.shows_progress, "Show the progress");
+  add_copy_options(app, commit.copy);
   add_state_option(app, commit.folders);
   app.add_option("IMAGE", commit.image, "Path or block device")->required()->type_name("");
   app.footer("Example: coldchain commit top.qcow2");

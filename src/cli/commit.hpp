@@ -4,6 +4,7 @@
 
 #include "app.hpp"
 #include "common_options.hpp"
+#include "progress.hpp"
 
 #include <optional>
 #include <string>
@@ -30,12 +31,11 @@ struct CommitRequest {
   bool reparents = false;         // overlays of the image are pointed at the base,
   bool agrees = false;            // which their owner has seen in a plan
   std::vector<std::string> scan;  // folders whose images may read through the base
-  std::string rate = "0";         // bytes per second; 0: as fast as it goes
+  CopyOptions copy;
   std::string cache = "writeback";
   edit::SideFolders folders;
   bool is_plan = false;
   bool quiet = false;
-  bool shows_progress = false;
 };
 
 [[nodiscard]] Result<ExitStatus> run_commit(const CommitRequest& request, World& world);

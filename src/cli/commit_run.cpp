@@ -12,7 +12,6 @@
 #include "host_path.hpp"
 #include "link_warnings.hpp"
 #include "pending_warning.hpp"
-#include "rate.hpp"
 #include "reparent.hpp"
 
 #include <algorithm>
@@ -34,7 +33,7 @@ namespace {
 class CommitRun {
  public:
   CommitRun(const CommitRequest& request, std::uint64_t rate, World& world)
-      : request_(request), rate_(rate), world_(world) {}
+      : request_(request), world_(world), meter_(world, request.copy.shows_progress, rate) {}
 
   Result<ExitStatus> run() {
     return started([this] { return request_.is_plan ? plan() : commit(); });
@@ -107,7 +106,7 @@ class CommitRun {
     TRY(make_chains());
     base_change_.emplace(*base().file);
     ops::CommitOptions options = commit_options();
-    options.progress = at_most(rate_, progress_of(request_.shows_progress, world_));
+    options.progress = meter_.progress();
     commit_ = TRY(ops::plan_commit(*base_change_, *chain_, *base_chain_, options));
     return plan_top();
   }
@@ -456,8 +455,7 @@ class CommitRun {
         (void)edit::resume(*top_->image, top_->side_files, true, examine);
       return fail(done.error());
     }
-    if (request_.shows_progress)
-      world_.err("    (100.00/100%)\n");
+    meter_.finish();
     return end_done();
   }
 
@@ -558,8 +556,8 @@ class CommitRun {
   }
 
   const CommitRequest& request_;
-  std::uint64_t rate_;  // bytes per second; 0: as fast as it goes
   World& world_;
+  ProgressMeter meter_;
   OpenedTree tree_;
   std::unique_ptr<FormerFiles> former_;
   std::unique_ptr<graph::Node> former_top_;  // the tree as it was, where something is pending
@@ -585,9 +583,10 @@ Result<ExitStatus> run_commit(const CommitRequest& wanted, World& world) {
   CommitRequest request = wanted;
   take_consent(world, request.common, request.folders, &request.force,
                &request.unreadable_are_zeros);
+  take_copy_options(world, request.copy);
   note_confines(request.folders, request.common.policy);
   TRY(check_cache(request.cache));
-  const std::uint64_t rate = TRY(parse_rate(request.rate));
+  const std::uint64_t rate = TRY(parse_rate(request.copy.rate));
   return CommitRun(request, rate, world).run();
 }
 

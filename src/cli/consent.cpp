@@ -50,6 +50,14 @@ void take_consent(const World& world, CommonOptions& common, edit::SideFolders& 
     *unreadable_are_zeros = consent.unreadable_are_zeros;
 }
 
+void take_copy_options(const World& world, CopyOptions& copy) {
+  if (!is_applying(world))
+    return;
+  const Consent& consent = world.agreement->consent;
+  copy.shows_progress = copy.shows_progress || consent.shows_progress;
+  copy.rate = consent.rate.value_or(copy.rate);
+}
+
 Result<void> check_may_write(World& world, const std::vector<const graph::Node*>& written) {
   if (!is_applying(world))
     return {};

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "common_options.hpp"
+#include "progress.hpp"
 
 #include <optional>
 #include <string>
@@ -19,6 +20,9 @@ namespace coldchain::cli {
 // two may be null.
 void take_consent(const World& world, CommonOptions& common, edit::SideFolders& folders,
                   bool* force, bool* unreadable_are_zeros = nullptr);
+
+// The same of how it copies.
+void take_copy_options(const World& world, CopyOptions& copy);
 
 // Where `apply` runs a verb, before the first write: says which images will be written to.
 // `refused` where images were given to `apply`, and one of `written` is not among them.

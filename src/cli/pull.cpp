@@ -16,6 +16,7 @@
 
 #include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
+#include <coldchain/edit/storage.hpp>
 #include <coldchain/graph/chain.hpp>
 #include <coldchain/graph/open.hpp>
 #include <coldchain/ops/pull.hpp>
@@ -74,7 +75,8 @@ Result<ExitStatus> run_verb(const PullRequest& pull, World& world) {
 
 class PullRun {
  public:
-  PullRun(const PullRequest& request, World& world) : request_(request), world_(world) {}
+  PullRun(const PullRequest& request, std::uint64_t rate, World& world)
+      : request_(request), world_(world), meter_(world, request.copy.shows_progress, rate) {}
 
   // What was pending before may have to be ended first: then the chain is another one.
   Result<ExitStatus> run() {
@@ -172,7 +174,7 @@ class PullRun {
       if (options_.base != 0)
         options_.link = TRY(link_to_layer(*tree_.files, request_.common, nodes_, options_.base));
     }
-    options_.progress = progress_of(request_.shows_progress, world_);
+    options_.progress = meter_.progress();
     return {};
   }
 
@@ -387,6 +389,7 @@ class PullRun {
     else
       TRY(check_agreed_digest(world_.agreement, pull_.change.digest, target.side_files.operand()));
     world_.catch_interrupts();
+    meter_.expect(edit::total_size(pull_.data.places));
     if (!transaction_->is_empty()) {
       if (const auto done = edit::commit(*transaction_, *target.image, target.side_files,
                                          pull_.change, &pull_.data);
@@ -394,8 +397,7 @@ class PullRun {
         return fail(about_image(done.error()));
     }
     TRY(give_storage(target));
-    if (request_.shows_progress)
-      world_.err("    (100.00/100%)\n");
+    meter_.finish();
     return tell();
   }
 
@@ -403,8 +405,9 @@ class PullRun {
   Result<void> give_storage(ChangeTarget& target) {
     if (pull_.data.places.empty())
       return {};
-    const Result<void> given =
-        cli::give_storage(target, pull_.data.places, request_.allocation->places, world_);
+    meter_.begin_part();
+    const Result<void> given = cli::give_storage(target, pull_.data.places,
+                                                 request_.allocation->places, meter_.progress());
     return given ? given : fail(about_image(given.error()));
   }
 
@@ -483,6 +486,7 @@ class PullRun {
 
   const PullRequest& request_;
   World& world_;
+  ProgressMeter meter_;
   bool rolls_back_ = false;
   bool is_allowed_ = false;  // to follow the links of the image
   OpenedTree tree_;
@@ -504,7 +508,7 @@ void add_pull_options(CLI::App& app, PullRequest& pull) {
                "Run even if an internal snapshot reads through a layer that is removed");
   add_unreadable_option(app, pull.unreadable_are_zeros);
   app.add_flag("-q", pull.quiet, "Print only warnings");
-  app.add_flag("-p,--progress", pull.shows_progress, "Show the progress");
+  add_copy_options(app, pull.copy);
   add_state_option(app, pull.folders);
   app.add_option("IMAGE", pull.image, "Path or block device")->required()->type_name("");
 }
@@ -513,12 +517,13 @@ Result<ExitStatus> run_pull(const PullRequest& wanted, World& world) {
   PullRequest request = wanted;
   take_consent(world, request.common, request.folders, &request.force,
                &request.unreadable_are_zeros);
+  take_copy_options(world, request.copy);
   note_confines(request.folders, request.common.policy);
-  return PullRun(request, world).run();
+  return PullRun(request, TRY(parse_rate(request.copy.rate)), world).run();
 }
 
 Result<edit::Resumed> give_up_pull(const PullRequest& request, World& world) {
-  return PullRun(request, world).give_up();
+  return PullRun(request, 0, world).give_up();
 }
 
 void register_pull(CLI::App& app, World& world, int& status) {

@@ -4,6 +4,7 @@
 
 #include "app.hpp"
 #include "common_options.hpp"
+#include "progress.hpp"
 
 #include <optional>
 #include <string>
@@ -33,7 +34,7 @@ struct PullRequest {
   ops::Compressed compressed = ops::Compressed::unpack;
   bool is_plan = false;
   bool quiet = false;
-  bool shows_progress = false;
+  CopyOptions copy;
 };
 
 [[nodiscard]] Result<ExitStatus> run_pull(const PullRequest& request, World& world);

@@ -7,6 +7,7 @@
 #include "change.hpp"
 #include "consent.hpp"
 #include "host_path.hpp"
+#include "progress.hpp"
 #include "verb.hpp"
 
 #include <sstream>
@@ -35,6 +36,7 @@ void options(CLI::App& app, RepairVerbOptions& repair) {
   add_repair_options(app, repair.request);
   app.add_flag("-q", repair.request.quiet, "Print no summary");
   app.add_flag("--list", repair.request.list, "List every remaining finding, one per line");
+  add_progress_option(app, repair.request.shows_progress);
   app.add_option("IMAGE", repair.request.image, "Path or block device")->required()->type_name("");
   app.footer("Example: coldchain repair --dry-run disk.qcow2");
 }
@@ -86,7 +88,13 @@ class RepairRun {
  public:
   RepairRun(const CommonOptions& common, const RepairRequest& request, ops::RepairOptions options,
             World& world)
-      : common_(common), request_(request), options_(std::move(options)), world_(world) {}
+      : common_(common),
+        request_(request),
+        options_(std::move(options)),
+        world_(world),
+        meter_(world, request.shows_progress) {
+    options_.progress = meter_.progress();
+  }
 
   Result<ExitStatus> run() {
     const OpenedTree tree =
@@ -137,6 +145,7 @@ class RepairRun {
     Result<ops::Repair> repair = ops::plan_repair(transaction, tree.top->data_file.get(), options_);
     if (!repair)
       return fail(with_context(repair.error(), to_terminal(request_.image)));
+    meter_.finish();
     return repair;
   }
 
@@ -206,6 +215,8 @@ class RepairRun {
                                      style_for(world_, common_.color), to_err,
                                      report::repaired_codes(repair)));
     TRY(check_agreed(world_.agreement, [&] { return planned_json(repair, facts, tree); }));
+    // From here, a signal does not stop the repair halfway: little is left to be written.
+    world_.catch_interrupts();
     if (!transaction.is_empty()) {
       Result<std::optional<std::string>> undo_file =
           edit::commit(transaction, *target.image, target.side_files,
@@ -253,6 +264,7 @@ class RepairRun {
   const RepairRequest& request_;
   ops::RepairOptions options_;
   World& world_;
+  ProgressMeter meter_;
 };
 
 }  // namespace
@@ -279,6 +291,9 @@ Result<ExitStatus> run_repair(const CommonOptions& wanted, const RepairRequest& 
   CommonOptions common = wanted;
   RepairRequest request = wanted_repair;
   take_consent(world, common, request.folders, nullptr);
+  CopyOptions copy{.shows_progress = request.shows_progress};
+  take_copy_options(world, copy);
+  request.shows_progress = copy.shows_progress;
   note_confines(request.folders, common.policy);
   TRY(check_no_secrets(common));
   ops::RepairOptions options = TRY(parse(request, world.workers()));

@@ -23,6 +23,7 @@ struct RepairRequest {
   edit::SideFolders folders;
   bool quiet = false;
   bool list = false;
+  bool shows_progress = false;
 };
 
 // -r, and what only a repair needs.

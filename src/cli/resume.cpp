@@ -29,6 +29,7 @@ struct ResumeOptions {
   bool force = false;
   bool unreadable_are_zeros = false;
   bool abandon = false;
+  CopyOptions copy;
 };
 
 void options(CLI::App& app, ResumeOptions& resume) {
@@ -48,6 +49,7 @@ void options(CLI::App& app, ResumeOptions& resume) {
   app.add_option("--base", resume.moved_base, "The new path of a backing file that was moved")
       ->type_name("PATH");
   add_undo_option(app, resume.target.folders);
+  add_copy_options(app, resume.copy);
   add_target_options(app, resume.target);
   app.footer("Example: coldchain resume disk.qcow2");
 }
@@ -104,6 +106,7 @@ PullRequest request_for(const ResumeOptions& options, const edit::ResumeOutcome&
   request.folders = options.target.folders;
   request.force = options.force;
   request.unreadable_are_zeros = options.unreadable_are_zeros;
+  request.copy = options.copy;
   return request;
 }
 
@@ -122,6 +125,7 @@ Result<ExitStatus> resume_commit(const ResumeOptions& options, const PendingComm
   request.folders = options.target.folders;
   request.force = options.force;
   request.unreadable_are_zeros = options.unreadable_are_zeros;
+  request.copy = options.copy;
   request.scan = options.scan;
   request.argument = commit.base;
   request.keeps = change.operation != edit::Operation::commit_top;
@@ -183,6 +187,7 @@ Result<ExitStatus> resume_image(const ResumeOptions& options, World& world) {
 
 Result<ExitStatus> run_verb(const ResumeOptions& wanted, World& world) {
   ResumeOptions options = wanted;
+  TRY(parse_rate(options.copy.rate));
   note_confines(options.target.folders, options.target.policy);
   options.target.policy.moved_backing = options.moved_base;
   Result<ExitStatus> status = resume_image(options, world);

@@ -13,7 +13,8 @@
 
 namespace coldchain::cli {
 
-// `Options` lives as long as the program; an error of `run` is told and becomes `failure`.
+// `Options` lives as long as the program; an error of `run` is told and becomes `failure`. A verb
+// that a signal stopped at a safe point ends as a shell reports a program that the signal killed.
 template <class Options>
 void add_verb(CLI::App& app, const std::string& name, const std::string& description, World& world,
               int& status, void (*options)(CLI::App&, Options&),
@@ -25,7 +26,9 @@ void add_verb(CLI::App& app, const std::string& name, const std::string& descrip
     const Result<ExitStatus> outcome = run(*values, world);
     if (!outcome)
       world.complain(outcome.error());
-    status = outcome.value_or(failure);
+    const bool is_stopped =
+        !outcome && outcome.error().code == ErrorCode::interrupted && world.stop_signal() != 0;
+    status = is_stopped ? 128 + world.stop_signal() : outcome.value_or(failure);
   });
 }
 

@@ -31,7 +31,13 @@ Result<void> write_all(int fd, std::string_view text) {
 }
 
 // A signal's handler reaches nothing else.
-volatile std::sig_atomic_t interrupted = 0;
+volatile std::sig_atomic_t stopped_by = 0;
+volatile std::sig_atomic_t is_progress_wanted = 0;
+
+bool is_ignored(int number) {
+  struct sigaction action = {};
+  return ::sigaction(number, nullptr, &action) == 0 && action.sa_handler == SIG_IGN;
+}
 
 // Writes through: reports come in large pieces already.
 class RealWorld final : public World {
@@ -39,6 +45,8 @@ class RealWorld final : public World {
   RealWorld() {
     // A large map goes through a pipe in fewer steps; where the system refuses, it is only slower.
     (void)::fcntl(STDOUT_FILENO, F_SETPIPE_SZ, 1 << 20);
+    // It asks for the progress, and must not end a verb that has none.
+    (void)std::signal(SIGUSR1, [](int) { is_progress_wanted = 1; });
   }
   [[nodiscard]] Result<void> out(std::string_view text) override {
     return write_all(STDOUT_FILENO, text);
@@ -59,10 +67,17 @@ class RealWorld final : public World {
   }
   [[nodiscard]] unsigned workers() const override { return default_workers(); }
   void catch_interrupts() override {
-    for (const int number : {SIGINT, SIGTERM})
-      (void)std::signal(number, [](int) { interrupted = 1; });
+    for (const int number : {SIGINT, SIGTERM, SIGHUP}) {
+      if (number != SIGHUP || !is_ignored(number))
+        (void)std::signal(number, [](int received) { stopped_by = received; });
+    }
   }
-  [[nodiscard]] bool is_interrupted() const override { return interrupted != 0; }
+  [[nodiscard]] int stop_signal() const override { return stopped_by; }
+  [[nodiscard]] bool takes_progress_request() override {
+    const bool is_wanted = is_progress_wanted != 0;
+    is_progress_wanted = 0;
+    return is_wanted;
+  }
 };
 
 bool is_utf8_locale(const World& world) {

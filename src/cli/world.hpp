@@ -33,10 +33,13 @@ class World {
   [[nodiscard]] virtual Result<std::unique_ptr<io::FileSource>> files(
       const io::OpenPolicy& policy) const = 0;
   [[nodiscard]] virtual unsigned workers() const = 0;
-  // From then on, SIGINT and SIGTERM do not end the program, but are told by is_interrupted(): for
-  // changes that stop at a safe point.
+  // From then on, SIGINT, SIGTERM and SIGHUP do not end the program, but are told by stop_signal():
+  // for changes that stop at a safe point. A SIGHUP that was ignored stays ignored (nohup).
   virtual void catch_interrupts() = 0;
-  [[nodiscard]] virtual bool is_interrupted() const = 0;
+  // The signal that asks to stop; 0: none.
+  [[nodiscard]] virtual int stop_signal() const = 0;
+  // Whether SIGUSR1 has come since the last call.
+  [[nodiscard]] virtual bool takes_progress_request() = 0;
 
   // Of `plan` and `apply`.
   std::optional<Agreement> agreement;

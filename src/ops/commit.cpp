@@ -302,7 +302,7 @@ class CommitPlanner {
           const auto pieces = [&](const PieceConsumer& consumer) {
             return for_each_commit_piece(view, consumer);
           };
-          Course course{total, progress};
+          Course course{progress, {.total = total}};
           return write_pieces(writer, {view.chain, view.base_chain, view.base},
                               {is_raw ? nullptr : &transaction.view()}, pieces, course);
         };

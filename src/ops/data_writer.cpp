@@ -168,14 +168,18 @@ Result<void> write_pieces(edit::FreshWriter& writer, const Sources& sources, con
     mapping = TRY(mapping_of(*image, target.snapshot));
   }
   DataWriter data(writer, sources, std::move(mapping));
+  // Time counts from here. To stop is asked for where there is something to keep.
+  if (course.progress)
+    (void)course.progress(course.point);
   const auto write = [&](const Piece& piece) -> Result<void> {
     if (piece.sources.empty())
       return {};
     TRY(writer.begin(target.cursor + piece.guest.end.value));
     TRY(data.write(piece));
     TRY(writer.end());
-    course.done += piece.guest.size();
-    if (course.progress && !course.progress(course.done, course.total)) {
+    course.point.done += piece.guest.size();
+    course.point.found += writer.is_new() ? 0 : piece.guest.size();
+    if (course.progress && !course.progress(course.point)) {
       TRY(writer.flush());
       return fail(ErrorCode::interrupted, "interrupted");
     }

@@ -34,9 +34,8 @@ struct Target {
 
 // How far the copy is, in bytes of the guest.
 struct Course {
-  std::uint64_t total = 0;
   Progress progress{};
-  std::uint64_t done = 0;
+  ProgressPoint point{};
 };
 
 // Stops, as `interrupted`, where the progress says so.

@@ -33,7 +33,9 @@ Result<void> Mender::check_again() {
   image = TRY(qcow2::Image::open_damaged(view()));
   if (data_file != nullptr)
     image->attach_data_file(*data_file);
-  checked.emplace(TRY(check::check(*image, {.deep = false, .workers = options.workers})));
+  checked.emplace(TRY(check::check(
+      *image,
+      {.deep = false, .workers = options.workers, .progress = progress_of_check(checks_++)})));
   find_occupancy();
   table_was_bad_ = table_was_bad_ || table_is_bad_;
   counted_end_ = std::max({counted_end_, checked->claims.end(), checked->stored.end()});
@@ -49,6 +51,17 @@ Result<void> Mender::check_again() {
                       finding.detail));
   }
   return {};
+}
+
+// How many checks follow is not known: each takes half of what is left, and the first one counts in
+// full.
+Progress Mender::progress_of_check(unsigned number) const {
+  if (!options.progress)
+    return {};
+  return [&progress = options.progress, number](const ProgressPoint& check) {
+    const std::uint64_t total = 2 * check.total;
+    return progress({total - ((total - check.done) >> std::min(number, 63U)), total, 0});
+  };
 }
 
 Result<std::uint64_t> Mender::entry_at(HostOffset offset) const {

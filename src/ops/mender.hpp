@@ -123,6 +123,7 @@ class Mender {
   void add(Action action);
 
  private:
+  [[nodiscard]] Progress progress_of_check(unsigned number) const;
   [[nodiscard]] Result<std::uint64_t> find_room(std::uint64_t first, std::uint64_t count) const;
   // Whether nothing but the structures there refers to the cluster.
   [[nodiscard]] bool holds_metadata_alone(std::uint64_t cluster) const;
@@ -130,6 +131,7 @@ class Mender {
   void find_occupancy();
   [[nodiscard]] bool find_whether_table_is_bad() const;
 
+  unsigned checks_ = 0;
   // As of the last check.
   Occupancy occupancy_;
   check::Claims bogus_{1};  // of structures that own nothing

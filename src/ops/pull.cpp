@@ -436,7 +436,7 @@ class Planner {
                         progress = options_.progress, workers = options_.workers,
                         total =
                             pull_.cost.written_bytes](edit::FreshWriter& writer) -> Result<void> {
-      Course course{total, progress};
+      Course course{progress, {.total = total}};
       Target target{&transaction.view()};
       for (std::size_t i = 0; i < views.size(); ++i) {
         const View& view = views[i];

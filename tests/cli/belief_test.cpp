@@ -91,7 +91,7 @@ TEST_CASE("resume: root continues its own change whoever owns the images by now"
   if (!is_root())
     return;
   const Scene scene;
-  REQUIRE(scene.interrupt({"commit", "top"}).status == 1);
+  REQUIRE(scene.interrupt({"commit", "top"}).status == testing::status_of_interrupted);
   for (const std::string image : {"top", "mid", "base"})
     give(scene.path(image));
   const Ran ran = scene.run({"resume", "top"});
@@ -160,7 +160,7 @@ TEST_CASE("check: a user who may not read a journal learns whose it is") {
   if (!is_root())
     return;
   const Scene scene;
-  REQUIRE(scene.interrupt({"commit", "top"}).status == 1);
+  REQUIRE(scene.interrupt({"commit", "top"}).status == testing::status_of_interrupted);
   const std::string folder = std::filesystem::path(scene.path("top")).parent_path();
   REQUIRE(::chmod(folder.c_str(), 0755) == 0);
   // Where the program lies, that user may not be allowed to look.
@@ -175,7 +175,7 @@ TEST_CASE("check: a user who may not read a journal learns whose it is") {
 
 TEST_CASE("resume: allows nothing that is not given to it, and names the option") {
   const Scene scene;
-  REQUIRE(scene.interrupt({"commit", "--force", "top"}).status == 1);
+  REQUIRE(scene.interrupt({"commit", "--force", "top"}).status == testing::status_of_interrupted);
   // It reads through the image that is written to, and would read something else.
   testing::ImageBuilder(testing::over("mid")).build().write_to(scene.path("reader"));
   const Ran refused = scene.run({"resume", "top"});
@@ -187,7 +187,7 @@ TEST_CASE("resume: allows nothing that is not given to it, and names the option"
 
 TEST_CASE("resume: rolling back needs no --force") {
   const Scene scene;
-  REQUIRE(scene.interrupt({"commit", "--force", "top"}).status == 1);
+  REQUIRE(scene.interrupt({"commit", "--force", "top"}).status == testing::status_of_interrupted);
   testing::ImageBuilder(testing::over("mid")).build().write_to(scene.path("reader"));
   const Ran ran = scene.run({"resume", "--abandon", "top"});
   CHECK_MESSAGE(ran.status == 0, ran.err);
@@ -204,7 +204,7 @@ TEST_CASE("resume: a chain in another folder needs the format, as at the beginni
   top.build().write_to(folder / "top");
   const auto interrupted =
       testing::interrupt_coldchain_in(folder.path(), {"commit", "-f", "qcow2", "top"});
-  REQUIRE(interrupted.status == 1);
+  REQUIRE(interrupted.status == testing::status_of_interrupted);
   const Ran refused = run_coldchain_in(folder.path(), {"resume", "top"});
   CHECK(refused.status == 1);
   CHECK_MESSAGE(refused.err.find("give -f qcow2") != std::string::npos, refused.err);

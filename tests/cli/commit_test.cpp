@@ -257,7 +257,7 @@ TEST_CASE("commit: an image that reads the bytes of the top's file is in the way
 TEST_CASE("commit: a commit that is pending without it does not make --reparent do nothing") {
   const Scene scene;
   ImageBuilder(over("top")).build().write_to(scene.path("overlay"));
-  REQUIRE(scene.interrupt({"commit", "top"}).status == 1);
+  REQUIRE(scene.interrupt({"commit", "top"}).status == testing::status_of_interrupted);
   const Ran done = scene.run({"commit", "--reparent", "--yes", "top"});
   CHECK_MESSAGE(done.status == 0, done.err);
   CHECK(nlohmann::json::parse(scene.run({"info", "--output=json", "overlay"}).out)
@@ -366,7 +366,8 @@ TEST_CASE("commit: with --detect-zeroes data that is zeros takes no place, also 
   for (const std::vector<std::string>& next : std::vector<std::vector<std::string>>{
            {"commit", "--detect-zeroes", "top"}, {"resume", "top"}, {"resume", "mid"}}) {
     const Scene scene;
-    REQUIRE(scene.interrupt({"commit", "--detect-zeroes", "top"}).status == 1);
+    REQUIRE(scene.interrupt({"commit", "--detect-zeroes", "top"}).status ==
+            testing::status_of_interrupted);
     CHECK(scene.run({"commit", "top"}).err.find("another commit is pending") != std::string::npos);
     const Ran ended = scene.run(next);
     CHECK_MESSAGE(ended.status == 0, ended.err);

@@ -92,7 +92,8 @@ int attack_at(const Attack& attack, int call) {
   if (attack.command.front() == "repair")
     testing::write_file(folder.path("top"), testing::damage("l2-entry-twice").image());
   if (!attack.before.empty()) {
-    REQUIRE(testing::interrupt_coldchain_in(folder.path(""), attack.before).status == 1);
+    REQUIRE(testing::interrupt_coldchain_in(folder.path(""), attack.before).status ==
+            testing::status_of_interrupted);
     REQUIRE(std::filesystem::exists(folder.path("top.coldchain-pending")));
   }
   folder.make_victim_of(attack.exchanged);

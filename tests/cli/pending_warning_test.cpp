@@ -106,7 +106,7 @@ TEST_CASE("verbs that look: under a sysroot, the command goes on with the change
     CAPTURE(verb);
     REQUIRE(
         testing::interrupt_coldchain_in("/", {verb, "--sysroot", sysroot, folder.path() + "/top"})
-            .status == 1);
+            .status == testing::status_of_interrupted);
     const Ran looked =
         run_coldchain_in(folder.path(), {"tree", "--sysroot", "sys root", folder / "top"});
     CHECK_MESSAGE(looked.err.find("'coldchain resume --sysroot '" + sysroot + "' '" + images +
@@ -126,7 +126,8 @@ TEST_CASE(
     "verbs that change: what is in the way under a sysroot is told with a command that works") {
   const Scene scene;
   const std::string folder = std::filesystem::path(scene.path("top")).parent_path();
-  REQUIRE(scene.interrupt({"pull", "--sysroot", folder, "/top"}).status == 1);
+  REQUIRE(scene.interrupt({"pull", "--sysroot", folder, "/top"}).status ==
+          testing::status_of_interrupted);
   const std::string words = "coldchain resume --sysroot " + folder + " " + scene.path("top");
   for (const std::vector<std::string>& command : std::vector<std::vector<std::string>>{
            {"pull", "-b", "base", "--sysroot", folder, "/top"},

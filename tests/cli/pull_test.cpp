@@ -198,7 +198,8 @@ TEST_CASE("pull: with --snapshots internal snapshots get what they read, also af
            {"pull", "-q", "--snapshots", "top"}, {"resume", "top"}}) {
     const Scene scene;
     make(scene);
-    REQUIRE(scene.interrupt({"pull", "--snapshots", "top"}).status == 1);
+    REQUIRE(scene.interrupt({"pull", "--snapshots", "top"}).status ==
+            testing::status_of_interrupted);
     CHECK(scene.run({"pull", "--force", "top"}).err.find("other options is pending") !=
           std::string::npos);
     CHECK(scene.run(next).status == 0);
@@ -214,7 +215,7 @@ TEST_CASE("pull: one that was stopped goes on with the same command or resume, o
        std::vector<std::vector<std::string>>{{"pull", "-q", "top"}, {"resume", "top"}}) {
     const Scene scene;
     const Ran stopped = scene.interrupt({"pull", "top"});
-    CHECK(stopped.status == 1);
+    CHECK(stopped.status == testing::status_of_interrupted);
     CHECK(stopped.err.find("interrupted") != std::string::npos);
     CHECK(stopped.err.find("coldchain resume") != std::string::npos);
     REQUIRE(scene.is_pending());
@@ -227,7 +228,7 @@ TEST_CASE("pull: one that was stopped goes on with the same command or resume, o
     CHECK_FALSE(scene.is_pending());
   }
   const Scene scene;
-  REQUIRE(scene.interrupt({"pull", "top"}).status == 1);
+  REQUIRE(scene.interrupt({"pull", "top"}).status == testing::status_of_interrupted);
   CHECK(scene.run({"resume", "--abandon", "top"}).status == 0);
   CHECK(scene.is_as_before());
   CHECK_FALSE(scene.is_pending());
@@ -272,7 +273,7 @@ TEST_CASE("pull: compressed clusters stay so, become so again or not, after a st
          std::vector<std::vector<std::string>>{command, {"resume", "top"}}) {
       const Scene scene;
       make(scene);
-      REQUIRE(scene.interrupt(command).status == 1);
+      REQUIRE(scene.interrupt(command).status == testing::status_of_interrupted);
       CHECK(scene.run(other).err.find("other options is pending") != std::string::npos);
       CHECK(scene.run(next).status == 0);
       CHECK((scene.top() == whole.top()));
@@ -308,7 +309,8 @@ TEST_CASE("pull: with --detect-zeroes data that is zeros takes no place, also af
   for (const std::vector<std::string>& next : std::vector<std::vector<std::string>>{
            {"pull", "-q", "--detect-zeroes", "top"}, {"resume", "top"}}) {
     const Scene scene;
-    REQUIRE(scene.interrupt({"pull", "--detect-zeroes", "top"}).status == 1);
+    REQUIRE(scene.interrupt({"pull", "--detect-zeroes", "top"}).status ==
+            testing::status_of_interrupted);
     CHECK(scene.run({"pull", "top"}).err.find("other options is pending") != std::string::npos);
     CHECK(scene.run(next).status == 0);
     CHECK((scene.top() == whole.top()));
@@ -324,7 +326,7 @@ TEST_CASE("pull: one that was stopped goes on whatever the page cache has of res
   ImageOptions options = over("mid");
   options.backing_format = "raw";
   ImageBuilder(options).data(0, 't').build().write_to(scene.path("top"));
-  REQUIRE(scene.interrupt({"pull", "top"}).status == 1);
+  REQUIRE(scene.interrupt({"pull", "top"}).status == testing::status_of_interrupted);
   CHECK(read_file(scene.path("mid")).size() == 32 << 20);  // all of it is in the cache now
   const Ran resumed = scene.run({"resume", "top"});
   CHECK_MESSAGE(resumed.status == 0, resumed.err);
@@ -332,7 +334,7 @@ TEST_CASE("pull: one that was stopped goes on whatever the page cache has of res
 
 TEST_CASE("pull: one that was stopped does not go on where the chain was changed meanwhile") {
   const Scene scene;
-  REQUIRE(scene.interrupt({"pull", "top"}).status == 1);
+  REQUIRE(scene.interrupt({"pull", "top"}).status == testing::status_of_interrupted);
   std::filesystem::last_write_time(scene.path("mid"),
                                    std::filesystem::file_time_type::clock::now());
   const Ran ran = scene.run({"resume", "top"});
@@ -344,7 +346,7 @@ TEST_CASE("pull: one that was stopped does not go on where the chain was changed
 
 TEST_CASE("pull: with another base than one that is pending is not taken for that one") {
   const Scene scene;
-  REQUIRE(scene.interrupt({"pull", "-b", "base", "top"}).status == 1);
+  REQUIRE(scene.interrupt({"pull", "-b", "base", "top"}).status == testing::status_of_interrupted);
   const Ran other = scene.run({"pull", "top"});
   CHECK(other.status == 1);
   CHECK(other.err.find("with another base or other options is pending") != std::string::npos);

@@ -255,7 +255,7 @@ TEST_CASE("rebase: one that was stopped goes on with the same command or resume,
   for (const std::vector<std::string>& next : std::vector<std::vector<std::string>>{
            same, {"resume", "-b", "other", "-F", "qcow2", "top"}}) {
     const Scene scene;
-    REQUIRE(scene.interrupt(same).status == 1);
+    REQUIRE(scene.interrupt(same).status == testing::status_of_interrupted);
     REQUIRE(scene.is_pending());
     const Ran alone = scene.run({"resume", "top"});
     CHECK(alone.status == 1);
@@ -267,7 +267,7 @@ TEST_CASE("rebase: one that was stopped goes on with the same command or resume,
     CHECK_FALSE(scene.is_pending());
   }
   const Scene scene;
-  REQUIRE(scene.interrupt(same).status == 1);
+  REQUIRE(scene.interrupt(same).status == testing::status_of_interrupted);
   CHECK(scene.run({"resume", "--abandon", "top"}).status == 0);
   CHECK(scene.is_as_before());
 }

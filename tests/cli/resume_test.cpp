@@ -36,7 +36,7 @@ TEST_CASE("commit: one that is interrupted is known of both images, and either l
     const Scene scene;
     const std::string seen = scene.map("top");
     const Ran stopped = scene.interrupt({"commit", "top"});
-    CHECK(stopped.status == 1);
+    CHECK(stopped.status == testing::status_of_interrupted);
     CHECK(stopped.err.find("interrupted") != std::string::npos);
     CHECK(stopped.err.find("coldchain resume") != std::string::npos);
     CHECK(scene.map("top") == seen);
@@ -59,7 +59,7 @@ TEST_CASE("commit: who has come to read the base while one is interrupted is not
       {"resume", "top"}, {"resume", "mid"}, {"commit", "top"}};
   for (const std::vector<std::string>& way : ways) {
     const Scene scene;
-    REQUIRE(scene.interrupt({"commit", "top"}).status == 1);
+    REQUIRE(scene.interrupt({"commit", "top"}).status == testing::status_of_interrupted);
     ImageBuilder(over("mid")).data(9, 'o').build().write_to(scene.path("other"));
     const Ran refused = scene.run(way);
     CHECK(refused.status == 1);
@@ -76,7 +76,7 @@ TEST_CASE("resume: of an image whose name has a protocol goes on with that file"
        std::vector<std::vector<std::string>>{{"pull", "./nbd:top"}, {"commit", "./nbd:top"}}) {
     const Scene scene;
     std::filesystem::rename(scene.path("top"), scene.path("nbd:top"));
-    REQUIRE(scene.interrupt(begun).status == 1);
+    REQUIRE(scene.interrupt(begun).status == testing::status_of_interrupted);
     const Ran ended = scene.run({"resume", "nbd:top"});
     CHECK_MESSAGE(ended.status == 0, ended.err);
     CHECK_FALSE(std::filesystem::exists(scene.path("nbd:top.coldchain-pending")));
@@ -88,7 +88,8 @@ TEST_CASE(
   const TempFolder folder;
   make_chain_over_raw(folder);
   ImageBuilder(over("top")).data(9, 'o').build().write_to(folder / "other");
-  REQUIRE(testing::interrupt_coldchain_in(folder.path(), {"commit", "top"}).status == 1);
+  REQUIRE(testing::interrupt_coldchain_in(folder.path(), {"commit", "top"}).status ==
+          testing::status_of_interrupted);
   REQUIRE(read_file(folder / "base").size() > (1 << 20));
   const Ran ended = run_coldchain_in(folder.path(), {"resume", "top"});
   CHECK_MESSAGE(ended.status == 0, ended.err);
@@ -99,7 +100,8 @@ TEST_CASE("resume: a format that is given is that of the image that is named, no
     CAPTURE(image);
     const TempFolder folder;
     make_chain_over_raw(folder);
-    REQUIRE(testing::interrupt_coldchain_in(folder.path(), {"commit", "top"}).status == 1);
+    REQUIRE(testing::interrupt_coldchain_in(folder.path(), {"commit", "top"}).status ==
+            testing::status_of_interrupted);
     const std::string right = image == "top" ? "qcow2" : "raw";
     const std::string wrong = image == "top" ? "raw" : "qcow2";
     CHECK(run_coldchain_in(folder.path(), {"resume", "-f", wrong, image}).status == 1);
@@ -111,7 +113,7 @@ TEST_CASE("resume: a format that is given is that of the image that is named, no
 
 TEST_CASE("commit: one that only the base knows of is given up, which is no part of the output") {
   const Scene scene;
-  REQUIRE(scene.interrupt({"commit", "top"}).status == 1);
+  REQUIRE(scene.interrupt({"commit", "top"}).status == testing::status_of_interrupted);
   std::filesystem::remove(scene.path("top.coldchain-pending"));
   const Ran again = scene.run({"commit", "-q", "--output=json", "top"});
   CHECK_MESSAGE(again.status == 0, again.err);
@@ -125,7 +127,8 @@ TEST_CASE("commit: one that only the base knows of is given up, which is no part
 TEST_CASE("commit: one that is given up leaves a raw base as long as it has become") {
   const TempFolder folder;
   make_chain_over_raw(folder);
-  REQUIRE(testing::interrupt_coldchain_in(folder.path(), {"commit", "top"}).status == 1);
+  REQUIRE(testing::interrupt_coldchain_in(folder.path(), {"commit", "top"}).status ==
+          testing::status_of_interrupted);
   // Somebody may read it by now, and have written to it.
   std::string bytes = read_file(folder / "base");
   REQUIRE(bytes.size() == (32 << 20));
@@ -140,7 +143,7 @@ TEST_CASE("commit: one that is given up leaves a raw base as long as it has beco
 
 TEST_CASE("commit: of one whose top was changed since nobody says what it has changed") {
   const Scene scene;
-  REQUIRE(scene.interrupt({"commit", "top"}).status == 1);
+  REQUIRE(scene.interrupt({"commit", "top"}).status == testing::status_of_interrupted);
   ImageBuilder top(over("mid"));
   for (std::uint64_t cluster = 0; cluster < 4497; ++cluster)
     top.data(cluster, 'x');
@@ -168,7 +171,8 @@ TEST_CASE(
     "commit: one that is given up leaves the image as it was, and says what may have changed") {
   const Scene scene;
   const std::string top = read_file(scene.path("top"));
-  REQUIRE(scene.interrupt({"commit", "-b", "base", "top"}).status == 1);
+  REQUIRE(scene.interrupt({"commit", "-b", "base", "top"}).status ==
+          testing::status_of_interrupted);
   const Ran given_up = scene.run({"resume", "--abandon", "base"});
   CHECK_MESSAGE(given_up.status == 0, given_up.err);
   CHECK(given_up.out.find("top is as it was before") != std::string::npos);

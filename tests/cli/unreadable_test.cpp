@@ -249,7 +249,7 @@ TEST_CASE("resume: what a command line allowed is not remembered") {
   const Scene scene;
   const auto interrupted =
       testing::interrupt_coldchain_in(scene.folder(), {"pull", "--unreadable=zeros", "top"});
-  REQUIRE(interrupted.status == 1);
+  REQUIRE(interrupted.status == testing::status_of_interrupted);
   const Ran refused = scene.run({"resume", "top"});
   CHECK(refused.status == 1);
   CHECK_MESSAGE(refused.err.find("--unreadable=zeros") != std::string::npos, refused.err);
@@ -261,7 +261,7 @@ TEST_CASE("resume: a change that may take no zeros can be rolled back") {
   const Scene scene;
   const std::string before = scene.bytes();
   REQUIRE(testing::interrupt_coldchain_in(scene.folder(), {"pull", "--unreadable=zeros", "top"})
-              .status == 1);
+              .status == testing::status_of_interrupted);
   const Ran ran = scene.run({"resume", "--abandon", "top"});
   CHECK_MESSAGE(ran.status == 0, ran.err);
   CHECK((scene.bytes() == before));

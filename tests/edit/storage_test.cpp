@@ -40,16 +40,34 @@ TEST_CASE("storage: a file becomes as long as its places, and what it held stays
   }
 }
 
+TEST_CASE("storage: zeros that are there already count as found") {
+  Image image;
+  const std::vector<HostRange> places = {{{0}, {4 << 20}}};
+  for (const std::uint64_t found : {std::uint64_t{1} << 20, std::uint64_t{4} << 20}) {
+    ProgressPoint last;
+    const Progress progress = [&](const ProgressPoint& point) {
+      last = point;
+      return true;
+    };
+    REQUIRE(edit::give_storage(image.file(), places, true, progress).has_value());
+    CHECK(last.done == 4 << 20);
+    CHECK(last.found == found);
+  }
+}
+
 TEST_CASE("storage: who asks for it can stop it") {
   Image image;
   int calls = 0;
-  const Result<void> done =
-      edit::give_storage(image.file(), {{{1 << 20}, {200 << 20}}}, false,
-                         [&](std::uint64_t /*done*/, std::uint64_t /*total*/) {
-                           ++calls;
-                           return false;
-                         });
-  CHECK(calls == 1);
+  ProgressPoint last;
+  const Result<void> done = edit::give_storage(image.file(), {{{1 << 20}, {200 << 20}}}, false,
+                                               [&](const ProgressPoint& point) {
+                                                 ++calls;
+                                                 last = point;
+                                                 return false;
+                                               });
+  CHECK(calls == 2);  // where it begins, and where it can stop
+  CHECK(last.done == 64 << 20);
+  CHECK(last.total == 199 << 20);
   REQUIRE_FALSE(done);
   CHECK(done.error().code == ErrorCode::interrupted);
   CHECK((image.bytes().substr(0, 1 << 20) == std::string(1 << 20, 'x')));

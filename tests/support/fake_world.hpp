@@ -6,6 +6,7 @@
 #include "memory_files.hpp"
 #include "world.hpp"
 
+#include <csignal>
 #include <filesystem>
 #include <functional>
 #include <map>
@@ -40,6 +41,9 @@ class WatchedFiles final : public io::FileSource {
   std::function<void()> before_open_;
 };
 
+// As the shell has it of a program that SIGINT ended.
+constexpr int status_of_interrupted = 128 + SIGINT;
+
 class FakeWorld final : public cli::World {
  public:
   std::string out_text;
@@ -49,6 +53,7 @@ class FakeWorld final : public cli::World {
   unsigned worker_count = 2;
   bool out_fails = false;
   bool interrupted = false;
+  int progress_requests = 0;
   std::map<std::string, Bytes> memory;
   // Called before each file is opened: somebody else may do something then.
   std::function<void()> before_open;
@@ -80,7 +85,13 @@ class FakeWorld final : public cli::World {
   }
   [[nodiscard]] unsigned workers() const override { return worker_count; }
   void catch_interrupts() override {}
-  [[nodiscard]] bool is_interrupted() const override { return interrupted; }
+  [[nodiscard]] int stop_signal() const override { return interrupted ? SIGINT : 0; }
+  [[nodiscard]] bool takes_progress_request() override {
+    if (progress_requests == 0)
+      return false;
+    --progress_requests;
+    return true;
+  }
 };
 
 struct Ran {

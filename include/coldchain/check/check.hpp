@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include <coldchain/base/progress.hpp>
 #include <coldchain/base/result.hpp>
 #include <coldchain/check/claims.hpp>
 #include <coldchain/check/stored_refcounts.hpp>
@@ -24,6 +25,8 @@ struct CheckOptions {
   bool deep = false;  // decompress every compressed cluster
   unsigned workers = 1;
   std::size_t most_findings = std::size_t{1} << 18;  // runs that are kept; the others are counted
+  // Gets the bytes of L2 tables that were looked at. What it returns does not stop the check.
+  Progress progress{};
 };
 
 // qemu-img's numbers. QEMU block/qcow2-refcount.c: what is a corruption, and how often it counts.

@@ -52,6 +52,10 @@ class FreshWriter {
 
   [[nodiscard]] Mode mode() const { return mode_; }
 
+  // Whether the pieces since begin() are written, and not only compared with what a former attempt
+  // wrote.
+  [[nodiscard]] bool is_new() const { return mode_ == Mode::write && begun_ > written_to_; }
+
   // Writes zeros, but nothing into holes of the file.
   [[nodiscard]] Result<void> write_zeros(HostOffset at, std::uint64_t size);
 
@@ -95,7 +99,6 @@ class FreshWriter {
   Result<void> write_out();
   Result<void> write_out(const Run& run);
   [[nodiscard]] Result<void> check_place(HostRange range) const;
-  [[nodiscard]] bool is_new() const { return mode_ == Mode::write && begun_ > written_to_; }
   [[nodiscard]] Result<bool> is_there(const Run& run) const;
   [[nodiscard]] Load& gathered() { return loads_[gathering_]; }
 

@@ -13,6 +13,8 @@
 
 namespace coldchain::edit {
 
+[[nodiscard]] std::uint64_t total_size(const std::vector<HostRange>& places);
+
 // Allocates storage for `places`, which are sorted, and flushes. The file grows to the end of the
 // last one. With `writes_zeros`, holes are also filled with zeros. Stops with `interrupted` if
 // `progress` says so.

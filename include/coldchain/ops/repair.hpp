@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include <coldchain/base/progress.hpp>
 #include <coldchain/check/check.hpp>
 #include <coldchain/edit/transaction.hpp>
 #include <coldchain/finding/finding.hpp>
@@ -36,6 +37,7 @@ struct RepairOptions {
   // A former repair dropped damaged references: unreferenced clusters may be what they named.
   bool keep_unreferenced = false;
   unsigned workers = 1;
+  Progress progress{};  // as that of a check: a repair checks the image twice, or more often
 };
 
 enum class Mending : std::uint8_t {
