@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+#include "character_width.hpp"
+
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -185,9 +187,13 @@ std::string to_hex(std::string_view bytes) {
 }
 
 std::size_t display_width(std::string_view text) {
-  return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [](char c) {
-    return (static_cast<unsigned char>(c) & 0xc0) != 0x80;
-  }));
+  std::size_t columns = 0;
+  while (!text.empty()) {
+    const Decoded decoded = decode_one(text);
+    columns += character_width(decoded.code_point);
+    text.remove_prefix(decoded.length);
+  }
+  return columns;
 }
 
 std::string human_size(std::uint64_t bytes) {

@@ -62,3 +62,15 @@ TEST_CASE("display_width: counts characters, not bytes") {
   CHECK(display_width("abc") == 3);
   CHECK(display_width("\xe2\x94\x94\xe2\x94\x80 x") == 4);
 }
+
+TEST_CASE("display_width: wide characters have two columns, combining ones none") {
+  CHECK(display_width("\u4e2d\u6587.qcow2") == 10);  // Chinese
+  CHECK(display_width("\uff21\uff22") == 4);         // fullwidth letters
+  CHECK(display_width("\uff76\uff9e") == 2);         // halfwidth kana
+  CHECK(display_width("\uac00") == 2);               // a Hangul syllable,
+  CHECK(display_width("\u1100\u1161\u11a8") == 2);   // and one that is composed
+  CHECK(display_width("\U0001f600") == 2);
+  CHECK(display_width("\U00020000") == 2);
+  CHECK(display_width("e\u0301") == 1);
+  CHECK(display_width("\u00ad") == 1);
+}

@@ -15,6 +15,16 @@ TEST_CASE("Table: aligns columns by what is seen and leaves no space at the end 
         "long name  1000  end\n");
 }
 
+TEST_CASE("Table: names of East Asian width align") {
+  Table table({"NAME", "B"}, {Table::Align::left, Table::Align::left});
+  table.add({"\u78c1\u789f", "x"});
+  table.add({"disks", "x"});
+  CHECK(table.text({}) ==
+        "NAME   B\n"
+        "\u78c1\u789f   x\n"
+        "disks  x\n");
+}
+
 TEST_CASE("Style: without colour nothing but the text is printed") {
   CHECK(Style{}.paint(Style::Ink::red, "x") == "x");
   CHECK(Style{.color = true}.paint(Style::Ink::red, "x") == "\x1b[31mx\x1b[0m");
