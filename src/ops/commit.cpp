@@ -70,6 +70,7 @@ class CommitPlanner {
         options_(options),
         view_{&chain, options.base, &base_chain, options.workers},
         base_(base_chain.layers().front()),
+        extents_(chain, options.workers),
         digester_(options.base) {}
 
   Result<Commit> plan() {
@@ -146,7 +147,7 @@ class CommitPlanner {
     if (grows())
       transaction_.grow(commit_.disk_size_after);
     const auto take_place = [&](const Piece& piece) -> Result<void> {
-      count(piece);
+      TRY(count(piece));
       transaction_.grow(piece.guest.end.value);
       append_range(commit_.data.ranges, to_host(piece.guest));
       for (const Extent& source : piece.sources) {
@@ -188,7 +189,7 @@ class CommitPlanner {
   }
 
   Result<void> take(ImageEditor& editor, const Piece& piece) {
-    count(piece);
+    TRY(count(piece));
     switch (piece.kind) {
       case PieceKind::zero:
         return editor.set_zero(piece.guest);
@@ -204,14 +205,14 @@ class CommitPlanner {
     return {};
   }
 
-  void count(const Piece& piece) {
+  Result<void> count(const Piece& piece) {
     digester_.add(piece);
     Cost& cost = commit_.cost;
     cost.unreadable.add(piece.lost);
     if (piece.kind == PieceKind::zero) {
       cost.zeroed_bytes += piece.guest.size();
       append_range(commit_.changed, piece.guest);
-      return;
+      return {};
     }
     cost.written_bytes += piece.guest.size();
     if (piece.kind == PieceKind::overwrite)
@@ -224,8 +225,9 @@ class CommitPlanner {
       // What fills up clusters of the base comes from it, or from below it.
       SourceCost& from = cost.sources[std::min<std::size_t>(source.layer, options_.base)];
       from.bytes += source.guest.size();
-      ++from.extents;
+      from.extents += TRY(extents_.is_of_another(source)) ? 1 : 0;
     }
+    return {};
   }
 
   // Of a raw image.
@@ -312,6 +314,7 @@ class CommitPlanner {
   const CommitOptions& options_;
   CommitView view_;
   const Layer& base_;
+  ExtentCounter extents_;
   PlanDigester digester_;
   Commit commit_;
 };

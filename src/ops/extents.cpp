@@ -103,6 +103,25 @@ Result<Extent> MapCursor::at(GuestOffset at) {
   return window_[next_];
 }
 
+Result<bool> ExtentCounter::is_of_another(const Extent& part) {
+  const bool is_same = last_ && TRY(goes_on_to(part));
+  last_ = part;
+  return !is_same;
+}
+
+// Between two parts of one extent, some of it may not be copied: then the map is asked.
+Result<bool> ExtentCounter::goes_on_to(const Extent& part) {
+  Extent last = *last_;
+  while (last.guest.end < part.guest.begin) {
+    Extent between = TRY(cursor_.at(last.guest.end));
+    between = clip(between, {last.guest.end, std::min(between.guest.end, part.guest.begin)});
+    if (!analysis::continues(last, between))
+      return false;
+    last = between;
+  }
+  return analysis::continues(last, part);
+}
+
 Place EntryCursor::Entry::place_of(unsigned subcluster) const {
   const Place data = cluster.is_copied() ? Place::own : Place::not_to_use;
   if (cluster.is_compressed())

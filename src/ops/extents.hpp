@@ -96,6 +96,23 @@ class MapCursor {
   std::size_t next_ = 0;  // in it
 };
 
+// Counts the extents of a chain's map that parts are read from: however an extent is cut into
+// pieces that are copied, it is one.
+class ExtentCounter {
+ public:
+  // `chain` outlives the counter.
+  ExtentCounter(const graph::Chain& chain, unsigned workers) : cursor_(chain, workers) {}
+
+  // Whether `part` is of another extent than the part before. Offsets only grow.
+  [[nodiscard]] Result<bool> is_of_another(const analysis::Extent& part);
+
+ private:
+  [[nodiscard]] Result<bool> goes_on_to(const analysis::Extent& part);
+
+  MapCursor cursor_;
+  std::optional<analysis::Extent> last_;
+};
+
 // What the tables of an image say of a cluster or subcluster.
 enum class Place {
   none,        // what is below it shows

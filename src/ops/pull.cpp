@@ -332,11 +332,25 @@ class Planner {
       const auto all =
           pieces(view, [&](HostRange place) { append_range(pull_.data.places, place); });
       graph::Reader reader(*view.chain);
-      TRY(all([&](const Piece& piece) {
+      ExtentCounter extents(*view.chain, options_.workers);
+      const auto take_piece = [&](const Piece& piece) -> Result<void> {
+        TRY(count_sources(piece, extents));
         if (!view.snapshot)
           gains_.add_copied(piece, base_node() == nullptr);
         return take(editor, *view.chain, reader, piece);
-      }));
+      };
+      TRY(all(take_piece));
+    }
+    return {};
+  }
+
+  Result<void> count_sources(const Piece& piece, ExtentCounter& extents) {
+    for (const Extent& source : piece.sources) {
+      if (reads_as_zeros(source) || source.layer == 0 || source.layer > pull_.cost.sources.size())
+        continue;
+      SourceCost& cost = pull_.cost.sources[source.layer - 1];
+      cost.bytes += source.guest.size();
+      cost.extents += TRY(extents.is_of_another(source)) ? 1 : 0;
     }
     return {};
   }
@@ -351,13 +365,6 @@ class Planner {
                                            : editor.reserve(piece.guest);
     }
     pull_.cost.written_bytes += piece.guest.size();
-    for (const Extent& source : piece.sources) {
-      if (reads_as_zeros(source) || source.layer == 0 || source.layer > pull_.cost.sources.size())
-        continue;
-      SourceCost& cost = pull_.cost.sources[source.layer - 1];
-      cost.bytes += source.guest.size();
-      ++cost.extents;
-    }
     switch (piece.kind) {
       case PieceKind::compressed:
         return place_compressed(editor, chain, piece);
