@@ -47,6 +47,7 @@ void options(CLI::App& app, AllocateOptions& allocate) {
 void plan_options(CLI::App& app, AllocateOptions& allocate) {
   options(app, allocate);
   allocate.pull.is_plan = true;
+  app.footer("Example: coldchain plan allocate --range 0:10G disk.qcow2");
 }
 
 Result<ops::Allocation> parse(const AllocateOptions& allocate) {

@@ -48,6 +48,7 @@ void options(CLI::App& app, CommitRequest& commit) {
 void plan_options(CLI::App& app, CommitRequest& commit) {
   options(app, commit);
   commit.is_plan = true;
+  app.footer("Example: coldchain plan commit top.qcow2");
 }
 
 }  // namespace

@@ -52,6 +52,7 @@ void options(CLI::App& app, PullRequest& pull) {
 void plan_options(CLI::App& app, PullRequest& pull) {
   options(app, pull);
   pull.is_plan = true;
+  app.footer("Example: coldchain plan pull -b base.qcow2 top.qcow2");
 }
 
 // A part of the disk is an allocation that stays thin.

@@ -43,6 +43,7 @@ void options(CLI::App& app, RebaseOptions& rebase) {
 void plan_options(CLI::App& app, RebaseOptions& rebase) {
   options(app, rebase);
   rebase.pull.is_plan = true;
+  app.footer("Example: coldchain plan rebase -b base.qcow2 -F qcow2 top.qcow2");
 }
 
 // QEMU opens no image whose header records a longer name, and cuts the one that it records.

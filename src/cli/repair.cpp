@@ -44,6 +44,7 @@ void options(CLI::App& app, RepairVerbOptions& repair) {
 void plan_options(CLI::App& app, RepairVerbOptions& repair) {
   options(app, repair);
   repair.request.dry_run = true;
+  app.footer("Example: coldchain plan repair disk.qcow2");
 }
 
 Result<ExitStatus> run_verb(const RepairVerbOptions& repair, World& world) {

@@ -73,6 +73,16 @@ TEST_CASE("coldchain: every verb says which file it could not open, and why") {
     CHECK(run_coldchain({verb, folder.path()}).err.find("is a directory") != std::string::npos);
 }
 
+TEST_CASE("plan: the help of a change shows a plan as its example") {
+  for (const std::string verb : {"allocate", "commit", "pull", "rebase", "repair"}) {
+    CAPTURE(verb);
+    CHECK(run_coldchain({"plan", verb, "--help"}).out.find("Example: coldchain plan " + verb) !=
+          std::string::npos);
+    CHECK(run_coldchain({verb, "--help"}).out.find("Example: coldchain " + verb) !=
+          std::string::npos);
+  }
+}
+
 TEST_CASE("coldchain: an empty raw file has an answer") {
   const TempFolder folder;
   testing::write_file(folder / "empty", "");
