@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: MIT
 #include "app.hpp"
 
+#include "suggestion.hpp"
+
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <new>
+#include <optional>
 #include <sstream>
 #include <stdexcept>
 
@@ -31,12 +34,64 @@ int out_of_memory(bool may_change, World& world) {
   return failure;
 }
 
+// The verb that was typed: of 'plan pull', pull.
+const CLI::App& typed_verb(const CLI::App& app) {
+  const std::vector<CLI::App*> verbs = app.get_subcommands();
+  return verbs.empty() ? app : typed_verb(*verbs.front());
+}
+
+// 'coldchain plan pull'.
+std::string command_of(const CLI::App& verb) {
+  const CLI::App* parent = verb.get_parent();
+  return parent == nullptr ? verb.get_name() : command_of(*parent) + " " + verb.get_name();
+}
+
+std::string help_of(const CLI::App& verb) {
+  return fmt::format("'{} --help' lists its options\n", command_of(verb));
+}
+
+std::string no_option(const CLI::App& verb, const std::string& typed) {
+  const std::string name = typed.substr(0, typed.find('='));
+  std::vector<std::string> options;
+  for (const CLI::Option* option : verb.get_options()) {
+    for (const std::string& word : option->get_lnames())
+      options.push_back("--" + word);
+  }
+  return fmt::format("there is no option '{}'.{} {}", to_terminal(name),
+                     did_you_mean(name, options), help_of(verb));
+}
+
+std::string no_verb(const CLI::App& app, const std::string& typed) {
+  std::vector<std::string> verbs;
+  for (const CLI::App* verb : app.get_subcommands([](const CLI::App*) { return true; }))
+    verbs.push_back(verb->get_name());
+  const std::string wrong = typed.empty()
+                                ? fmt::format("'{}' needs a verb", command_of(app))
+                                : fmt::format("there is no verb '{}'", to_terminal(typed));
+  return fmt::format("{}; there are {}.{} See '{} --help'\n", wrong, fmt::join(verbs, ", "),
+                     typed.empty() ? "" : did_you_mean(typed, verbs), command_of(app));
+}
+
+// A word that no verb takes, or a verb that is missing; nothing if the error is another one.
+std::optional<std::string> wrong_word(const CLI::App& app) {
+  const CLI::App& verb = typed_verb(app);
+  const std::vector<std::string> extra = app.remaining(true);
+  const std::string first = extra.empty() ? "" : extra.front();
+  if (first.starts_with('-'))
+    return no_option(verb, first);
+  if (!verb.get_subcommands([](const CLI::App*) { return true; }).empty())
+    return no_verb(verb, first);
+  if (first.empty())
+    return std::nullopt;
+  return fmt::format("'{}' is one operand too many; {}", to_terminal(first), help_of(verb));
+}
+
 int run_verbs(std::vector<std::string> arguments, World& world) {
   CLI::App app("Reads, explains, checks and repairs the disk images of stopped virtual machines.",
                "coldchain");
   app.require_subcommand(1);
   app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);  // as getopt
-  app.set_version_flag("--version", "coldchain " COLDCHAIN_VERSION);
+  app.set_version_flag("-V,--version", "coldchain " COLDCHAIN_VERSION);
   app.footer("'coldchain VERB --help' describes a verb.");
   int status = success;
   register_allocate(app, world, status);
@@ -56,18 +111,6 @@ int run_verbs(std::vector<std::string> arguments, World& world) {
   register_undo(app, world, status);
   if (!arguments.empty() && arguments.front() == "plan")
     world.agreement = Agreement{.command = {arguments.begin() + 1, arguments.end()}, .plan = ""};
-  if (!arguments.empty() && !arguments.front().starts_with('-')) {
-    std::vector<std::string> verbs;
-    for (const CLI::App* verb : app.get_subcommands({}))
-      verbs.push_back(verb->get_name());
-    if (std::find(verbs.begin(), verbs.end(), arguments.front()) == verbs.end()) {
-      world.complain({ErrorCode::invalid_argument,
-                      fmt::format("there is no verb '{}'; there are {}. See 'coldchain --help'",
-                                  to_terminal(arguments.front()), fmt::join(verbs, ", ")),
-                      0});
-      return failure;
-    }
-  }
   try {
     std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants a vector
     app.parse(std::move(arguments));
@@ -77,8 +120,7 @@ int run_verbs(std::vector<std::string> arguments, World& world) {
     const int code = app.exit(error, out, err);
     if (code == 0)
       return world.out(out.str()) ? success : failure;
-    std::string text = err.str();
-    world.err("coldchain: " + text);
+    world.err("coldchain: " + wrong_word(app).value_or(err.str()));
     return failure;
   }
   return status;

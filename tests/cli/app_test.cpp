@@ -31,6 +31,37 @@ TEST_CASE("coldchain: an unknown verb is named, with those that there are") {
                              "plan, pull, rebase, repair, resume, tree, undo."));
 }
 
+TEST_CASE("coldchain: a verb, an option or an operand that is wrong is named, with what is near") {
+  const auto err_of = [](const std::vector<std::string>& arguments) {
+    const auto ran = run_coldchain(arguments);
+    CHECK(ran.status == 1);
+    return ran.err;
+  };
+  CHECK(err_of({"chekc", "x"}).find(" Did you mean 'check'? ") != std::string::npos);
+  CHECK(err_of({"frobnicate"}).find("Did you mean") == std::string::npos);
+  CHECK(err_of({"map", "--sumary", "x"}) ==
+        "coldchain: there is no option '--sumary'. Did you mean '--summary'? 'coldchain map "
+        "--help' lists its options\n");
+  CHECK(err_of({"plan", "pull", "--ouptut=json", "x"}) ==
+        "coldchain: there is no option '--ouptut'. Did you mean '--output'? 'coldchain plan pull "
+        "--help' lists its options\n");
+  CHECK(err_of({"map", "--frobnicate", "x"}) ==
+        "coldchain: there is no option '--frobnicate'. 'coldchain map --help' lists its "
+        "options\n");
+  CHECK(err_of({"map", "x", "y"}) ==
+        "coldchain: 'y' is one operand too many; 'coldchain map --help' lists its options\n");
+  CHECK(err_of({"plan", "pul", "x"}) ==
+        "coldchain: there is no verb 'pul'; there are allocate, commit, pull, rebase, repair. Did "
+        "you mean 'pull'? See 'coldchain plan --help'\n");
+  CHECK(err_of({"plan"}).starts_with("coldchain: 'coldchain plan' needs a verb; there are "));
+  CHECK(err_of({}).starts_with("coldchain: 'coldchain' needs a verb; there are allocate, "));
+  CHECK(err_of({"--vesrion"}) ==
+        "coldchain: there is no option '--vesrion'. Did you mean '--version'? 'coldchain --help' "
+        "lists its options\n");
+  CHECK(err_of({"map", "--" + std::string(100000, 'x'), "x"}).find("Did you mean") ==
+        std::string::npos);
+}
+
 TEST_CASE("coldchain: of an option given twice the last counts, as with qemu-img") {
   const TempFolder folder;
   testing::write_file(folder / "a", std::string(512, 'x'));
@@ -41,6 +72,7 @@ TEST_CASE("coldchain: of an option given twice the last counts, as with qemu-img
 TEST_CASE("coldchain: help and version go to stdout and succeed") {
   for (const auto& arguments : {std::vector<std::string>{"--help"},
                                 {"--version"},
+                                {"-V"},
                                 {"info", "--help"},
                                 {"map", "--help"},
                                 {"tree", "--help"}}) {
