@@ -91,9 +91,10 @@ GuestOffset next_table(const qcow2::Mapping& mapping, GuestOffset from, GuestOff
 
 struct Window {
   GuestRange range;
-  // It may be very large where
-  bool is_empty = false;                      // no layer has anything to say, or
-  std::optional<std::size_t> unread_layer{};  // this one hides all below it, and has no table
+  // No layer has anything to say. Such a window may be very large.
+  bool is_empty = false;
+  // This layer hides all below it, and none of its tables is there. It may be very large, too.
+  std::optional<std::size_t> unread_layer{};
 };
 
 // Hands out windows, skipping over stretches where no layer has anything to say.

@@ -147,9 +147,11 @@ bool Survey::claim(std::uint64_t offset, std::uint64_t size, Structure structure
     corruption(past_end(structure, index, at, offset, size));
     return false;
   }
-  // Both are written whole. Of L1 and L2 tables, the mapping pass says what is lost with them.
-  if ((structure == Structure::bitmap_table || structure == Structure::bitmap_data) &&
-      offset + size > file.size())
+  // These are written whole. The mapping pass says what is lost with L1 and L2 tables.
+  const bool is_whole = structure == Structure::bitmap_table ||
+                        structure == Structure::bitmap_data ||
+                        structure == Structure::snapshot_table;
+  if (is_whole && offset + size > file.size())
     result.findings.add({.code = Code::table_past_end,
                          .structure = structure,
                          .index = index,

@@ -191,10 +191,15 @@ Result<ExitStatus> run_verb(const ResumeOptions& wanted, World& world) {
   note_confines(options.target.folders, options.target.policy);
   options.target.policy.moved_backing = options.moved_base;
   Result<ExitStatus> status = resume_image(options, world);
-  if (!status && status.error().code == ErrorCode::not_found && options.moved_base.empty())
-    return fail(status.error().code,
-                fmt::format("{}; if it was moved, 'coldchain resume --base PATH {}' reads it there",
-                            status.error().message, to_shell_word(options.target.image)));
+  const bool may_be_moved =
+      !status && status.error().code == ErrorCode::not_found && options.moved_base.empty() &&
+      TRY(world.files(options.target.policy))->open_operand(options.target.image).has_value();
+  if (may_be_moved)
+    return fail(
+        status.error().code,
+        fmt::format("{}; if a backing file was moved, 'coldchain resume --base PATH {}' reads "
+                    "it at its new path",
+                    status.error().message, to_shell_word(options.target.image)));
   return status;
 }
 

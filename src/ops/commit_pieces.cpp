@@ -83,7 +83,7 @@ class CommitPieceMaker {
       if (!reads_as_zeros(extent) || extent.is_lost())
         return begin;
       const Extent shown = TRY(below_.at(begin));
-      if (!reads_as_zeros(shown))
+      if (!reads_as_zeros(shown) || shown.is_lost())
         return begin;
       end = std::min(end, shown.guest.end);
       if (uncovers({begin, end}))
@@ -165,7 +165,7 @@ class CommitPieceMaker {
       return place == Place::zero;
     return !uncovers(guest) &&
            std::all_of(base_parts_.begin(), base_parts_.end(), [&](const Extent& part) {
-             return clip(part, guest).guest.empty() || reads_as_zeros(part);
+             return clip(part, guest).guest.empty() || (reads_as_zeros(part) && !part.is_lost());
            });
   }
 

@@ -159,7 +159,8 @@ Result<EntryCursor::Entry> EntryCursor::at(GuestOffset at) {
   const HostOffset wanted = qcow2::L1Entry(l1[l1_index].get()).l2_table();
   if (table_at_ != wanted) {
     table_.resize(geometry.cluster_size());
-    TRY(io::read_exactly(layer_.qcow2().file(), wanted, table_, "L2 table"));
+    // The file may end in the part that lies behind the end of the disk.
+    TRY(io::read_table(layer_.qcow2().file(), wanted, table_));
     table_at_ = wanted;
   }
   const std::uint64_t begin = geometry.l2_index(at) * geometry.l2_entry_bytes();

@@ -2,6 +2,7 @@
 // Entries of L1 and L2 tables. What has one possible value gets it; a reference that cannot be
 // right is dropped, and the guest range that is lost with it is told. An L2 entry that is dropped
 // reads as zeros where the format can say so: what a backing file has there was overwritten once.
+#include "extents.hpp"
 #include "mender.hpp"
 
 #include <algorithm>
@@ -97,7 +98,8 @@ class EntryMender {
     }
   }
 
-  Result<void> set(const Entry& entry, std::uint64_t raw, Mending mending, GuestRange lost = {}) {
+  Result<void> set(const Entry& entry, std::uint64_t raw, Mending mending, GuestRange lost = {},
+                   std::string detail = {}) {
     // Where the active L1 table lies is certain; an L2 table that lies over it is the one in error.
     const std::uint64_t cluster = m_.cluster_of(entry.at.value);
     const bool may_write = entry.structure == Structure::l1_table
@@ -110,7 +112,8 @@ class EntryMender {
             .structure = entry.structure,
             .index = entry.index,
             .host = {entry.at, entry.at + sizeof(be64)},
-            .lost = lost});
+            .lost = lost,
+            .detail = std::move(detail)});
     return m_.set_entry(Phase::secure, entry.at, raw);
   }
 
@@ -150,16 +153,41 @@ class EntryMender {
   }
 
   Result<void> drop_table(const Entry& entry) {
-    return set(entry, 0, Mending::drop_l2_table, entry.guest);
+    return set(entry, 0, Mending::drop_l2_table, entry.guest,
+               m_.header().backing_file() ? "the backing file shows there" : "");
   }
 
+  // In version 2 the backing file would show through an entry that is dropped: it stays.
   Result<void> read_as_zeros(const Entry& entry) {
+    if (m_.header().has_extended_l2())
+      return read_subclusters_as_zeros(entry);
     const bool has_zeros = m_.header().version >= 3;
-    if (!m_.header().has_extended_l2())
-      return set(entry, has_zeros ? qcow2::zero_flag : 0, Mending::read_as_zeros, entry.guest);
-    TRY(set(entry, 0, Mending::read_as_zeros, entry.guest));
-    return set_bitmap(entry, all_subclusters << 32, Mending::read_as_zeros,
-                      entry.raw == 0 ? entry.guest : GuestRange{});
+    if (!has_zeros && m_.header().backing_file())
+      return {};
+    return set(entry, has_zeros ? qcow2::zero_flag : 0, Mending::read_as_zeros, entry.guest);
+  }
+
+  // Subclusters that are not allocated have lost nothing: the backing file answers there.
+  Result<void> read_subclusters_as_zeros(const Entry& entry) {
+    const qcow2::SubclusterBitmap bitmap(TRY(m_.entry_at(entry.at + sizeof(be64))));
+    const std::uint64_t lost =
+        is_compressed(entry.raw) ? all_subclusters : std::uint64_t{bitmap.allocated()};
+    const std::uint64_t size = m_.geometry().subcluster_size();
+    std::vector<GuestRange> ranges;
+    for (unsigned index = 0; index < 32; ++index) {
+      const GuestOffset begin = entry.guest.begin + index * size;
+      if ((lost >> index & 1) != 0)
+        append_range(ranges, GuestRange{begin, begin + size});
+    }
+    for (std::size_t i = 1; i < ranges.size(); ++i)
+      m_.add({.mending = Mending::read_as_zeros,
+              .structure = entry.structure,
+              .index = entry.index,
+              .host = {entry.at, entry.at + sizeof(be64)},
+              .lost = ranges[i]});
+    TRY(set(entry, 0, Mending::read_as_zeros, ranges.empty() ? GuestRange{} : ranges.front()));
+    return set_bitmap(entry, (bitmap.zero() | lost) << 32, Mending::read_as_zeros,
+                      entry.raw == 0 && !ranges.empty() ? ranges.front() : GuestRange{});
   }
 
   Result<void> set_bitmap(const Entry& entry, std::uint64_t bitmap, Mending mending,

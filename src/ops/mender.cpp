@@ -103,6 +103,17 @@ bool Mender::can_append(std::uint64_t count) {
         to_string(cut->structure), cut->index);
     return false;
   }
+  const auto stream = std::find_if(all.begin(), all.end(), [](const Finding& finding) {
+    return finding.code == Code::data_past_end && qcow2::L2Entry(finding.entry).is_compressed();
+  });
+  if (stream != all.end() && header().version < 3 && header().backing_file()) {
+    obstacle = fmt::format(
+        "the file ends inside the compressed cluster of guest offset {:#x}, which would read as "
+        "other data when the file grows, and version 2 cannot mark it as zeros; 'qemu-img amend "
+        "-o compat=1.1' changes the version",
+        stream->guest.begin.value);
+    return false;
+  }
   // QEMU finds nothing wrong with a reference that ends less than a cluster behind the file.
   const std::uint64_t end = (next_fresh_cluster() + count + 1) * cluster_size();
   const Findings& findings = checked->findings.runs();

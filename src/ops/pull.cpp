@@ -90,7 +90,6 @@ class Planner {
     TRY(check_kind(top.qcow2().header()));
     const check::CheckResult before = TRY(check_metadata(transaction_.view(), options_.workers));
     TRY(check_sound(top.qcow2().header(), before, chain_.unreadable_are_zeros()));
-    pull_.cost.unreadable.add(own_unreadable(before));
     pull_.cost.cluster_size = top.qcow2().header().cluster_size();
     raise_limit(transaction_, chain_);
     if (options_.onto != nullptr)
@@ -99,6 +98,7 @@ class Planner {
       TRY(fill_cost(pull_.cost, transaction_, before, before.counts.image_end_offset));
       return std::move(pull_);
     }
+    pull_.cost.unreadable.add(own_unreadable(before));
     TRY(check_layers());
     if (!keeps_link()) {
       TRY(look_at_snapshots());
@@ -151,6 +151,9 @@ class Planner {
     TRY(check_device(transaction_));
     TRY(look_at_result(before, editor));
     TRY(fill_data(editor));
+    // Where nothing changes, the file does not grow.
+    if (transaction_.is_empty())
+      pull_.cost.unreadable = {};
     return std::move(pull_);
   }
 

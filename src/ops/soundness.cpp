@@ -91,13 +91,14 @@ Result<void> zero_cut_streams(ImageEditor& editor, const qcow2::Header& header,
     if (header.version < 3 || header.nb_snapshots != 0)
       return fail(
           ErrorCode::refused,
-          fmt::format("the file ends inside the compressed cluster of guest offset {0:#x}, which "
-                      "would read as other data when the file grows, and {1}: 'qemu-io -c \"write "
-                      "-z {0:#x} {2}\" FILE' overwrites it with zeros",
-                      finding.guest.begin.value,
-                      header.version < 3 ? "version 2 cannot mark zeros"
-                                         : "internal snapshots may use it, too",
-                      finding.guest.size()));
+          fmt::format(
+              "the file ends inside the compressed cluster of guest offset {0:#x}. The "
+              "cluster would read as other data when the file grows, and {1}. 'qemu-io -c \"write "
+              "-z {0:#x} {2}\" FILE' overwrites it with zeros",
+              finding.guest.begin.value,
+              header.version < 3 ? "version 2 cannot mark zeros"
+                                 : "internal snapshots may use it, too",
+              finding.guest.size()));
     TRY(editor.set_zero(finding.guest));
   }
   return {};

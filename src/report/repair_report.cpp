@@ -44,9 +44,10 @@ std::string consequences(const ops::Repair& repair) {
   for (const Action& action : repair.actions) {
     if (action.lost.empty() || ++ranges > most_ranges)
       continue;
-    out += fmt::format("lost for good: guest {:#x}-{:#x} ({}, {} {})\n", action.lost.begin.value,
-                       action.lost.end.value, to_string(action.mending),
-                       to_string(action.structure), action.index);
+    out +=
+        fmt::format("lost for good: guest {:#x}-{:#x} ({}, {} {}){}\n", action.lost.begin.value,
+                    action.lost.end.value, to_string(action.mending), to_string(action.structure),
+                    action.index, action.detail.empty() ? "" : ": " + to_terminal(action.detail));
   }
   if (ranges > most_ranges)
     out += fmt::format("lost for good: {} more ranges; '--dry-run' lists them all\n",

@@ -204,7 +204,7 @@ TEST_CASE("resume: a backing file that was moved is read at its new path, if it 
     };
     const std::string before = read_file(folder / "top");
     REQUIRE(testing::interrupt_coldchain_in(folder.path(), {verb, "-f", "qcow2", "top"}).status ==
-            1);
+            130);
     const std::string pending = read_file(folder / "top.coldchain-pending");
     std::filesystem::rename(folder / "old", folder / "new");
     const Ran lost = run({"resume", "-f", "qcow2", "top"});

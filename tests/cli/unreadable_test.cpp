@@ -6,6 +6,10 @@
 #include "patient.hpp"
 #include "temp_folder.hpp"
 
+#include <span>
+
+#include <coldchain/qcow2/tables.hpp>
+
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -54,6 +58,12 @@ class Scene {
 
 constexpr std::uint64_t lost_begin = clusters * cluster_size - missing;
 constexpr std::uint64_t lost_end = clusters * cluster_size;
+
+Bytes bytes_in(const std::string& path) {
+  const std::string content = read_file(path);
+  const ByteView bytes = std::as_bytes(std::span(content));
+  return {bytes.begin(), bytes.end()};
+}
 
 const nlohmann::json lost = {
     {{"start", lost_begin}, {"length", missing}, {"depth", 1}, {"reason", "past-end"}}};
@@ -354,7 +364,8 @@ TEST_CASE(
   const std::string before = read_file(folder / "base");
   const Ran ran = run_coldchain_in(folder.path(), {"commit", "--unreadable=zeros", "top"});
   CHECK(ran.status == 1);
-  CHECK_MESSAGE(ran.err.find("qemu-io -c \"write -z 0x20000 4096\" FILE") != std::string::npos, ran.err);
+  CHECK_MESSAGE(ran.err.find("qemu-io -c \"write -z 0x20000 4096\" FILE") != std::string::npos,
+                ran.err);
   CHECK(read_file(folder / "base") == before);
 }
 
@@ -370,4 +381,69 @@ TEST_CASE("repair: a compressed cluster that is cut reads as zeros once the file
   CHECK(ran.out.find("no harm to data") == std::string::npos);
   // What is left of the stream keeps its refcount.
   CHECK(run_coldchain_in(folder.path(), {"check", "--deep", "image"}).status == 3);
+}
+
+TEST_CASE("commit: zeros above lost data are written, whatever the base shows there") {
+  const TempFolder folder;
+  testing::Patient patient(
+      ImageBuilder(over("", 1 << 20)).data(0, 'a').data(1, 'a').build().flat());
+  patient.move_to_end(0, 2);
+  const Bytes whole = patient.bytes();
+  patient.resize(whole.size() - cluster_size - 1000);
+  ImageBuilder(over("lowest", 1 << 20)).build().write_to(folder / "base");
+  ImageBuilder(over("base", 1 << 20)).zero(0).zero(1).data(3, 't').build().write_to(folder / "top");
+  testing::write_file(folder / "lowest", patient.bytes());
+  const Ran ran = run_coldchain_in(folder.path(), {"commit", "--unreadable=zeros", "-d", "top"});
+  REQUIRE_MESSAGE(ran.status == 0, ran.err);
+  testing::write_file(folder / "lowest", whole);
+  const auto extents =
+      nlohmann::json::parse(run_coldchain_in(folder.path(), {"map", "--output=json", "base"}).out);
+  CHECK(extents[0]["zero"] == true);
+  CHECK(extents[0]["depth"] == 0);
+  CHECK(extents[0]["length"] == 2 * cluster_size);
+}
+
+TEST_CASE("repair: subclusters that were not allocated still show the backing file") {
+  const TempFolder folder;
+  testing::ImageOptions options = over("base", 1 << 20);
+  options.cluster_bits = 14;
+  ImageBuilder(over("", 1 << 20)).data(0, 'b').build().write_to(folder / "base");
+  options.extended_l2 = true;
+  testing::Patient patient(ImageBuilder(options).subclusters(0, 0b110, 0, 't').build().flat());
+  patient.set(patient.l2_entry(0), 1ULL << 40 | qcow2::copied_flag);
+  testing::write_file(folder / "image", patient.bytes());
+  const Ran ran = run_coldchain_in(folder.path(), {"repair", "image"});
+  CHECK_MESSAGE(
+      ran.err.find("lost for good: guest 0x200-0x600 (read as zeros") != std::string::npos,
+      ran.err);
+  const testing::Patient after(bytes_in(folder / "image"));
+  CHECK(after.at(after.l2_entry(0)) == 0);
+  CHECK(after.at(after.subclusters(0)) == 0b110ULL << 32);
+}
+
+TEST_CASE("repair: in version 2, an entry over a backing file is not dropped") {
+  const TempFolder folder;
+  testing::ImageOptions options = over("base", 1 << 20);
+  options.version = 2;
+  ImageBuilder(over("", 1 << 20)).data(0, 'b').build().write_to(folder / "base");
+  testing::Patient patient(ImageBuilder(options).data(0, 't').build().flat());
+  patient.set(patient.l2_entry(0), 1ULL << 40 | qcow2::copied_flag);
+  testing::write_file(folder / "image", patient.bytes());
+  const Ran ran = run_coldchain_in(folder.path(), {"repair", "image"});
+  CHECK(ran.status == 2);
+  CHECK_MESSAGE(ran.err.find("not repaired: reference-past-end") != std::string::npos, ran.err);
+  const testing::Patient after(bytes_in(folder / "image"));
+  CHECK((after.at(after.l2_entry(0)) & qcow2::offset_mask) == 1ULL << 40);
+}
+
+TEST_CASE("pull: where nothing changes, nothing is taken as zeros") {
+  const Scene scene(1000);
+  ImageBuilder(over("", 1 << 20)).data(0, 'a').build().write_to(scene.path("alone"));
+  testing::Patient patient(bytes_in(scene.path("alone")));
+  patient.move_to_end(0, 1);
+  patient.resize(patient.bytes().size() - 100);
+  testing::write_file(scene.path("alone"), patient.bytes());
+  const Ran ran = scene.run({"pull", "--unreadable=zeros", "alone"});
+  CHECK_MESSAGE(ran.status == 0, ran.err);
+  CHECK_MESSAGE(ran.err.find("taken as zeros") == std::string::npos, ran.err);
 }

@@ -424,6 +424,16 @@ void add_snapshot_damages(std::vector<Damage>& all) {
   harm("snapshot-extra-data-too-short",
        [](Patient& p) { p.set_number(p.snapshot_entry() + 36, 4, 8); },
        {Code::snapshot_entry_incomplete});
+  harm("last-snapshot-table-cut",
+       [](Patient& p) {
+         constexpr std::uint64_t offset_field = offsetof(qcow2::wire::Header, snapshots_offset);
+         p.move_named_to_end(offset_field);
+         const std::uint64_t at = p.at(offset_field);
+         const std::uint64_t size =
+             40 + p.number(at + 36, 4) + p.number(at + 12, 2) + p.number(at + 14, 2);
+         p.resize(at + size - 1);
+       },
+       {Code::table_past_end});
   harm("snapshot-l1-too-small", [](Patient& p) { p.set_number(p.snapshot_entry() + 8, 4, 0); },
        {Code::snapshot_l1_too_small, Code::cluster_leaked});
   harm("snapshot-of-a-larger-disk", [](Patient& p) { p.set(p.snapshot_entry() + 48, 1ULL << 40); },
