@@ -66,6 +66,8 @@ Result<ExitStatus> describe_header(const InfoOptions& info, World& world) {
 
 // An image whose header is refused has fields all the same.
 Error with_advice(Error error, const InfoOptions& info, const World& world) {
+  if (error.code == ErrorCode::locked)
+    return error;
   const Result<OpenedTree> tree = open_as_bytes(info, world);
   Bytes start(8);
   if (tree && tree->top->is_open() && tree->top->file->read_at(HostOffset{0}, start) &&

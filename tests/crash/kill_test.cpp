@@ -37,6 +37,10 @@ TEST_CASE("crash: killed at any call, a repair leaves no worse image, and the sa
     const int before = badness(clean, "a");
     const int expected = testing::run_program(clean, command).status;
     const std::string repaired = read_file(clean / "a");
+    // After the change is finished, by the killed run or first of all by the next, there is less to
+    // be found.
+    const int repeated = testing::run_program(clean, command).status;
+    REQUIRE(read_file(clean / "a") == repaired);
     for (const std::string& call : calls) {
       for (int when = 1; when < 100; ++when) {
         CAPTURE(call);
@@ -52,8 +56,10 @@ TEST_CASE("crash: killed at any call, a repair leaves no worse image, and the sa
           const Process abandoned = testing::run_program(folder, "resume --abandon a");
           CHECK_MESSAGE(abandoned.status == 0, abandoned.err);
         }
+        const bool may_be_finished = !goes_back || read_file(folder / "a") == repaired;
         const Process again = testing::run_program(folder, command);
-        CHECK_MESSAGE(again.status == expected, again.err);
+        CHECK_MESSAGE((again.status == expected || (may_be_finished && again.status == repeated)),
+                      again.err);
         CHECK((read_file(folder / "a") == repaired));
         CHECK_FALSE(std::filesystem::exists(folder / "a.coldchain-pending"));
       }

@@ -36,9 +36,9 @@ std::vector<std::string> messages(const std::string& text) {
       is_other = is_other || line.starts_with(start);
     for (const char* start : {"host 0x", "guest 0x"})  // of clusters that are used twice
       is_other = is_other || line.starts_with(start);
-    for (const char* note :
-         {" orphan-table: ", " l2-table-empty: ", " bitmap-in-use: ", " lost-snapshot: ",
-          " l2-table-part-empty: ", " mapped-past-disk (", " zero-tail (", " image-behind-end ("})
+    for (const char* note : {" orphan-table: ", " l2-table-empty: ", " bitmap-in-use (",
+                             " lost-snapshot: ", " l2-table-part-empty: ", " mapped-past-disk (",
+                             " zero-tail (", " image-behind-end ("})
       is_other = is_other || line.find(note) != std::string::npos;
     if (!is_other)
       kept.push_back(line);
