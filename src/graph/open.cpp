@@ -394,7 +394,7 @@ class Opener {
   const io::FileSource& files_;
   const io::OpenPolicy& policy_;
   std::vector<Part> parts_;  // of files, that are in the chain
-  bool has_moved_ = false;  // policy_.moved_backing was used
+  bool has_moved_ = false;   // policy_.moved_backing was used
 };
 
 }  // namespace
