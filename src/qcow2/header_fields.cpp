@@ -46,7 +46,9 @@ class FieldReader {
     read_version2();
     if (header_.version >= 3)
       read_version3();
-    if (bytes_.size() >= header_.header_length)
+    // Before the end of the fields there are none, whatever the field says.
+    const std::size_t least = header_.version >= 3 ? version3_end : version3_begin;
+    if (header_.header_length >= least && bytes_.size() >= header_.header_length)
       read_extensions();
     read_backing_file();
     return std::move(fields_);

@@ -2,6 +2,7 @@
 #include "fake_world.hpp"
 #include "image_builder.hpp"
 #include "oracle.hpp"
+#include "patient.hpp"
 #include "temp_folder.hpp"
 
 #include <set>
@@ -177,6 +178,17 @@ TEST_CASE("info: --header shows every field, also of an image that cannot be ope
                            "Backing file format name string",
                            "backing file name"})
     CHECK_MESSAGE(names.contains(name), name);
+}
+
+TEST_CASE("info: --header looks for no extensions inside the fields") {
+  const TempFolder folder;
+  ImageBuilder builder(over_base());
+  testing::Patient patient(builder.data(0, 'd').build().flat());
+  patient.set_number(100, 4, 0);  // header_length
+  testing::write_file(folder / "bad", patient.bytes());
+  const auto text = testing::run_coldchain_in(folder.path(), {"info", "--header", "bad"});
+  CHECK(text.status == 1);
+  CHECK_MESSAGE(text.out.find("extension") == std::string::npos, text.out);
 }
 
 TEST_CASE("info: --header finds nothing wrong in a sound header") {
