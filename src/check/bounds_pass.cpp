@@ -59,7 +59,7 @@ class BoundsPass {
         [&](std::uint64_t raw, std::uint64_t i) {
           const HostOffset at{raw & qcow2::offset_mask};
           if (at.value == 0 || at.value >= survey_.file_size ||
-              !is_aligned(at.value, survey_.geometry.cluster_size()) ||
+              !is_aligned(at.value, survey_.geometry.cluster_size()) || survey_.is_in_hole(at) ||
               !io::read_table(survey_.file, at, writable_bytes_of(table)))
             return;
           for (std::size_t j = 0; j < table.size(); j += step) {
@@ -126,7 +126,12 @@ class BoundsPass {
 
   // Preallocated disks, and those that grew so, have such a tail, too: there, the host clusters in
   // the hole follow the order of the disk.
+  // Only a deep check reads very many tables again.
   void find_zero_tail() {
+    constexpr std::uint64_t most_table_bytes = 16 << 20;
+    const std::uint64_t tables = divide_up(disk_clusters_, survey_.geometry.l2_entries());
+    if (!survey_.options.deep && tables > most_table_bytes / survey_.geometry.cluster_size())
+      return;
     const HostOffset hole{align_up(final_hole().value, survey_.geometry.cluster_size())};
     if (survey_.result.claims.next_used(survey_.cluster_of(hole.value)) >=
         survey_.result.claims.end())

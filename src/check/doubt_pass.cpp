@@ -77,7 +77,7 @@ class DoubtPass {
 
   void look_at(const Survey::L1Table& l1, HostOffset at, std::uint64_t l1_index) {
     std::vector<be64> words(survey_.geometry.cluster_size() / sizeof(be64));
-    if (!io::read_table(survey_.file, at, writable_bytes_of(words)))
+    if (survey_.is_in_hole(at) || !io::read_table(survey_.file, at, writable_bytes_of(words)))
       return;
     Table table{.at = at,
                 .first_guest_cluster = l1_index * survey_.geometry.l2_entries(),

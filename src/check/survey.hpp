@@ -70,6 +70,11 @@ class Survey {
     return image.data_file() != nullptr ? image.data_file()->size() : ~0ULL;
   }
 
+  // Whether an L2 table names nothing, because it lies in a hole.
+  [[nodiscard]] bool is_in_hole(HostOffset table) const {
+    return io::is_hole(file, {table, table + geometry.cluster_size()});
+  }
+
   // QEMU allows a region to reach past the end of the file by less than a cluster.
   [[nodiscard]] bool reaches_past_end(std::uint64_t offset, std::uint64_t size) const {
     const auto end = checked_add(offset, size);
