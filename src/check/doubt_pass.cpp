@@ -39,8 +39,9 @@ class DoubtPass {
   explicit DoubtPass(Survey& survey) : survey_(survey) {
     for (const std::uint64_t cluster : survey.orphans) {
       if (!survey.orphans_of_tables.contains(cluster))
-        orphans_.insert(cluster);
+        orphans_.push_back(cluster);
     }
+    std::sort(orphans_.begin(), orphans_.end());
   }
 
   void look() {
@@ -96,7 +97,7 @@ class DoubtPass {
   }
 
   [[nodiscard]] bool is_orphan(std::uint64_t offset) const {
-    return orphans_.contains(survey_.cluster_of(offset));
+    return std::binary_search(orphans_.begin(), orphans_.end(), survey_.cluster_of(offset));
   }
 
   [[nodiscard]] std::uint64_t standard_offset(std::uint64_t raw) const {
@@ -201,11 +202,11 @@ class DoubtPass {
     if (!pairs_.empty() || shared_.size() != 1 || orphans_.size() != 1)
       return;
     for (const Finding& user : users_)
-      pairs_.push_back(pair(user, *orphans_.begin()));
+      pairs_.push_back(pair(user, orphans_.front()));
   }
 
   Survey& survey_;
-  std::unordered_set<std::uint64_t> orphans_;
+  std::vector<std::uint64_t> orphans_;  // sorted
   std::unordered_set<std::uint64_t> shared_;
   std::vector<Finding> users_;
   std::vector<Finding> pairs_;

@@ -36,6 +36,8 @@ constexpr std::size_t batch_bytes = 256 << 10;
 
 // So much of damaged tables that are named again is looked at again; then they are only counted.
 constexpr std::uint64_t most_again_bytes = 16 << 20;
+// The same where users of shared clusters are named.
+constexpr std::uint64_t most_users_again_bytes = 2 << 20;
 
 class MappingWalk {
  public:
@@ -123,8 +125,8 @@ class MappingWalk {
     for (const Reference& reference : references_) {
       // A table that is named again has more users, as long as they are little work.
       again_bytes_ += reference.is_first ? 0 : survey_.geometry.cluster_size();
-      if (reference.is_skipped || (!reference.is_first && again_bytes_ > most_again_bytes) ||
-          is_in_hole(reference) ||
+      if (reference.is_skipped || (!reference.is_first && again_bytes_ > most_users_again_bytes) ||
+          survey_.is_in_hole({reference.l2_table()}) ||
           !io::read_table(survey_.file, {reference.l2_table()}, writable_bytes_of(table)))
         continue;
       for (std::size_t i = 0; i < table.size(); i += step)
@@ -176,7 +178,10 @@ class MappingWalk {
   }
 
   [[nodiscard]] std::size_t tables_per_batch() const {
-    return std::max<std::size_t>(1, batch_bytes / survey_.geometry.cluster_size());
+    // Very many are mostly empty.
+    constexpr std::size_t most_batches = 4096;
+    return std::max({std::size_t{1}, std::size_t{batch_bytes / survey_.geometry.cluster_size()},
+                     references_.size() / most_batches});
   }
 
   Result<void> read_l1(const Survey::L1Table& l1) {
@@ -253,9 +258,7 @@ class MappingWalk {
   // Only where a table of zeros was seen before: to ask for a hole takes as long as to read a part
   // of a table.
   [[nodiscard]] bool is_in_hole(const Reference& reference) const {
-    return has_empty_tables_ &&
-           io::is_hole(survey_.file, {{reference.l2_table()},
-                                      {reference.l2_table() + survey_.geometry.cluster_size()}});
+    return has_empty_tables_ && survey_.is_in_hole({reference.l2_table()});
   }
 
   void scan(const Reference& reference, std::vector<be64>& table, TableScan& scan) const {

@@ -165,7 +165,9 @@ class RepairRun {
     const edit::SideFiles side_files = TRY(edit::SideFiles::of(image, request_.folders));
     TRY(edit::check_nothing_pending(image, side_files));
     edit::Transaction transaction(image);
-    const ops::Repair repair = TRY(make_plan(transaction, tree, side_files, image));
+    ops::Repair repair = TRY(make_plan(transaction, tree, side_files, image));
+    // The plan shows what is left. There may be very many findings.
+    (void)std::move(repair.before.findings).take_runs();
     report::RepairFacts facts = facts_of(repair, transaction);
     facts.planned = planned(world_, {tree.top.get()});
     if (!common_.json())
