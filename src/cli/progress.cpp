@@ -4,6 +4,7 @@
 #include "sizes.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <thread>
 
 #include <coldchain/base/text.hpp>
@@ -31,7 +32,7 @@ double percent_of(const ProgressPoint& point) {
 // "1:02:03", "2:03".
 std::string to_clock(double seconds) {
   constexpr double most = 1e9;
-  const auto whole = static_cast<std::uint64_t>(std::min(seconds, most) + 0.5);
+  const auto whole = static_cast<std::uint64_t>(std::llround(std::min(seconds, most)));
   const std::uint64_t hours = whole / 3600;
   const std::uint64_t minutes = whole / 60 % 60;
   return hours != 0 ? fmt::format("{}:{:02}:{:02}", hours, minutes, whole % 60)
