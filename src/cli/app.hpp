@@ -4,6 +4,7 @@
 
 #include "world.hpp"
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,9 @@ enum ExitStatus : int {
 
 // `arguments` without the program's name.
 [[nodiscard]] int run(std::vector<std::string> arguments, World& world);
+
+// The verbs and their options. `world` and `status` outlive it.
+[[nodiscard]] std::unique_ptr<CLI::App> make_app(World& world, int& status);
 
 // Each verb adds its subcommand, whose callback sets `status`.
 void register_allocate(CLI::App& app, World& world, int& status);

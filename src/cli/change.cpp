@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "change.hpp"
 
+#include "option_values.hpp"
+
 #include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
 #include <coldchain/io/lock.hpp>
@@ -65,8 +67,11 @@ Result<void> check_may_change(const graph::Node& image, bool force_share) {
 }
 
 void add_target_options(CLI::App& app, TargetOptions& options) {
-  app.add_option("--root", options.policy.root, "Open no image outside DIR")->type_name("DIR");
+  app.add_option("--root", options.policy.root, "Open no image outside DIR")
+      ->check(not_empty())
+      ->type_name("DIR");
   app.add_option("--sysroot", options.policy.sysroot, "Read every name inside DIR, as if it were /")
+      ->check(not_empty())
       ->type_name("DIR");
   add_state_option(app, options.folders);
   app.add_option("IMAGE", options.image, "Path or block device")->required()->type_name("");
@@ -97,12 +102,14 @@ void add_state_option(CLI::App& app, edit::SideFolders& folders) {
   app.add_option("--state-dir", folders.state,
                  fmt::format("The folder for the journals of block devices ({})",
                              edit::SideFolders{}.state))
+      ->check(not_empty())
       ->type_name("DIR");
 }
 
 void add_undo_option(CLI::App& app, edit::SideFolders& folders) {
   app.add_option("--undo", folders.undo,
                  "Keep the undo file in DIR, on the same file system, instead of beside the image")
+      ->check(not_empty())
       ->type_name("DIR");
 }
 

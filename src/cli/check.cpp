@@ -2,6 +2,7 @@
 // check: qemu-img's, and what it does not look for; of one image, of a chain, of many.
 #include "app.hpp"
 #include "common_options.hpp"
+#include "option_values.hpp"
 #include "pending_warning.hpp"
 #include "progress.hpp"
 #include "repair.hpp"
@@ -47,7 +48,7 @@ void options(CLI::App& app, CheckVerbOptions& check) {
   add_common_options(app, check.common);
   app.remove_option(app.get_option("--output"));
   app.add_option("--output", check.common.output, "human, json, sarif or junit")
-      ->check(CLI::IsMember({"human", "json", "sarif", "junit"}))
+      ->check(one_of({"human", "json", "sarif", "junit"}))
       ->type_name("FORM");
   app.add_option("-T", check.cache, "Accepted and ignored")->type_name("CACHE");
   app.add_flag("-q", check.quiet, "Print no summary; findings still go to standard error");
@@ -56,7 +57,7 @@ void options(CLI::App& app, CheckVerbOptions& check) {
   app.add_flag("--backing-chain", check.backing_chain, "Check every layer, and the links");
   add_progress_option(app, check.shows_progress);
   app.add_option("--jobs", check.jobs, "Check N images at the same time")
-      ->check(CLI::Range(1, 64))
+      ->check(number_from(1, 64))
       ->type_name("N");
   app.add_option("--deny", check.deny,
                  "Findings that refuse the image, by name or number; 'upload' is a set of them")

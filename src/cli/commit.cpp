@@ -3,9 +3,8 @@
 #include "commit.hpp"
 
 #include "change.hpp"
+#include "option_values.hpp"
 #include "verb.hpp"
-
-#include <map>
 
 #include <CLI/CLI.hpp>
 
@@ -23,19 +22,23 @@ void options(CLI::App& app, CommitRequest& commit) {
   add_unreadable_option(app, commit.unreadable_are_zeros);
   app.add_flag("--detect-zeroes", commit.detects_zeroes,
                "Store data that is all zeros as explicit zeros, without clusters");
-  app.add_option("--bitmaps", commit.bitmaps,
-                 "Leave, merge or drop the bitmaps of the committed layers")
-      ->type_name("qemu|merge|drop")
-      ->transform(CLI::CheckedTransformer(
-          std::map<std::string, ops::BitmapRule>{{"qemu", ops::BitmapRule::qemu},
-                                                 {"merge", ops::BitmapRule::merge},
-                                                 {"drop", ops::BitmapRule::drop}}));
+  app.add_option_function<std::string>(
+         "--bitmaps",
+         [&commit](const std::string& rule) {
+           commit.bitmaps = rule == "merge"  ? ops::BitmapRule::merge
+                            : rule == "drop" ? ops::BitmapRule::drop
+                                             : ops::BitmapRule::qemu;
+         },
+         "Leave, merge or drop the bitmaps of the committed layers")
+      ->check(one_of({"qemu", "merge", "drop"}))
+      ->type_name("qemu|merge|drop");
   app.add_flag("--reparent", commit.reparents,
                "Also make the base the backing file of the image's overlays, in its folder and "
                "below --scan");
   app.add_flag("--yes", commit.agrees, "Write to the overlays that --reparent finds");
   app.add_option("--scan", commit.scan,
                  "Also look in DIR for images that depend on the base or on the image")
+      ->check(not_empty())
       ->type_name("DIR");
   app.add_option("-t", commit.cache, "Accepted and ignored")->type_name("CACHE");
   app.add_flag("-q", commit.quiet, "Print only warnings");

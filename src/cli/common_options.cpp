@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "common_options.hpp"
 
+#include "option_values.hpp"
+
 #include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
 #include <coldchain/report/unreadable_report.hpp>
@@ -23,20 +25,24 @@ void add_common_options(CLI::App& app, CommonOptions& options) {
                "Read the image even if another process writes to it");
   app.add_flag("--image-opts", options.image_opts,
                "IMAGE is QEMU's key=value form: driver=qcow2,file.filename=PATH");
-  app.add_option("--object", options.object, "Not supported: no secrets are handled");
+  app.add_option("--object", options.object, "Not supported: no secrets are handled")
+      ->type_name("DEFINITION");
   app.add_option("--output", options.output, "human or json")
-      ->check(CLI::IsMember({"human", "json"}))
+      ->check(one_of({"human", "json"}))
       ->type_name("FORM");
   app.add_option("--color", options.color, "auto, always or never")
-      ->check(CLI::IsMember({"auto", "always", "never"}))
+      ->check(one_of({"auto", "always", "never"}))
       ->type_name("WHEN");
   app.add_option(
          "--probe", options.probe,
          "Rule for a top image without -f: qemu, or libvirt (raw if it names a backing file)")
-      ->check(CLI::IsMember({"qemu", "libvirt"}))
+      ->check(one_of({"qemu", "libvirt"}))
       ->type_name("RULE");
-  app.add_option("--root", options.policy.root, "Open nothing outside DIR")->type_name("DIR");
+  app.add_option("--root", options.policy.root, "Open nothing outside DIR")
+      ->check(not_empty())
+      ->type_name("DIR");
   app.add_option("--sysroot", options.policy.sysroot, "Read every name inside DIR, as if it were /")
+      ->check(not_empty())
       ->type_name("DIR");
   app.add_flag("--no-follow", options.no_follow,
                "Open only the named file, no backing file and no data file");
@@ -95,7 +101,7 @@ void add_unreadable_option(CLI::App& app, bool& unreadable_are_zeros) {
            unreadable_are_zeros = rule == "zeros";
          },
          "Data that cannot be read: refuse, or take it as zeros and list it")
-      ->check(CLI::IsMember({"refuse", "zeros"}))
+      ->check(one_of({"refuse", "zeros"}))
       ->type_name("refuse|zeros");
 }
 

@@ -2,6 +2,7 @@
 // map: qemu-img's, and what an NBD client would see.
 #include "app.hpp"
 #include "common_options.hpp"
+#include "option_values.hpp"
 #include "pending_warning.hpp"
 #include "refusals.hpp"
 #include "sizes.hpp"
@@ -58,7 +59,7 @@ void options(CLI::App& app, MapOptions& map) {
   summary->excludes(context);
   app.add_option("--layer", map.layer,
                  "One layer alone, as if it had no backing file; 0 is the top")
-      ->check(CLI::NonNegativeNumber)
+      ->check(number_from(0, graph::max_layers - 1))
       ->type_name("N");
   app.add_option("--snapshot", map.snapshot, "An internal snapshot of the top, by ID or name")
       ->type_name("ID");

@@ -7,6 +7,7 @@
 #include "change.hpp"
 #include "consent.hpp"
 #include "host_path.hpp"
+#include "option_values.hpp"
 #include "progress.hpp"
 #include "verb.hpp"
 
@@ -273,7 +274,9 @@ class RepairRun {
 }  // namespace
 
 void add_repair_options(CLI::App& app, RepairRequest& request) {
-  app.add_option("-r", request.tier, "Repair what is found: leaks, or all")->type_name("TIER");
+  app.add_option("-r", request.tier, "Repair what is found: leaks, or all")
+      ->check(not_empty())
+      ->type_name("TIER");
   app.add_flag("--dry-run", request.dry_run, "Show what a repair would change; write nothing");
   app.add_flag("--free-orphans", request.free_orphans,
                "Also free clusters that may hold lost data");

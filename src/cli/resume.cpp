@@ -3,6 +3,7 @@
 #include "change.hpp"
 #include "commit.hpp"
 #include "host_path.hpp"
+#include "option_values.hpp"
 #include "pending_commit.hpp"
 #include "pull.hpp"
 #include "verb.hpp"
@@ -42,11 +43,13 @@ void options(CLI::App& app, ResumeOptions& resume) {
                "Follow the links of an image whose format its overlay does not record");
   add_unreadable_option(app, resume.unreadable_are_zeros);
   app.add_option("--scan", resume.scan, "Look for images that depend on the base in DIR, too")
+      ->check(not_empty())
       ->type_name("DIR");
   app.add_option("-b", resume.base, "For a rebase: the new backing file, as it was given")
       ->type_name("BASE");
   app.add_option("-F", resume.base_format, "Its format, as it was given")->type_name("FMT");
   app.add_option("--base", resume.moved_base, "The new path of a backing file that was moved")
+      ->check(not_empty())
       ->type_name("PATH");
   add_undo_option(app, resume.target.folders);
   add_copy_options(app, resume.copy);

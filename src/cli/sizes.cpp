@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
 #include "sizes.hpp"
 
+#include "option_values.hpp"
+
 #include <charconv>
 #include <limits>
 #include <optional>
 
 #include <coldchain/base/checked.hpp>
-#include <coldchain/base/text.hpp>
 
 #include <fmt/format.h>
 
@@ -33,11 +34,10 @@ std::optional<unsigned> suffix_shift(std::string_view suffix) {
 
 Result<std::uint64_t> parse_size(std::string_view what, std::string_view text) {
   const auto refuse = [&] {
-    return fail(
-        ErrorCode::invalid_argument,
-        fmt::format("Invalid {} '{}': a number of bytes, which may have a suffix k, M, G, T, "
-                    "P or E",
-                    what, to_terminal(text)));
+    return fail(ErrorCode::invalid_argument,
+                fmt::format("Invalid {} {}: a number of bytes, which may have a suffix k, M, G, T, "
+                            "P or E",
+                            what, quoted_value(text)));
   };
   const char* const end = text.data() + text.size();
   std::uint64_t whole = 0;
