@@ -19,8 +19,8 @@ constexpr const char* side_file_mark = ".coldchain-";
 
 Result<SideFiles> SideFiles::of(const io::File& image, const SideFolders& folders) {
   SideFiles side_files =
-      TRY(image.status().kind == io::FileKind::block_device ? of_device(image, folders.state)
-                                                            : of_file(image));
+      TRY(image.status().kind == io::FileKind::block_device ? of_device(image, folders)
+                                                            : of_file(image, folders));
   side_files.options_ = folders.options;
   const bool is_elsewhere =
       image.status().kind == io::FileKind::block_device && folders.state != SideFolders{}.state;
@@ -37,9 +37,9 @@ Result<SideFiles> SideFiles::of(const io::File& image, const SideFolders& folder
   return side_files;
 }
 
-Result<SideFiles> SideFiles::of_file(const io::File& image) {
+Result<SideFiles> SideFiles::of_file(const io::File& image, const SideFolders& folders) {
   const io::Location location = TRY(image.location());
-  io::Folder folder = TRY(io::Folder::open(location.folder));
+  io::Folder folder = TRY(io::Folder::open(location.folder, folders.access_time_guard));
   if (!folder.has_file(location.name, image.status().identity))
     return fail(ErrorCode::refused,
                 "the image was moved or replaced while it was opened: try again");
@@ -47,10 +47,10 @@ Result<SideFiles> SideFiles::of_file(const io::File& image) {
   return SideFiles(std::move(folder), location.name, std::move(path), image.status().owner);
 }
 
-Result<SideFiles> SideFiles::of_device(const io::File& device, const std::string& state_folder) {
+Result<SideFiles> SideFiles::of_device(const io::File& device, const SideFolders& folders) {
   const io::FileStatus& status = device.status();
   const io::Location location = TRY(device.location());
-  Result<io::Folder> folder = io::Folder::open(state_folder);
+  Result<io::Folder> folder = io::Folder::open(folders.state, folders.access_time_guard);
   if (!folder)
     return fail(with_context(folder.error(),
                              "block devices need a folder for side files: make it, or give "
@@ -58,7 +58,7 @@ Result<SideFiles> SideFiles::of_device(const io::File& device, const std::string
   if (TRY(folder->is_volatile()))
     return fail(ErrorCode::refused, fmt::format("{} is in memory: a side file there would be lost "
                                                 "at the next boot; give another --state-dir",
-                                                state_folder));
+                                                folders.state));
   return SideFiles(std::move(*folder), fmt::format("device-{:x}", status.lasting_identity.inode),
                    location.folder + "/" + location.name, status.owner);
 }

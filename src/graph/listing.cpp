@@ -7,6 +7,7 @@
 
 #include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
+#include <coldchain/io/folder.hpp>
 
 #include <fmt/format.h>
 
@@ -34,27 +35,26 @@ bool leads_to_file(const io::FileSource& files, const std::string& name) {
 // What lies below `top`. Folder by folder, so that one that cannot be read costs nothing but
 // itself. Symbolic links to folders are not followed; those to files lead where `files` says, which
 // need not be where they lead for the system.
-void list_files(const io::FileSource& files, FolderToList top, Listing& listing) {
+void list_files(const io::FileSource& files, const io::OpenPolicy& policy, FolderToList top,
+                Listing& listing) {
+  using Kind = io::FolderEntry::Kind;
   std::vector<FolderToList> folders = {std::move(top)};
   while (!folders.empty()) {
     const FolderToList folder = std::move(folders.back());
     folders.pop_back();
-    std::error_code error;
-    fs::directory_iterator entry(folder.operand, error);
-    for (const fs::directory_iterator end; !error && entry != end; entry.increment(error)) {
-      std::error_code ignored;
-      const std::string name = (fs::path(folder.name) / entry->path().filename()).string();
-      if (entry->is_symlink(ignored)) {
-        if (leads_to_file(files, name))
-          listing.links.push_back(name);
-      } else if (entry->is_regular_file(ignored)) {
+    const auto add = [&](const io::FolderEntry& entry) {
+      const std::string name = (fs::path(folder.name) / entry.name).string();
+      if (entry.kind == Kind::symbolic_link && leads_to_file(files, name))
+        listing.links.push_back(name);
+      else if (entry.kind == Kind::regular)
         listing.files.push_back(name);
-      } else if (entry->is_directory(ignored)) {
-        folders.push_back({entry->path().string(), name});
-      }
-    }
-    if (error)
-      listing.unreadable.push_back(system_error(error.value(), to_terminal(folder.operand)));
+      else if (entry.kind == Kind::folder)
+        folders.push_back({(fs::path(folder.operand) / entry.name).string(), name});
+    };
+    const Result<io::Folder> opened = io::Folder::open(folder.operand, policy.access_time_guard);
+    const Result<void> listed = opened ? opened->for_each_entry(add) : fail(opened.error());
+    if (!listed)
+      listing.unreadable.push_back(listed.error());
   }
 }
 
@@ -85,7 +85,7 @@ Result<Listing> list_folders(const io::FileSource& files, const io::OpenPolicy& 
   Listing listing;
   for (const std::string& folder : folders) {
     std::string name = TRY(name_of_folder(files, policy, folder));
-    list_files(files, {folder, std::move(name)}, listing);
+    list_files(files, policy, {folder, std::move(name)}, listing);
   }
   return listing;
 }

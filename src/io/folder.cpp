@@ -4,8 +4,10 @@
 #include <cerrno>
 #include <cstdio>
 #include <memory>
+#include <string_view>
 #include <utility>
 
+#include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
 #include <coldchain/io/folder.hpp>
 
@@ -30,9 +32,8 @@ Error named_error(int error, const std::string& path) {
 }
 
 // What it is, is found out before it is opened: to open a device may do something.
-Result<Descriptor> open_regular(int folder, const std::string& name, const std::string& path,
-                                int access) {
-  const Descriptor found(::openat(folder, name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+Result<Descriptor> find_regular(int folder, const std::string& name, const std::string& path) {
+  Descriptor found(::openat(folder, name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
   struct stat facts = {};
   if (!found.is_open() || ::fstat(found.get(), &facts) != 0)
     return fail(named_error(errno, path));
@@ -40,28 +41,46 @@ Result<Descriptor> open_regular(int folder, const std::string& name, const std::
     return fail(ErrorCode::refused, "is a symbolic link");
   if (!S_ISREG(facts.st_mode))
     return fail(ErrorCode::refused, "is not a regular file");
-  Descriptor opened(::open(fmt::format("/proc/self/fd/{}", found.get()).c_str(),
-                           access | O_NONBLOCK | O_CLOEXEC));
-  if (!opened.is_open())
-    return fail(named_error(errno, path));
-  return opened;
+  return found;
+}
+
+FolderEntry::Kind kind_of(mode_t mode) {
+  if (S_ISREG(mode))
+    return FolderEntry::Kind::regular;
+  if (S_ISDIR(mode))
+    return FolderEntry::Kind::folder;
+  return S_ISLNK(mode) ? FolderEntry::Kind::symbolic_link : FolderEntry::Kind::other;
+}
+
+// Not every file system tells the kind with the name.
+FolderEntry::Kind kind_of(int folder, const dirent& entry) {
+  if (entry.d_type != DT_UNKNOWN)
+    return kind_of(static_cast<mode_t>(DTTOIF(entry.d_type)));
+  struct stat facts = {};
+  return ::fstatat(folder, entry.d_name, &facts, AT_SYMLINK_NOFOLLOW) == 0
+             ? kind_of(facts.st_mode)
+             : FolderEntry::Kind::other;
 }
 
 }  // namespace
 
-Result<Folder> Folder::open(const std::string& path) {
+// This changes no access time: only the list of its entries does.
+Result<Folder> Folder::open(const std::string& path, AccessTimeGuard access_time_guard) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0)
-    return fail(system_error(errno, path));
-  return Folder(path, fd);
+    return fail(system_error(errno, to_terminal(path)));
+  return Folder(path, fd, std::move(access_time_guard));
 }
 
 Folder::Folder(Folder&& other) noexcept
-    : path_(std::move(other.path_)), fd_(std::exchange(other.fd_, -1)) {}
+    : path_(std::move(other.path_)),
+      fd_(std::exchange(other.fd_, -1)),
+      access_time_guard_(std::move(other.access_time_guard_)) {}
 
 Folder& Folder::operator=(Folder&& other) noexcept {
   std::swap(path_, other.path_);
   std::swap(fd_, other.fd_);
+  std::swap(access_time_guard_, other.access_time_guard_);
   return *this;
 }
 
@@ -98,22 +117,30 @@ Result<bool> Folder::has(const std::string& name) const {
 }
 
 Result<std::vector<std::string>> Folder::names() const {
-  // A description of its own: where it is in the folder is nobody else's business.
-  const int fd = ::openat(fd_, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  const std::unique_ptr<DIR, int (*)(DIR*)> stream(fd < 0 ? nullptr : ::fdopendir(fd), ::closedir);
-  if (!stream) {
-    const int error = errno;
-    if (fd >= 0)
-      ::close(fd);
-    return fail(system_error(error, path_));
-  }
   std::vector<std::string> names;
-  errno = 0;
-  while (const dirent* entry = ::readdir(stream.get()))
-    names.emplace_back(entry->d_name);
-  if (errno != 0)
-    return fail(system_error(errno, path_));
+  TRY(for_each_entry([&](FolderEntry entry) { names.push_back(std::move(entry.name)); }));
   return names;
+}
+
+Result<void> Folder::for_each_entry(const std::function<void(FolderEntry entry)>& take) const {
+  // A description of its own: where it is in the folder is nobody else's business.
+  Result<Descriptor> opened = open_to_read(fd_, path_, access_time_guard_);
+  if (!opened)
+    return fail(with_context(opened.error(), to_terminal(path_)));
+  const std::unique_ptr<DIR, int (*)(DIR*)> stream(::fdopendir(opened->get()), ::closedir);
+  if (!stream)
+    return fail(system_error(errno, to_terminal(path_)));
+  (void)opened->release();
+  errno = 0;
+  while (const dirent* entry = ::readdir(stream.get())) {
+    const std::string_view name = entry->d_name;
+    if (name != "." && name != "..")
+      take({std::string(name), kind_of(fd_, *entry)});
+    errno = 0;
+  }
+  if (errno != 0)
+    return fail(system_error(errno, to_terminal(path_)));
+  return {};
 }
 
 bool Folder::has_file(const std::string& name, const FileIdentity& identity) const {
@@ -146,11 +173,22 @@ Result<std::unique_ptr<WritableFile>> Folder::create(const std::string& name) co
 }
 
 Result<std::unique_ptr<File>> Folder::read(const std::string& name) const {
-  return adopt(TRY(open_regular(fd_, name, path_of(name), O_RDONLY)));
+  const std::string path = path_of(name);
+  const Descriptor found = TRY(find_regular(fd_, name, path));
+  Result<Descriptor> opened = open_to_read(found.get(), path, access_time_guard_);
+  if (!opened)
+    return fail(with_context(opened.error(), path));
+  return adopt(std::move(*opened));
 }
 
 Result<std::unique_ptr<WritableFile>> Folder::open_file(const std::string& name) const {
-  return adopt_for_writing(TRY(open_regular(fd_, name, path_of(name), O_RDWR)));
+  const std::string path = path_of(name);
+  const Descriptor found = TRY(find_regular(fd_, name, path));
+  Descriptor opened(::open(fmt::format("/proc/self/fd/{}", found.get()).c_str(),
+                           O_RDWR | O_NONBLOCK | O_CLOEXEC));
+  if (!opened.is_open())
+    return fail(named_error(errno, path));
+  return adopt_for_writing(std::move(opened));
 }
 
 Result<std::uint32_t> Folder::owner_of(const std::string& name) const {

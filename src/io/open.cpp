@@ -204,8 +204,10 @@ class Confines {
 
 class SystemFiles final : public FileSource {
  public:
-  SystemFiles(std::optional<Confines> confines, bool steady_holes)
-      : confines_(std::move(confines)), steady_holes_(steady_holes) {}
+  SystemFiles(std::optional<Confines> confines, const OpenPolicy& policy)
+      : confines_(std::move(confines)),
+        steady_holes_(policy.steady_holes),
+        access_time_guard_(policy.access_time_guard) {}
 
   [[nodiscard]] Result<std::string> name_of(const std::string& operand) const override {
     // A bad name is told where it is opened.
@@ -225,7 +227,8 @@ class SystemFiles final : public FileSource {
   }
 
   [[nodiscard]] Result<std::unique_ptr<File>> open(const std::string& path) const override {
-    return open_descriptor(TRY(open_path(path)), steady_holes_);
+    return open_descriptor(TRY(open_path(path)), operand_of(path), access_time_guard_,
+                           steady_holes_);
   }
 
  private:
@@ -249,6 +252,7 @@ class SystemFiles final : public FileSource {
 
   std::optional<Confines> confines_;
   bool steady_holes_ = false;
+  AccessTimeGuard access_time_guard_;
 };
 
 }  // namespace
@@ -263,7 +267,7 @@ Result<std::unique_ptr<FileSource>> system_files(const OpenPolicy& policy) {
   std::optional<Confines> confines;
   if (!policy.root.empty() || !policy.sysroot.empty())
     confines = TRY(Confines::of(policy));
-  return std::make_unique<SystemFiles>(std::move(confines), policy.steady_holes);
+  return std::make_unique<SystemFiles>(std::move(confines), policy);
 }
 
 }  // namespace coldchain::io

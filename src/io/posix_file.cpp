@@ -507,20 +507,13 @@ Descriptor::~Descriptor() {
 }
 
 Result<std::unique_ptr<File>> open_descriptor(const Descriptor& path_descriptor,
+                                              const std::string& path, const AccessTimeGuard& guard,
                                               bool steady_holes) {
   const bool is_device = TRY(check_kind(path_descriptor.get()));
-  // What was looked at is what is opened: no other file can slip in between the two.
-  const std::string self = fmt::format("/proc/self/fd/{}", path_descriptor.get());
-  constexpr int flags = O_RDONLY | O_NONBLOCK | O_CLOEXEC;
-  int fd = ::open(self.c_str(), flags | O_NOATIME);
-  if (fd < 0 && errno == EPERM)
-    fd = ::open(self.c_str(), flags);  // only the owner may leave the access time alone
-  if (fd < 0)
-    return fail(system_error(errno, ""));
-  Descriptor descriptor(fd);
+  Descriptor descriptor = TRY(open_to_read(path_descriptor.get(), path, guard));
   if (!steady_holes || is_device)
     return adopt(std::move(descriptor));
-  const FileStatus status = TRY(status_of(fd));
+  const FileStatus status = TRY(status_of(descriptor.get()));
   return std::make_unique<SteadyPosixFile>(std::move(descriptor), status);
 }
 

@@ -4,7 +4,9 @@
 #pragma once
 
 #include <memory>
+#include <utility>
 
+#include <coldchain/io/access_time.hpp>
 #include <coldchain/io/file.hpp>
 
 namespace coldchain::io {
@@ -21,6 +23,8 @@ class Descriptor {
 
   [[nodiscard]] int get() const { return fd_; }
   [[nodiscard]] bool is_open() const { return fd_ >= 0; }
+  // The number, which somebody else closes.
+  [[nodiscard]] int release() { return std::exchange(fd_, -1); }
 
  private:
   int fd_ = -1;
@@ -29,9 +33,16 @@ class Descriptor {
 // Where the file or folder behind a descriptor lies now; `not_found` where it was deleted.
 [[nodiscard]] Result<Location> location_of(int fd);
 
-// Takes a descriptor opened with O_PATH, looks at what it is, and opens it for reading.
+// Opens the file or folder behind a descriptor again, for reading, and leaves its access time as it
+// is if the system permits that. `path` is for the guard.
+[[nodiscard]] Result<Descriptor> open_to_read(int fd, const std::string& path,
+                                              const AccessTimeGuard& guard);
+
+// Takes a descriptor opened with O_PATH, looks at what it is, and opens it with open_to_read().
 // `steady_holes` as in OpenPolicy.
 [[nodiscard]] Result<std::unique_ptr<File>> open_descriptor(const Descriptor& path_descriptor,
+                                                            const std::string& path,
+                                                            const AccessTimeGuard& guard,
                                                             bool steady_holes);
 
 // A regular file that was opened for reading; or opened, or made, for reading and writing.

@@ -24,6 +24,8 @@ struct SideFolders {
   // Words for a shell that lead a command to the same files again (--sysroot DIR). They are told
   // with each command that somebody is advised to run.
   std::string options{};
+  // For a verb that only looks at what is pending.
+  io::AccessTimeGuard access_time_guard{};
 };
 
 class SideFiles {
@@ -81,8 +83,8 @@ class SideFiles {
         image_path_(std::move(image_path)),
         owner_(owner) {}
 
-  static Result<SideFiles> of_file(const io::File& image);
-  static Result<SideFiles> of_device(const io::File& device, const std::string& state_folder);
+  static Result<SideFiles> of_file(const io::File& image, const SideFolders& folders);
+  static Result<SideFiles> of_device(const io::File& device, const SideFolders& folders);
 
   [[nodiscard]] std::string pending_name() const { return name_ + pending_suffix; }
   [[nodiscard]] std::string kept_name(unsigned number) const;

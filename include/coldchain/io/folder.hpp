@@ -3,17 +3,27 @@
 // all changes in the folder are on the storage after sync(). Names have no slash.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include <coldchain/io/access_time.hpp>
 #include <coldchain/io/file.hpp>
 
 namespace coldchain::io {
 
+struct FolderEntry {
+  enum class Kind { regular, folder, symbolic_link, other };
+  std::string name;
+  Kind kind = Kind::other;
+};
+
 class Folder {
  public:
-  [[nodiscard]] static Result<Folder> open(const std::string& path);
+  // The guard is for the list of its entries and for read().
+  [[nodiscard]] static Result<Folder> open(const std::string& path,
+                                           AccessTimeGuard access_time_guard = {});
   Folder(Folder&& other) noexcept;
   Folder& operator=(Folder&& other) noexcept;
   Folder(const Folder&) = delete;
@@ -28,6 +38,10 @@ class Folder {
 
   [[nodiscard]] Result<bool> has(const std::string& name) const;
   [[nodiscard]] Result<std::vector<std::string>> names() const;
+  // All entries but "." and "..", in the order of the system. After an error, `take` has had those
+  // that could be read.
+  [[nodiscard]] Result<void> for_each_entry(
+      const std::function<void(FolderEntry entry)>& take) const;
   // Whether two names are of one file; not, where one of them is missing.
   [[nodiscard]] bool is_also(const std::string& name, const Folder& other,
                              const std::string& other_name) const;
@@ -54,10 +68,12 @@ class Folder {
   [[nodiscard]] Result<void> sync() const;
 
  private:
-  Folder(std::string path, int fd) : path_(std::move(path)), fd_(fd) {}
+  Folder(std::string path, int fd, AccessTimeGuard access_time_guard)
+      : path_(std::move(path)), fd_(fd), access_time_guard_(std::move(access_time_guard)) {}
 
   std::string path_;
   int fd_ = -1;
+  AccessTimeGuard access_time_guard_;
 };
 
 }  // namespace coldchain::io

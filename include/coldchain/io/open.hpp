@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 
+#include <coldchain/io/access_time.hpp>
 #include <coldchain/io/file.hpp>
 
 namespace coldchain::io {
@@ -32,6 +33,8 @@ struct OpenPolicy {
   // Whether reserved extents that hold nothing yet are holes in any case. Else the system tells:
   // to it, as to QEMU, they are data while the page cache has a copy of their zeros.
   bool steady_holes = false;
+  // Called with an operand: before the file, or the folder that is scanned, is opened.
+  AccessTimeGuard access_time_guard;
 };
 
 class FileSource {
