@@ -200,8 +200,8 @@ void register_allocate(CLI::App& app, World& world, int& status) {
 }
 
 void add_allocate_plan(CLI::App& plan, World& world, int& status) {
-  add_verb<AllocateOptions>(plan, "allocate", "Show what an allocation would do", world, status,
-                            plan_options, run_verb);
+  add_looking_verb<AllocateOptions>(plan, "allocate", "Show what an allocation would do", world,
+                                    status, plan_options, run_verb);
 }
 
 }  // namespace coldchain::cli

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <iterator>
 #include <new>
 #include <sstream>
 #include <stdexcept>
@@ -68,11 +69,21 @@ std::vector<std::string> with_empty_values(const CLI::App& app,
   return words;
 }
 
+// The command that a plan is of. How it is looked at is no part of it: the verb has no --evidence.
+std::vector<std::string> planned_command(const std::vector<std::string>& arguments) {
+  const auto end_of_options = std::find(arguments.begin(), arguments.end(), "--");
+  std::vector<std::string> command;
+  std::remove_copy(arguments.begin() + 1, end_of_options, std::back_inserter(command),
+                   "--evidence");
+  command.insert(command.end(), end_of_options, arguments.end());
+  return command;
+}
+
 int run_verbs(const std::vector<std::string>& arguments, World& world) {
   int status = success;
   const std::unique_ptr<CLI::App> app = make_app(world, status);
   if (!arguments.empty() && arguments.front() == "plan")
-    world.agreement = Agreement{.command = {arguments.begin() + 1, arguments.end()}, .plan = ""};
+    world.agreement = Agreement{.command = planned_command(arguments), .plan = ""};
   try {
     std::vector<std::string> words = with_empty_values(*app, arguments);
     std::reverse(words.begin(), words.end());  // as CLI11 wants a vector

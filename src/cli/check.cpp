@@ -328,6 +328,7 @@ Result<std::vector<Operand>> expand(const CheckVerbOptions& options, bool wants_
     const auto files = TRY(world.files(policy));
     graph::Forest forest = TRY(graph::scan(*files, policy, {name}, world.workers(),
                                            [](const std::string&, const graph::Node&) {}));
+    TRY(check_evidence(options.common));
     for (const Error& error : forest.unreadable) {
       world.complain(error);
       total.add(Verdict::failed);
@@ -408,12 +409,19 @@ Result<ExitStatus> repair(const CheckVerbOptions& options, World& world) {
     return fail(ErrorCode::invalid_argument,
                 "-r repairs one image; it cannot be used with --backing-chain, --deep, --deny or "
                 "more images");
+  if (options.common.access_times->is_evidence)
+    return fail(ErrorCode::invalid_argument,
+                "-r changes the image, and --evidence forbids that; 'coldchain plan repair "
+                "--evidence' shows what a repair would do");
+  CommonOptions common = options.common;
+  common.access_times.reset();
+  common.policy.access_time_guard = {};
   RepairRequest request = options.repair;
   request.image = options.images.front();
   request.quiet = options.quiet;
   request.list = options.list;
   request.shows_progress = options.shows_progress;
-  return run_repair(options.common, request, world);
+  return run_repair(common, request, world);
 }
 
 Result<ExitStatus> run_verb(const CheckVerbOptions& options, World& world) {
@@ -458,8 +466,8 @@ Result<ExitStatus> run_verb(const CheckVerbOptions& options, World& world) {
 }  // namespace
 
 void register_check(CLI::App& app, World& world, int& status) {
-  add_verb<CheckVerbOptions>(app, "check", "Check images, as qemu-img check and more", world,
-                             status, options, run_verb);
+  add_looking_verb<CheckVerbOptions>(app, "check", "Check images, as qemu-img check and more",
+                                     world, status, options, run_verb);
 }
 
 }  // namespace coldchain::cli

@@ -62,8 +62,8 @@ void register_commit(CLI::App& app, World& world, int& status) {
 }
 
 void add_commit_plan(CLI::App& plan, World& world, int& status) {
-  add_verb<CommitRequest>(plan, "commit", "Show what a commit would do", world, status,
-                          plan_options, run_commit);
+  add_looking_verb<CommitRequest>(plan, "commit", "Show what a commit would do", world, status,
+                                  plan_options, run_commit);
 }
 
 }  // namespace coldchain::cli

@@ -66,6 +66,7 @@ Result<std::vector<std::string>> find_commit_dependents(const io::FileSource& fi
   }
   std::vector<std::string> readers =
       TRY(find_readers_of_base(files, policy, directories, planned, world));
+  TRY(check_evidence(options));
   if (!readers.empty() && !changes_for_guests(planned, world.workers()))
     erase_alike(readers, planned.base);
   dependents.insert(dependents.end(), readers.begin(), readers.end());

@@ -212,7 +212,7 @@ class CommitRun {
   }
 
   Result<std::optional<ExitStatus>> plan() {
-    warn_of_pending(request_.common, *tree_.top, world_, request_.folders);
+    TRY(warn_of_pending(request_.common, *tree_.top, world_, request_.folders));
     warn_of_links(nodes_, world_);
     TRY(check_may_change_all({nodes_.front(), &base()}));
     TRY(check_may_read(layers_read(), request_.common.force_share));

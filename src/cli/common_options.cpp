@@ -65,6 +65,24 @@ Result<void> check_no_secrets(const CommonOptions& options) {
   return {};
 }
 
+namespace {
+
+// A backing or data file that cannot be opened is a gap of the tree. Where --evidence refuses it,
+// the whole tree is refused: nobody asked for an answer without that file.
+Result<void> check_evidence_of(const CommonOptions& options, const OpenedTree& tree) {
+  if (!options.access_times)
+    return {};
+  for (const graph::Node* node : graph::chain_of(*tree.top)) {
+    for (const std::string& name : {node->filename, node->data_filename}) {
+      if (const auto refusal = options.access_times->refusal_of(tree.files->operand_of(name)))
+        return fail(*refusal);
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
 Result<OpenedTree> open_tree(const CommonOptions& options, const std::string& image,
                              bool follow_links, const World& world, graph::OpenFor purpose) {
   TRY(check_no_secrets(options));
@@ -91,7 +109,25 @@ Result<OpenedTree> open_tree(const CommonOptions& options, const std::string& im
     return fail(std::move(error));
   }
   tree.top = std::move(*top);
+  TRY(check_evidence_of(options, tree));
   return tree;
+}
+
+void add_evidence_option(CLI::App& app, CommonOptions& options,
+                         const std::shared_ptr<AccessTimes>& access_times) {
+  options.access_times = access_times;
+  options.policy.access_time_guard = [access_times](const std::string& path) {
+    return access_times->accept_change(path);
+  };
+  app.add_flag("--evidence", access_times->is_evidence,
+               "Read no file or folder whose access time that would change");
+  if (CLI::Option* quiet = app.get_option_no_throw("-q"))
+    quiet->each([access_times](const std::string&) { access_times->is_quiet = true; });
+}
+
+Result<void> check_evidence(const CommonOptions& options) {
+  const auto refusal = options.access_times ? options.access_times->refusal() : std::nullopt;
+  return refusal ? fail(*refusal) : Result<void>{};
 }
 
 void add_unreadable_option(CLI::App& app, bool& unreadable_are_zeros) {

@@ -2,6 +2,7 @@
 // The options that verbs share: how the image is named and opened, and how the answer looks.
 #pragma once
 
+#include "access_times.hpp"
 #include "world.hpp"
 
 #include <memory>
@@ -29,6 +30,7 @@ struct CommonOptions {
   std::string color = "auto";
   std::string probe = "qemu";
   io::OpenPolicy policy;
+  std::shared_ptr<AccessTimes> access_times{};  // of a verb that only looks
   bool no_follow = false;
   // They come from a plan file, which vouches for no format, and `format` was not given with it.
   bool is_of_plan = false;
@@ -40,6 +42,10 @@ struct CommonOptions {
 [[nodiscard]] CommonOptions options_of_change();
 
 void add_common_options(CLI::App& app, CommonOptions& options);
+
+// --evidence, of verbs that only look, and the guard of the policy. A -q that the verb has counts.
+void add_evidence_option(CLI::App& app, CommonOptions& options,
+                         const std::shared_ptr<AccessTimes>& access_times);
 
 // --unreadable, of verbs that copy guest data.
 void add_unreadable_option(CLI::App& app, bool& unreadable_are_zeros);
@@ -54,6 +60,9 @@ struct OpenedTree {
 
 // An error where --object was given.
 [[nodiscard]] Result<void> check_no_secrets(const CommonOptions& options);
+
+// An error where --evidence has refused a file or folder.
+[[nodiscard]] Result<void> check_evidence(const CommonOptions& options);
 
 // Opens IMAGE; `follow_links` false leaves out what lies below it. Errors name the image.
 [[nodiscard]] Result<OpenedTree> open_tree(const CommonOptions& options, const std::string& image,

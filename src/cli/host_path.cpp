@@ -19,6 +19,7 @@ std::string host_path(const graph::Node& node) {
 
 void note_confines(edit::SideFolders& folders, const io::OpenPolicy& policy) {
   folders.options.clear();
+  folders.access_time_guard = policy.access_time_guard;
   const bool is_sysroot = policy.root.empty();
   const std::string& given = is_sysroot ? policy.sysroot : policy.root;
   if (given.empty())

@@ -15,6 +15,7 @@ namespace coldchain::cli {
 [[nodiscard]] std::string host_path(const graph::Node& node);
 
 // Notes in the folders which --root or --sysroot a command needs that is to find the same files.
+// Side files are read by the same rule for access times.
 void note_confines(edit::SideFolders& folders, const io::OpenPolicy& policy);
 
 // The file of a node as the operand of a command, with these options.

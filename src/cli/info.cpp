@@ -81,10 +81,12 @@ Result<ExitStatus> run_verb(const InfoOptions& info, World& world) {
   if (info.header)
     return describe_header(info, world);
   Result<OpenedTree> opened = open_tree(info.common, info.image, info.backing_chain, world);
-  if (!opened)
+  if (!opened) {
+    TRY(check_evidence(info.common));
     return fail(with_advice(opened.error(), info, world));
+  }
   const OpenedTree tree = std::move(*opened);
-  warn_of_pending(info.common, *tree.top, world);
+  TRY(warn_of_pending(info.common, *tree.top, world));
   std::vector<analysis::ImageInfo> images;
   const std::vector<const graph::Node*> nodes = graph::chain_of(*tree.top);
   for (const graph::Node* node : nodes) {
@@ -119,8 +121,8 @@ Result<ExitStatus> run_verb(const InfoOptions& info, World& world) {
 }  // namespace
 
 void register_info(CLI::App& app, World& world, int& status) {
-  add_verb<InfoOptions>(app, "info", "Describe an image, as qemu-img info does", world, status,
-                        options, run_verb);
+  add_looking_verb<InfoOptions>(app, "info", "Describe an image, as qemu-img info does", world,
+                                status, options, run_verb);
 }
 
 }  // namespace coldchain::cli

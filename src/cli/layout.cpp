@@ -47,7 +47,7 @@ bool may_be_wrong(const check::CheckResult& result) {
 Result<ExitStatus> run_verb(const LayoutOptions& options, World& world) {
   const OpenedTree tree =
       TRY(open_tree(options.common, options.image, false, world, graph::OpenFor::checking));
-  warn_of_pending(options.common, *tree.top, world);
+  TRY(warn_of_pending(options.common, *tree.top, world));
   const qcow2::Image* image = tree.top->qcow2_image();
   if (image == nullptr)
     return fail(ErrorCode::unsupported,
@@ -84,8 +84,9 @@ Result<ExitStatus> run_verb(const LayoutOptions& options, World& world) {
 }  // namespace
 
 void register_layout(CLI::App& app, World& world, int& status) {
-  add_verb<LayoutOptions>(app, "layout", "Show which structure owns each byte of an image file",
-                          world, status, options, run_verb);
+  add_looking_verb<LayoutOptions>(app, "layout",
+                                  "Show which structure owns each byte of an image file", world,
+                                  status, options, run_verb);
 }
 
 }  // namespace coldchain::cli

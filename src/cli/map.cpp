@@ -118,7 +118,7 @@ Result<ExitStatus> run_verb(const MapOptions& map, World& world) {
                               to_terminal(*map.context)));
   }
   const OpenedTree tree = TRY(open_tree(map.common, map.image, true, world));
-  warn_of_pending(map.common, *tree.top, world);
+  TRY(warn_of_pending(map.common, *tree.top, world));
   const bool is_refused = tell_refusals(*tree.top, world);
   const graph::Chain chain =
       TRY(graph::Chain::make(*tree.top, {.snapshot = map.snapshot, .layer = map.layer}));
@@ -146,8 +146,8 @@ Result<ExitStatus> run_verb(const MapOptions& map, World& world) {
 }  // namespace
 
 void register_map(CLI::App& app, World& world, int& status) {
-  add_verb<MapOptions>(app, "map", "Show where each guest byte comes from, as qemu-img map", world,
-                       status, options, run_verb);
+  add_looking_verb<MapOptions>(app, "map", "Show where each guest byte comes from, as qemu-img map",
+                               world, status, options, run_verb);
 }
 
 }  // namespace coldchain::cli

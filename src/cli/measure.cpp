@@ -70,7 +70,7 @@ Result<analysis::Measure> measure_image(const MeasureOptions& measure,
     return is_raw ? analysis::measure_raw(size) : analysis::measure_qcow2(made, size);
   }
   const OpenedTree tree = TRY(open_tree(measure.common, *measure.image, true, world));
-  warn_of_pending(measure.common, *tree.top, world);
+  TRY(warn_of_pending(measure.common, *tree.top, world));
   is_refused = tell_refusals(*tree.top, world);
   const graph::Chain chain = TRY(graph::Chain::make(*tree.top, {.snapshot = measure.snapshot}));
   if (is_raw)
@@ -94,9 +94,9 @@ Result<ExitStatus> run_verb(const MeasureOptions& measure, World& world) {
 }  // namespace
 
 void register_measure(CLI::App& app, World& world, int& status) {
-  add_verb<MeasureOptions>(app, "measure",
-                           "Compute the size of a converted image, as qemu-img measure", world,
-                           status, options, run_verb);
+  add_looking_verb<MeasureOptions>(app, "measure",
+                                   "Compute the size of a converted image, as qemu-img measure",
+                                   world, status, options, run_verb);
 }
 
 }  // namespace coldchain::cli

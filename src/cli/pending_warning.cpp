@@ -3,6 +3,9 @@
 
 #include "host_path.hpp"
 
+#include <utility>
+#include <vector>
+
 #include <coldchain/base/text.hpp>
 #include <coldchain/base/try.hpp>
 #include <coldchain/edit/pending.hpp>
@@ -46,12 +49,17 @@ std::optional<Error> pending_warning(const CommonOptions& options, const graph::
   return look().value_or(std::nullopt);
 }
 
-void warn_of_pending(const CommonOptions& options, const graph::Node& top, World& world,
-                     const edit::SideFolders& folders) {
+Result<void> warn_of_pending(const CommonOptions& options, const graph::Node& top, World& world,
+                             const edit::SideFolders& folders) {
+  std::vector<Error> warnings;
   for (const graph::Node* node : graph::chain_of(top)) {
-    if (const std::optional<Error> warning = pending_warning(options, *node, folders))
-      world.complain(*warning);
+    if (std::optional<Error> warning = pending_warning(options, *node, folders))
+      warnings.push_back(std::move(*warning));
   }
+  TRY(check_evidence(options));
+  for (const Error& warning : warnings)
+    world.complain(warning);
+  return {};
 }
 
 }  // namespace coldchain::cli

@@ -19,8 +19,8 @@ namespace coldchain::cli {
                                                    const graph::Node& image,
                                                    edit::SideFolders folders = {});
 
-// Tells it of all images of a chain that are open.
-void warn_of_pending(const CommonOptions& options, const graph::Node& top, World& world,
-                     const edit::SideFolders& folders = {});
+// Tells it of all images of a chain that are open. An error where --evidence forbids the look.
+[[nodiscard]] Result<void> warn_of_pending(const CommonOptions& options, const graph::Node& top,
+                                           World& world, const edit::SideFolders& folders = {});
 
 }  // namespace coldchain::cli

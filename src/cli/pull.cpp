@@ -272,7 +272,7 @@ class PullRun {
   }
 
   Result<std::optional<ExitStatus>> plan() {
-    warn_of_pending(request_.common, *tree_.top, world_, request_.folders);
+    TRY(warn_of_pending(request_.common, *tree_.top, world_, request_.folders));
     warn_of_links(nodes_, world_);
     TRY(check_may_change(*tree_.top, request_.common.force_share));
     TRY(check_may_read(layers_below(), request_.common.force_share));
@@ -533,8 +533,8 @@ void register_pull(CLI::App& app, World& world, int& status) {
 }
 
 void add_pull_plan(CLI::App& plan, World& world, int& status) {
-  add_verb<PullRequest>(plan, "pull", "Show what a pull would do", world, status, plan_options,
-                        run_verb);
+  add_looking_verb<PullRequest>(plan, "pull", "Show what a pull would do", world, status,
+                                plan_options, run_verb);
 }
 
 }  // namespace coldchain::cli

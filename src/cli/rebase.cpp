@@ -125,8 +125,8 @@ Result<ExitStatus> run_verb(const RebaseOptions& rebase, World& world) {
 }  // namespace
 
 void add_rebase_plan(CLI::App& plan, World& world, int& status) {
-  add_verb<RebaseOptions>(plan, "rebase", "Show what a safe rebase would do", world, status,
-                          plan_options, run_verb);
+  add_looking_verb<RebaseOptions>(plan, "rebase", "Show what a safe rebase would do", world, status,
+                                  plan_options, run_verb);
 }
 
 void register_rebase(CLI::App& app, World& world, int& status) {

@@ -325,8 +325,8 @@ ExitStatus exit_status(report::Verdict verdict) {
 }
 
 void add_repair_plan(CLI::App& plan, World& world, int& status) {
-  add_verb<RepairVerbOptions>(plan, "repair", "Show what a repair would do", world, status,
-                              plan_options, run_verb);
+  add_looking_verb<RepairVerbOptions>(plan, "repair", "Show what a repair would do", world, status,
+                                      plan_options, run_verb);
 }
 
 void register_repair(CLI::App& app, World& world, int& status) {

@@ -107,6 +107,7 @@ Result<ExitStatus> run_forest(const TreeOptions& options, const std::vector<std:
     usage.insert_or_assign(path, std::move(used));
   };
   graph::Forest forest = TRY(graph::scan(*files, policy, folders, world.workers(), inspect));
+  TRY(check_evidence(options.common));
   for (const auto& [path, warning] : pending)
     world.complain(warning);
   bool sound = forest.unreadable.empty();
@@ -137,12 +138,13 @@ Result<ExitStatus> run_trees(const TreeOptions& options, World& world) {
   for (const std::string& image : options.images) {
     const Result<OpenedTree> opened = open_tree(options.common, image, true, world);
     if (!opened) {
+      TRY(check_evidence(options.common));
       world.complain(opened.error());
       report::write_tree_error_json(json, image, opened.error());
       status = failure;
       continue;
     }
-    warn_of_pending(options.common, *opened->top, world);
+    TRY(warn_of_pending(options.common, *opened->top, world));
     const report::Tree tree = describe(*opened->top, options.fast, world);
     for (const report::TreeLayer& layer : tree) {
       if (layer.usage)
@@ -180,9 +182,9 @@ Result<ExitStatus> run_verb(const TreeOptions& options, World& world) {
 }  // namespace
 
 void register_tree(CLI::App& app, World& world, int& status) {
-  add_verb<TreeOptions>(app, "tree",
-                        "Draw the backing tree of images, or of all images in a folder", world,
-                        status, options, run_verb);
+  add_looking_verb<TreeOptions>(app, "tree",
+                                "Draw the backing tree of images, or of all images in a folder",
+                                world, status, options, run_verb);
 }
 
 }  // namespace coldchain::cli

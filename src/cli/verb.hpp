@@ -3,8 +3,11 @@
 #pragma once
 
 #include "app.hpp"
+#include "common_options.hpp"
 
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include <coldchain/base/result.hpp>
@@ -17,8 +20,8 @@ namespace coldchain::cli {
 // that a signal stopped at a safe point ends as a shell reports a program that the signal killed.
 template <class Options>
 void add_verb(CLI::App& app, const std::string& name, const std::string& description, World& world,
-              int& status, void (*options)(CLI::App&, Options&),
-              Result<ExitStatus> (*run)(const Options&, World&)) {
+              int& status, const std::function<void(CLI::App&, Options&)>& options,
+              const std::function<Result<ExitStatus>(const Options&, World&)>& run) {
   const auto values = std::make_shared<Options>();
   CLI::App* verb = app.add_subcommand(name, description);
   options(*verb, *values);
@@ -30,6 +33,36 @@ void add_verb(CLI::App& app, const std::string& name, const std::string& descrip
         !outcome && outcome.error().code == ErrorCode::interrupted && world.stop_signal() != 0;
     status = is_stopped ? 128 + world.stop_signal() : outcome.value_or(failure);
   });
+}
+
+// The common options of a verb, or of the pull that it is.
+template <class Options>
+CommonOptions& common_of(Options& options) {
+  if constexpr (requires { options.common; })
+    return options.common;
+  else
+    return options.pull.common;
+}
+
+// A verb that only looks. What --evidence refused and the verb took for a gap fails here at last.
+template <class Options>
+void add_looking_verb(CLI::App& app, const std::string& name, const std::string& description,
+                      World& world, int& status,
+                      const std::function<void(CLI::App&, Options&)>& options,
+                      const std::function<Result<ExitStatus>(const Options&, World&)>& run) {
+  const auto access_times = std::make_shared<AccessTimes>();
+  add_verb<Options>(
+      app, name, description, world, status,
+      [options, access_times](CLI::App& verb, Options& values) {
+        options(verb, values);
+        add_evidence_option(verb, common_of(values), access_times);
+      },
+      [run, access_times](const Options& values, World& output) -> Result<ExitStatus> {
+        const Result<ExitStatus> outcome = run(values, output);
+        access_times->tell(output);
+        const std::optional<Error> refusal = access_times->refusal();
+        return refusal && outcome == success ? fail(*refusal) : outcome;
+      });
 }
 
 }  // namespace coldchain::cli

