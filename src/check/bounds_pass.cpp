@@ -3,7 +3,7 @@
 // mapped past the end of the disk, data clusters that all lie in one hole at the end of the file,
 // and an image header behind the end of the image. Gathers notes. Runs last, when all references
 // are counted.
-#include "survey.hpp"
+#include "table_walk.hpp"
 
 #include <algorithm>
 
@@ -46,29 +46,21 @@ class BoundsPass {
   // standard or compressed cluster: the guest cluster, and the entry.
   template <class Visit>
   void for_each_entry(std::uint64_t first, Visit&& visit) {
-    const qcow2::Header& header = survey_.image.header();
+    constexpr std::uint64_t most_again_bytes = 2 << 20;
     const std::uint64_t per_table = survey_.geometry.l2_entries();
-    const std::uint64_t skipped = std::min<std::uint64_t>(first / per_table, header.l1_size);
     const std::size_t step = survey_.geometry.l2_entry_bytes() / sizeof(be64);
-    std::vector<be64> table(survey_.geometry.cluster_size() / sizeof(be64));
-    WalkedRanges walked;
-    // What cannot be read is a finding already.
-    (void)survey_.for_each_entry(
-        {header.l1_table_offset + skipped * sizeof(be64)},
-        (header.l1_size - skipped) * sizeof(be64), walked, "L1 tables", [](const io::Unread&) {},
-        [&](std::uint64_t raw, std::uint64_t i) {
-          const HostOffset at{raw & qcow2::offset_mask};
-          if (at.value == 0 || at.value >= survey_.file_size ||
-              !is_aligned(at.value, survey_.geometry.cluster_size()) || survey_.is_in_hole(at) ||
-              !io::read_table(survey_.file, at, writable_bytes_of(table)))
-            return;
-          for (std::size_t j = 0; j < table.size(); j += step) {
-            const std::uint64_t guest = (skipped + i) * per_table + j / step;
-            const L2Entry entry(table[j].get());
-            if (guest >= first && (entry.is_compressed() || entry.host_offset().value != 0))
-              visit(guest, entry);
-          }
-        });
+    walk_tables(survey_,
+                {.l1_tables = std::span(survey_.l1_tables).first(1),
+                 .first_entry = first / per_table,
+                 .most_again_bytes = most_again_bytes},
+                [&](const Reference& reference, const std::vector<be64>& table) {
+                  for (std::size_t j = 0; j < table.size(); j += step) {
+                    const std::uint64_t guest = reference.l1_index * per_table + j / step;
+                    const L2Entry entry(table[j].get());
+                    if (guest >= first && (entry.is_compressed() || entry.host_offset().value != 0))
+                      visit(guest, entry);
+                  }
+                });
   }
 
   // QEMU keeps the state of a machine behind the disk, and leaves it mapped after a snapshot was
@@ -125,8 +117,7 @@ class BoundsPass {
   }
 
   // Preallocated disks, and those that grew so, have such a tail, too: there, the host clusters in
-  // the hole follow the order of the disk.
-  // Only a deep check reads very many tables again.
+  // the hole follow the order of the disk. Only a deep check reads very many tables again.
   void find_zero_tail() {
     constexpr std::uint64_t most_table_bytes = 16 << 20;
     const std::uint64_t tables = divide_up(disk_clusters_, survey_.geometry.l2_entries());

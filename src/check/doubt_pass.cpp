@@ -3,13 +3,11 @@
 // tables that read as if they were wiped, and leaked clusters that may be the true content of a
 // guest cluster that shares its host cluster with another one. Gathers notes. Reads the L2 tables
 // again, one after the other, of such images alone.
-#include "survey.hpp"
+#include "table_walk.hpp"
 
 #include <algorithm>
-#include <set>
 #include <unordered_set>
 
-#include <coldchain/base/try.hpp>
 #include <coldchain/qcow2/tables.hpp>
 
 namespace coldchain::check {
@@ -48,19 +46,10 @@ class DoubtPass {
     if (orphans_.empty() || survey_.result.is_partial || survey_.image.header().has_data_file())
       return;
     find_shared_clusters();
-    std::set<std::uint64_t> seen;
-    WalkedRanges walked;
-    for (const Survey::L1Table& l1 : survey_.l1_tables) {
-      // What could not be read is a finding already.
-      (void)survey_.for_each_entry(
-          {l1.offset}, l1.entries * sizeof(be64), walked, "L1 tables", [](const io::Unread&) {},
-          [&](std::uint64_t raw, std::uint64_t index) {
-            const std::uint64_t table = raw & qcow2::offset_mask;
-            if (is_aligned(table, survey_.geometry.cluster_size()) && table != 0 &&
-                table < survey_.file_size && seen.insert(table).second)
-              look_at(l1, {table}, index);
-          });
-    }
+    walk_tables(survey_, {.l1_tables = survey_.l1_tables},
+                [this](const Reference& reference, const std::vector<be64>& words) {
+                  look_at(reference, words);
+                });
     pair_the_last();
     std::stable_sort(pairs_.begin(), pairs_.end(),
                      [](const Finding& a, const Finding& b) { return a.index < b.index; });
@@ -76,14 +65,11 @@ class DoubtPass {
     }
   }
 
-  void look_at(const Survey::L1Table& l1, HostOffset at, std::uint64_t l1_index) {
-    std::vector<be64> words(survey_.geometry.cluster_size() / sizeof(be64));
-    if (survey_.is_in_hole(at) || !io::read_table(survey_.file, at, writable_bytes_of(words)))
-      return;
-    Table table{.at = at,
-                .first_guest_cluster = l1_index * survey_.geometry.l2_entries(),
-                .structure = l1.is_active ? Structure::l2_table : Structure::snapshot_l2_table};
-    const std::uint64_t disk = divide_up(l1.disk_size, survey_.geometry.cluster_size());
+  void look_at(const Reference& reference, const std::vector<be64>& words) {
+    Table table{.at = {reference.l2_table()},
+                .first_guest_cluster = reference.l1_index * survey_.geometry.l2_entries(),
+                .structure = reference.l2_structure()};
+    const std::uint64_t disk = divide_up(reference.disk_size, survey_.geometry.cluster_size());
     table.used_entries =
         std::min(survey_.geometry.l2_entries(), disk - std::min(disk, table.first_guest_cluster));
     const std::size_t step = survey_.geometry.l2_entry_bytes() / sizeof(be64);

@@ -36,8 +36,6 @@ constexpr std::size_t batch_bytes = 256 << 10;
 
 // So much of damaged tables that are named again is looked at again; then they are only counted.
 constexpr std::uint64_t most_again_bytes = 16 << 20;
-// The same where users of shared clusters are named.
-constexpr std::uint64_t most_users_again_bytes = 2 << 20;
 
 class MappingWalk {
  public:
@@ -116,46 +114,7 @@ class MappingWalk {
     claim_l1_tables();
   }
 
-  // Notes every guest cluster that uses one of `clusters`. A walk of its own, for damaged images.
-  void name_users(const std::unordered_set<std::uint64_t>& clusters) {
-    count_references();
-    skip_what_is_not_honest();
-    std::vector<be64> table(survey_.geometry.cluster_size() / sizeof(be64));
-    const std::size_t step = survey_.geometry.l2_entry_bytes() / sizeof(be64);
-    for (const Reference& reference : references_) {
-      // A table that is named again has more users, as long as they are little work.
-      again_bytes_ += reference.is_first ? 0 : survey_.geometry.cluster_size();
-      if (reference.is_skipped || (!reference.is_first && again_bytes_ > most_users_again_bytes) ||
-          survey_.is_in_hole({reference.l2_table()}) ||
-          !io::read_table(survey_.file, {reference.l2_table()}, writable_bytes_of(table)))
-        continue;
-      for (std::size_t i = 0; i < table.size(); i += step)
-        name_user(reference, i / step, table[i].get(), clusters);
-    }
-  }
-
  private:
-  void name_user(const Reference& reference, std::uint64_t i, std::uint64_t raw,
-                 const std::unordered_set<std::uint64_t>& clusters) {
-    const L2Entry entry(raw);
-    HostRange host{entry.host_offset(), entry.host_offset() + 1};
-    if (entry.is_compressed()) {
-      const qcow2::CompressedExtent extent =
-          entry.compressed_extent(survey_.geometry.cluster_bits());
-      host = {extent.begin, extent.begin + extent.max_bytes};
-    } else if (entry.host_offset().value == 0) {
-      return;
-    }
-    const std::uint64_t last = survey_.cluster_of(host.end.value - 1);
-    for (std::uint64_t cluster = survey_.cluster_of(host.begin.value); cluster <= last; ++cluster) {
-      if (!clusters.contains(cluster))
-        continue;
-      Finding user = entry_finding(survey_, reference, Code::shared_cluster_user, i, raw);
-      user.found = cluster;
-      survey_.result.findings.add(std::move(user));
-    }
-  }
-
   struct Batch {
     std::size_t begin = 0;
     std::size_t end = 0;
@@ -543,27 +502,6 @@ void check_mappings(Survey& survey, const std::vector<qcow2::Snapshot>& snapshot
   }
   walk.walk();
   survey.claim(header.snapshots_offset, table_bytes(snapshots), Structure::snapshot_table, 0);
-}
-
-void name_shared_users(Survey& survey, bool has_snapshots) {
-  constexpr std::size_t most_clusters = 1 << 16;
-  std::unordered_set<std::uint64_t> clusters;
-  for (const Finding& finding : survey.result.findings.runs()) {
-    // With snapshots, that a cluster has several users is no damage by itself.
-    const bool is_shared =
-        finding.code == Code::data_in_metadata || finding.code == Code::cluster_used_twice ||
-        (finding.code == Code::refcount_too_low && finding.expected > 1 && !has_snapshots);
-    for (std::uint64_t i = 0; is_shared && i < finding.count && clusters.size() < most_clusters;
-         ++i)
-      clusters.insert(finding.index + i);
-  }
-  // Where tables were left out, a second walk would say so twice and leave out the same.
-  if (clusters.empty() || survey.image.header().has_data_file() || survey.result.is_partial)
-    return;
-  MappingWalk walk(survey, survey.l1_tables.size());
-  for (const Survey::L1Table& table : survey.l1_tables)
-    walk.add_table(table);
-  walk.name_users(clusters);
 }
 
 }  // namespace coldchain::check

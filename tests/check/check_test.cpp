@@ -213,6 +213,23 @@ TEST_CASE("check: a table that the system cannot read costs what it describes, a
   }
 }
 
+TEST_CASE("check: a table that cannot be read is told once, where clusters are shared, too") {
+  ImageOptions options;
+  options.cluster_bits = 9;
+  options.size = 32 << 20;  // 1024 L1 entries
+  testing::Patient patient(ImageBuilder(options).data(0, 'a').data(1, 'b').build().flat());
+  patient.set(patient.l2_entry(1), patient.at(patient.l2_entry(0)));
+  const HostOffset part{patient.header().l1_table_offset + 4096};
+  const testing::UnreadableFile file(patient.bytes(), {{part, part + 512}});
+  const qcow2::Image image = qcow2::Image::open_damaged(file).value();
+  const CheckResult result = check::check(image, {.deep = false, .workers = 1}).value();
+  CHECK(codes(result).contains(Code::shared_cluster_user));
+  const auto& runs = result.findings.runs();
+  CHECK(std::count_if(runs.begin(), runs.end(), [](const finding::Finding& run) {
+          return run.code == Code::table_unreadable;
+        }) == 1);
+}
+
 TEST_CASE("layout: where a refcount block cannot be read, nothing is said to be free") {
   const testing::Patient patient(
       ImageBuilder(ImageOptions{}).data(0, 'a').data(1, 'b').build().flat());
