@@ -482,19 +482,16 @@ class Joiner {
     return {};
   }
 
-  // Cluster by cluster.
   Result<void> decide(Extent extent) {
     const Mapper::Source& source = (*sources_)[extent.layer];
-    const std::uint64_t cluster_size = source.layer->mapping->geometry().cluster_size();
-    for (const GuestOffset end = extent.guest.end; extent.guest.begin < end;
-         extent.guest.begin = extent.guest.end) {
-      const std::uint64_t next = align_down(extent.guest.begin.value, cluster_size) + cluster_size;
-      extent.guest.end = std::min(end, GuestOffset{next});
-      extent.unreadable = cut_streams_.decide(*source.layer, extent.guest.begin);
-      extent.zero = extent.is_lost() && source.unreadable_are_zeros;
-      TRY(add(extent));
-    }
-    return {};
+    return cut_streams_.for_each_cluster(
+        source.layer->qcow2(), *source.layer->mapping, extent.guest,
+        [&](GuestRange guest, qcow2::Unreadable state) {
+          extent.guest = guest;
+          extent.unreadable = state;
+          extent.zero = extent.is_lost() && source.unreadable_are_zeros;
+          return add(extent);
+        });
   }
 
   Result<void> add(const Extent& extent) {

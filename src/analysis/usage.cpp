@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+#include "cut_streams.hpp"
+
 #include <algorithm>
 
 #include <coldchain/analysis/map.hpp>
@@ -49,6 +51,7 @@ Result<MappingUsage> read_mapping(const qcow2::Image& image) {
       usage.end = std::max(usage.end, entry.l2_table() + geometry.cluster_size());
   }
   const bool data_in_image_file = !image.header().has_data_file();
+  CutStreams cut_streams;
   qcow2::Mapping::Cursor cursor;
   std::vector<qcow2::Run> runs;
   const GuestOffset end{mapping.guest_size()};
@@ -58,7 +61,17 @@ Result<MappingUsage> read_mapping(const qcow2::Image& image) {
     runs.clear();
     mapping.runs({at, until}, cursor, runs);
     for (const qcow2::Run& run : runs) {
-      add_run(run, mapping.data_end(), data_in_image_file, usage);
+      if (run.unreadable == qcow2::Unreadable::undecided)
+        TRY(cut_streams.for_each_cluster(
+            image, mapping, run.guest,
+            [&, part = run](GuestRange guest, qcow2::Unreadable state) mutable -> Result<void> {
+              part.guest = guest;
+              part.unreadable = state;
+              add_run(part, mapping.data_end(), data_in_image_file, usage);
+              return {};
+            }));
+      else
+        add_run(run, mapping.data_end(), data_in_image_file, usage);
       if (run.kind == RunKind::unknown && !usage.damage) {
         const Result<qcow2::Location> location = mapping.locate(run.guest.begin, cursor);
         usage.damage = location ? std::string() : location.error().message;

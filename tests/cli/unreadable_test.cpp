@@ -308,6 +308,22 @@ TEST_CASE("change: a source whose table the file ends inside is refused with wha
   CHECK_MESSAGE(ran.err.find("is taken as zeros") != std::string::npos, ran.err);
 }
 
+TEST_CASE("tree, info: a compressed cluster that is cut in its last sector is no data") {
+  const TempFolder folder;
+  testing::write_file(folder / "base",
+                      testing::damage("last-compressed-cluster-cut-in-its-last-sector").image());
+  ImageBuilder(over("base", 1 << 20)).data(1, 't').build().write_to(folder / "top");
+  for (const std::string name : {"base", "top"}) {
+    const Ran tree = run_coldchain_in(folder.path(), {"tree", name});
+    CHECK(tree.status == 1);
+    CHECK_MESSAGE(tree.out.find("4096 bytes of guest data cannot be read") != std::string::npos,
+                  tree.out);
+  }
+  const Ran info = run_coldchain_in(folder.path(), {"info", "base"});
+  CHECK(info.status == 0);
+  CHECK_MESSAGE(info.err.find("4096 bytes of guest data") != std::string::npos, info.err);
+}
+
 // Such a stream may decompress to other data once the file has grown.
 TEST_CASE("change: a compressed cluster that is cut in its last sector is never copied") {
   const Bytes cut = testing::damage("last-compressed-cluster-cut-in-its-last-sector").image();
