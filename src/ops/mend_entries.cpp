@@ -100,12 +100,7 @@ class EntryMender {
 
   Result<void> set(const Entry& entry, std::uint64_t raw, Mending mending, GuestRange lost = {},
                    std::string detail = {}) {
-    // Where the active L1 table lies is certain; an L2 table that lies over it is the one in error.
-    const std::uint64_t cluster = m_.cluster_of(entry.at.value);
-    const bool may_write = entry.structure == Structure::l1_table
-                               ? !m_.is_other_metadata(cluster, Structure::l1_table)
-                               : m_.is_alone(cluster, entry.structure);
-    if (raw == entry.raw || !may_write || !m_.has_entry(entry.at))
+    if (raw == entry.raw || !may_write(entry))
       return {};
     has_changed_ = true;
     m_.add({.mending = mending,
@@ -115,6 +110,14 @@ class EntryMender {
             .lost = lost,
             .detail = std::move(detail)});
     return m_.set_entry(Phase::secure, entry.at, raw);
+  }
+
+  // Where the active L1 table lies is certain; an L2 table that lies over it is the one in error.
+  [[nodiscard]] bool may_write(const Entry& entry) const {
+    const std::uint64_t cluster = m_.cluster_of(entry.at.value);
+    return m_.has_entry(entry.at) && (entry.structure == Structure::l1_table
+                                          ? !m_.is_other_metadata(cluster, Structure::l1_table)
+                                          : m_.is_alone(cluster, entry.structure));
   }
 
   [[nodiscard]] bool lies_in_file(std::uint64_t offset) const {
@@ -169,6 +172,8 @@ class EntryMender {
 
   // Subclusters that are not allocated have lost nothing: the backing file answers there.
   Result<void> read_subclusters_as_zeros(const Entry& entry) {
+    if (!may_write(entry))
+      return {};
     const qcow2::SubclusterBitmap bitmap(TRY(m_.entry_at(entry.at + sizeof(be64))));
     const std::uint64_t lost =
         is_compressed(entry.raw) ? all_subclusters : std::uint64_t{bitmap.allocated()};

@@ -282,3 +282,21 @@ TEST_CASE("repair: a snapshot entry that is completed has the extra data that QE
   CHECK(snapshots[0].disk_size() == header.size);
   CHECK_FALSE(snapshots[0].icount().has_value());
 }
+
+TEST_CASE("repair: what is lost with an entry is told once, when the entry is written") {
+  testing::ImageOptions options;
+  options.extended_l2 = true;
+  options.cluster_bits = 14;
+  testing::Patient patient(
+      testing::ImageBuilder(options).subclusters(3, 0b101, 0, 'x').bitmap("b", 0).build().flat());
+  patient.set(patient.l2_entry(3), 1ULL << 40);
+  // While a bitmap uses the cluster of the L2 table, no entry there is written.
+  patient.set(patient.bitmap_table(), patient.at(patient.l1_entry()) & qcow2::offset_mask);
+  std::vector<GuestRange> lost;
+  for (const Action& action : repaired(patient.bytes()).repair.actions) {
+    if (action.mending != Mending::read_as_zeros || action.lost.empty())
+      continue;
+    CHECK(std::find(lost.begin(), lost.end(), action.lost) == lost.end());
+    lost.push_back(action.lost);
+  }
+}
