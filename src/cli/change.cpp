@@ -99,8 +99,9 @@ Result<edit::Examined> examine(const io::File& image) {
 }
 
 void add_state_option(CLI::App& app, edit::SideFolders& folders) {
-  app.add_option("--state-dir", folders.state,
-                 fmt::format("The folder for the journals of block devices ({})",
+  app.add_option("--state-dir", folders.other,
+                 fmt::format("Another folder than {} for the journals of block devices, and of "
+                             "files whose own folder cannot take them",
                              edit::SideFolders{}.state))
       ->check(not_empty())
       ->type_name("DIR");

@@ -23,17 +23,28 @@ Result<void> make_whole(const FreshData& data, io::WritableFile& image) {
   return image.flush();
 }
 
+// Without the journal.
+Result<std::uint64_t> bytes_to_write(const FreshData& data, const Transaction& transaction,
+                                     const io::File& image) {
+  if (image.status().kind != io::FileKind::regular)
+    return 0;
+  const std::vector<HostRange>& places = data.places.empty() ? data.ranges : data.places;
+  return TRY(io::bytes_without_storage(image, places)) -
+         TRY(io::bytes_without_storage(image, data.zeros)) + transaction.changed_bytes();
+}
+
 Result<Pending> begin(const Transaction& transaction, io::WritableFile& image,
                       const SideFiles& side_files, const ChangeFacts& change,
                       const FreshData* data) {
   if (data != nullptr)
     TRY(check_room(*data, transaction, image, side_files));
   Pending pending;
-  Result<std::unique_ptr<io::WritableFile>> file = side_files.create_pending();
+  const std::uint64_t data_bytes =
+      data != nullptr ? TRY(bytes_to_write(*data, transaction, image)) : 0;
+  Result<std::unique_ptr<io::WritableFile>> file =
+      side_files.create_pending(image, TRY(Journal::size_of(transaction)), data_bytes);
   if (!file)
-    return fail(with_context(file.error(),
-                             "nothing was changed: the folder of the image must have room for a "
-                             "side file, and be writable"));
+    return fail(with_context(file.error(), "nothing was changed"));
   pending.file = std::move(*file);
   const Result<void> whole = data != nullptr ? make_whole(*data, image) : Result<void>{};
   const io::FileIdentity& identity = image.status().lasting_identity;
@@ -142,10 +153,7 @@ Result<void> check_room(const FreshData& data, const Transaction& transaction,
                         const io::File& image, const SideFiles& side_files) {
   if (image.status().kind != io::FileKind::regular)
     return {};
-  const std::vector<HostRange>& places = data.places.empty() ? data.ranges : data.places;
-  const std::uint64_t needed = TRY(io::bytes_without_storage(image, places)) -
-                               TRY(io::bytes_without_storage(image, data.zeros)) +
-                               transaction.changed_bytes() + TRY(Journal::size_of(transaction));
+  const std::uint64_t needed = TRY(bytes_to_write(data, transaction, image));
   const std::uint64_t available = TRY(side_files.available_bytes());
   if (needed > available)
     return fail(ErrorCode::refused,

@@ -93,7 +93,7 @@ Result<wire::SideHeader2> read_header(const io::File& file) {
     return fail(ErrorCode::unsupported,
                 fmt::format("is a side file of version {}", header.version.get()));
   const bool is_whole = header.checksum.get() == header_checksum(whole);
-  const bool is_newer = header.operation.get() > static_cast<std::uint32_t>(Operation::reparent) ||
+  const bool is_newer = header.operation.get() > static_cast<std::uint32_t>(Operation::elsewhere) ||
                         (header.version.get() == version && whole.request_size.get() != 0);
   if (is_whole && is_newer)
     return fail(ErrorCode::unsupported, "is a side file of a newer coldchain");
@@ -169,8 +169,7 @@ Result<void> Journal::write_records(const Transaction& transaction) {
     return {};
   };
   TRY(transaction.for_each_change(write));
-  if (records_.empty())
-    TRY(file_->resize(at));
+  TRY(file_->resize(at));
   TRY(file_->write_at(header_at, bytes_of(encode(head_.facts, records_.size(), at))));
   return file_->flush();
 }

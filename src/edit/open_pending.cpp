@@ -40,6 +40,8 @@ std::string_view name_of(Operation operation) {
       return "allocation";
     case Operation::reparent:
       return "commit of the image below";
+    case Operation::elsewhere:
+      break;
   }
   return "change";
 }
@@ -73,6 +75,20 @@ Error not_readable(const SideFiles& side_files) {
       0};
 }
 
+// The marker of a journal that lies in a folder which was not searched.
+PendingFile journal_elsewhere(const JournalFacts& marker, const SideFiles& side_files,
+                              std::optional<JournalHead> head) {
+  return {
+      PendingKind::no_journal, std::move(head),
+      Error{ErrorCode::refused,
+            fmt::format("a change is pending, and its journal lies in {0} ({1} says so). Nothing "
+                        "was written. 'coldchain resume --state-dir {0} {2}' continues it or, "
+                        "with --abandon, rolls it back",
+                        to_shell_word(marker.change.verb), to_terminal(side_files.pending_path()),
+                        side_files.operand()),
+            0}};
+}
+
 PendingFile no_journal(Error error, const SideFiles& side_files,
                        std::optional<JournalHead> head = std::nullopt) {
   if (const Result<std::uint32_t> owner = side_files.owner_of_pending())
@@ -102,6 +118,13 @@ Result<PendingFile> look_at(const io::File& file, const io::File& image,
   if (found.head) {
     if (const Result<void> same = check_identity(found.head->facts, image); !same)
       return no_journal(same.error(), side_files, std::move(found.head));
+    if (found.head->facts.change.operation == Operation::elsewhere) {
+      const JournalFacts marker = found.head->facts;
+      if (!side_files.has_searched(marker))
+        return journal_elsewhere(marker, side_files, std::move(found.head));
+      // The journal comes after the marker, and goes before it.
+      found = {PendingKind::unfinished, std::nullopt, std::nullopt};
+    }
   }
   return found;
 }
@@ -109,6 +132,8 @@ Result<PendingFile> look_at(const io::File& file, const io::File& image,
 }  // namespace
 
 Result<PendingFile> look_at_pending(const io::File& image, const SideFiles& side_files) {
+  if (!TRY(side_files.has_pending()) && side_files.hidden())
+    return PendingFile{PendingKind::not_believed, std::nullopt, side_files.hidden()};
   if (!TRY(side_files.has_pending()))
     return PendingFile{};
   const Result<std::unique_ptr<io::File>> file = side_files.read_pending();

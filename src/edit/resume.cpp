@@ -94,7 +94,7 @@ Result<ResumeOutcome> resume_data(Journal& journal, io::WritableFile& image,
 // Whether the clusters to which nothing refers in the image may be what this file knows of.
 bool may_tell_of_kept(const SideFiles::Found& found, const SideFiles& side_files,
                       const io::File& image) {
-  const Result<std::unique_ptr<io::File>> file = side_files.read(found.name);
+  const Result<std::unique_ptr<io::File>> file = side_files.read(found);
   const Result<JournalHead> head = file ? Journal::read_head(**file) : fail(file.error());
   // What is no journal says nothing of the image, unless those can have written it who change it.
   const bool is_no_file = !file && file.error().code == ErrorCode::refused;

@@ -13,9 +13,11 @@ namespace {
 
 Result<void> mark_undo(const io::File& image, const SideFiles& side_files, std::uint64_t nonce,
                        const std::string& undo_path) {
-  const std::unique_ptr<io::WritableFile> file = TRY(side_files.create_pending());
+  const Transaction nothing(image);
+  const std::uint64_t bytes = TRY(Journal::size_of(nothing));
+  const std::unique_ptr<io::WritableFile> file = TRY(side_files.create_pending(image, bytes, 0));
   const Result<Journal> journal =
-      Journal::create(*file, Transaction(image), image.status().lasting_identity,
+      Journal::create(*file, nothing, image.status().lasting_identity,
                       {.verb = std::string(undo_verb) + undo_path, .undoes = nonce});
   if (!journal) {
     (void)side_files.remove_pending();

@@ -3,6 +3,7 @@
 
 #include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <memory>
 #include <string_view>
 #include <utility>
@@ -17,6 +18,7 @@
 #include <linux/magic.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -70,6 +72,20 @@ Result<Folder> Folder::open(const std::string& path, AccessTimeGuard access_time
   if (fd < 0)
     return fail(system_error(errno, to_terminal(path)));
   return Folder(path, fd, std::move(access_time_guard));
+}
+
+Result<Folder> Folder::open_or_create(const std::string& path) {
+  if (::mkdir(path.c_str(), 0755) == 0) {
+    // The file mode creation mask may have taken permissions away.
+    if (::chmod(path.c_str(), 0755) != 0)
+      return fail(system_error(errno, path));
+    const std::size_t slash = path.find_last_not_of('/');
+    const Folder parent = TRY(open(path.substr(0, path.rfind('/', slash) + 1)));
+    TRY(parent.sync());
+  } else if (errno != EEXIST) {
+    return fail(system_error(errno, path));
+  }
+  return open(path);
 }
 
 Folder::Folder(Folder&& other) noexcept
@@ -162,6 +178,31 @@ Result<bool> Folder::is_on_file_system_of(const Folder& other) const {
   if (::fstat(fd_, &mine) != 0 || ::fstat(other.fd_, &theirs) != 0)
     return fail(system_error(errno, path_));
   return mine.st_dev == theirs.st_dev;
+}
+
+Result<FileIdentity> Folder::identity() const {
+  struct stat facts = {};
+  if (::fstat(fd_, &facts) != 0)
+    return fail(system_error(errno, path_));
+  return FileIdentity{facts.st_dev, facts.st_ino};
+}
+
+Result<std::uint64_t> Folder::file_system_of(const std::string& name) const {
+  const Descriptor file(::openat(fd_, name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+  struct stat facts = {};
+  struct statfs file_system = {};
+  if (!file.is_open() || ::fstat(file.get(), &facts) != 0 ||
+      ::fstatfs(file.get(), &file_system) != 0)
+    return fail(system_error(errno, path_of(name)));
+  std::uint64_t number = 0;
+  static_assert(sizeof file_system.f_fsid == sizeof number);
+  std::memcpy(&number, &file_system.f_fsid, sizeof number);
+  // Most file systems have one of their own. Others repeat the number of the device.
+  if (number != 0 && number != facts.st_dev)
+    return number;
+  return major(facts.st_dev) == 0
+             ? facts.st_dev
+             : lasting_identity_of_device(major(facts.st_dev), minor(facts.st_dev)).inode;
 }
 
 Result<std::unique_ptr<WritableFile>> Folder::create(const std::string& name) const {

@@ -423,15 +423,6 @@ std::uint64_t digest(const std::string& text) {
   return hash;
 }
 
-FileIdentity lasting_identity_of_device(std::uint32_t major_number, std::uint32_t minor_number) {
-  // /sys/dev/block/M:N is a symbolic link, which ".." must not undo.
-  std::error_code error;
-  const std::filesystem::path device = std::filesystem::canonical(
-      fmt::format("/sys/dev/block/{}:{}", major_number, minor_number), error);
-  const std::string name = error ? "" : lasting_name(device);
-  return {~0ULL, name.empty() ? makedev(major_number, minor_number) : digest(name)};
-}
-
 Result<FileStatus> status_of(int fd) {
   struct statx facts = {};
   if (::statx(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_BTIME, &facts) != 0)
@@ -475,6 +466,15 @@ Result<std::unique_ptr<WritableFile>> reopen_for_writing(int fd) {
 }
 
 }  // namespace
+
+FileIdentity lasting_identity_of_device(std::uint32_t major_number, std::uint32_t minor_number) {
+  // /sys/dev/block/M:N is a symbolic link, which ".." must not undo.
+  std::error_code error;
+  const std::filesystem::path device = std::filesystem::canonical(
+      fmt::format("/sys/dev/block/{}:{}", major_number, minor_number), error);
+  const std::string name = error ? "" : lasting_name(device);
+  return {~0ULL, name.empty() ? makedev(major_number, minor_number) : digest(name)};
+}
 
 // A file that was deleted, or lies outside of what this process sees, has no path.
 Result<Location> location_of(int fd) {

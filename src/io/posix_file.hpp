@@ -33,6 +33,10 @@ class Descriptor {
 // Where the file or folder behind a descriptor lies now; `not_found` where it was deleted.
 [[nodiscard]] Result<Location> location_of(int fd);
 
+// What identifies a block device after the next boot, too, as far as the system knows it.
+[[nodiscard]] FileIdentity lasting_identity_of_device(std::uint32_t major_number,
+                                                      std::uint32_t minor_number);
+
 // Opens the file or folder behind a descriptor again, for reading, and leaves its access time as it
 // is if the system permits that. `path` is for the guard.
 [[nodiscard]] Result<Descriptor> open_to_read(int fd, const std::string& path,

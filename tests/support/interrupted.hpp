@@ -109,6 +109,7 @@ class Scene {
 
   // Kept files go there from now on.
   void keep_in(const std::string& folder) { folders_.undo = folder; }
+  [[nodiscard]] edit::SideFolders& folders() { return folders_; }
 
   [[nodiscard]] Result<edit::SideFiles> side_files(const Image& image) const {
     return edit::SideFiles::of(*image, folders_);

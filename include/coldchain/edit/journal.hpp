@@ -40,13 +40,17 @@ enum class Operation : std::uint32_t {
   allocate = 6,         // its command says the range
   // Complete in its records: the image gets another backing file that shows the same data.
   reparent = 7,
+  // A marker: the journal of the change lies in another folder. The argument is the inode of that
+  // folder, and the command is its path, which is printed and never opened.
+  elsewhere = 8,
 };
 [[nodiscard]] constexpr bool has_data(Operation operation) {
-  return operation != Operation::none && operation != Operation::reparent;
+  return operation != Operation::none && operation != Operation::reparent &&
+         operation != Operation::elsewhere;
 }
 // Such a change follows names in image headers, and reads or writes other files than its own image.
 [[nodiscard]] constexpr bool is_planned_again(Operation operation) {
-  return operation != Operation::none;
+  return operation != Operation::none && operation != Operation::elsewhere;
 }
 [[nodiscard]] constexpr bool is_commit_top(Operation operation) {
   return operation == Operation::commit_top || operation == Operation::commit_top_kept;

@@ -24,6 +24,8 @@ class Folder {
   // The guard is for the list of its entries and for read().
   [[nodiscard]] static Result<Folder> open(const std::string& path,
                                            AccessTimeGuard access_time_guard = {});
+  // If it is missing, creates it in its parent folder, with mode 0755. It is on the storage then.
+  [[nodiscard]] static Result<Folder> open_or_create(const std::string& path);
   Folder(Folder&& other) noexcept;
   Folder& operator=(Folder&& other) noexcept;
   Folder(const Folder&) = delete;
@@ -47,6 +49,10 @@ class Folder {
                              const std::string& other_name) const;
   [[nodiscard]] bool has_file(const std::string& name, const FileIdentity& identity) const;
   [[nodiscard]] Result<bool> is_on_file_system_of(const Folder& other) const;
+  [[nodiscard]] Result<FileIdentity> identity() const;
+  // A number of the file system of a file here. It stays the same at a boot if the system has an
+  // identifier for the storage (UUID, WWID, serial number).
+  [[nodiscard]] Result<std::uint64_t> file_system_of(const std::string& name) const;
 
   // A new file that only its owner may read. Fails with `refused` if there is one of that name.
   [[nodiscard]] Result<std::unique_ptr<WritableFile>> create(const std::string& name) const;
