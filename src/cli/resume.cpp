@@ -113,6 +113,28 @@ PullRequest request_for(const ResumeOptions& options, const edit::ResumeOutcome&
   return request;
 }
 
+// Without the base. As long as the top is not written to, the commit has changed nothing that it
+// reads: a copy of the base, from before or during the commit, shows the same data through it.
+Result<ExitStatus> roll_back_top(const ResumeOptions& options, const Error& base_error,
+                                 World& world) {
+  return with_target(options.target, world, [&](ChangeTarget& top) -> Result<ExitStatus> {
+    const auto pending = TRY(edit::read_pending(*top.image, top.side_files));
+    const bool is_untouched = pending && edit::is_commit_top(pending->facts.change.operation) &&
+                              (pending->state == edit::JournalState::applying ||
+                               pending->state == edit::JournalState::writing) &&
+                              top.image->size() == pending->facts.size_before;
+    if (!is_untouched)
+      return fail(base_error);
+    TRY(edit::resume(*top.image, top.side_files, true, examine));
+    const std::string image = to_terminal(options.target.image);
+    TRY(world.out(fmt::format(
+        "The commit is rolled back; {0} is as it was before. Its base was not found, and may hold "
+        "a part of the committed data; {0} shows the same data over any copy of the base.\n",
+        image)));
+    return success;
+  });
+}
+
 Result<ExitStatus> resume_commit(const ResumeOptions& options, const PendingCommit& commit,
                                  World& world) {
   const edit::ChangeFacts& change = commit.change;
@@ -135,8 +157,12 @@ Result<ExitStatus> resume_commit(const ResumeOptions& options, const PendingComm
   request.detects_zeroes = ops::has_option(change.verb, ops::detect_zeroes_option);
   if (ops::has_option(change.verb, ops::merge_bitmaps_option))
     request.bitmaps = ops::BitmapRule::merge;
-  if (options.abandon)
-    return give_up_commit(request, world);
+  if (options.abandon) {
+    const Result<ExitStatus> rolled_back = give_up_commit(request, world);
+    const bool lacks_base = !rolled_back && rolled_back.error().code == ErrorCode::not_found;
+    return lacks_base && commit.is_of_top ? roll_back_top(options, rolled_back.error(), world)
+                                          : rolled_back;
+  }
   const ExitStatus status = TRY(run_commit(request, world));
   // Whatever a scan would find now, nobody has agreed to.
   if (ops::has_option(change.verb, ops::reparent_option))

@@ -242,3 +242,34 @@ TEST_CASE("resume: a pull whose base is only there as a copy is rolled back") {
   CHECK_MESSAGE(ran.status == 0, ran.err);
   CHECK(read_file(folder / "top") == before);
 }
+
+TEST_CASE("resume: a commit whose base is lost or only there as a copy is rolled back") {
+  for (const bool has_copy : {true, false}) {
+    CAPTURE(has_copy);
+    const TempFolder folder;
+    std::filesystem::create_directory(folder / "old");
+    ImageBuilder(over("")).data(1, 'b').build().write_to(folder / "old/base");
+    ImageBuilder top(over("old/base"));
+    for (std::uint64_t cluster = 0; cluster < 4700; ++cluster)
+      top.data(cluster, 't');
+    top.build().write_to(folder / "top");
+    const std::string before = read_file(folder / "top");
+    REQUIRE(
+        testing::interrupt_coldchain_in(folder.path(), {"commit", "-f", "qcow2", "top"}).status ==
+        130);
+    std::vector<std::string> command{"resume", "-f", "qcow2", "top"};
+    if (has_copy) {
+      std::filesystem::copy(folder / "old", folder / "copy");
+      command.insert(command.begin() + 1, {"--base", "copy/base"});
+    }
+    std::filesystem::remove_all(folder / "old");
+    // To continue it, the base itself is needed.
+    CHECK(run_coldchain_in(folder.path(), command).status == 1);
+    command.insert(command.begin() + 1, "--abandon");
+    const Ran ran = run_coldchain_in(folder.path(), command);
+    CHECK_MESSAGE(ran.status == 0, ran.err);
+    CHECK_MESSAGE(ran.out.find("Its base was not found") != std::string::npos, ran.out);
+    CHECK((read_file(folder / "top") == before));
+    CHECK_FALSE(std::filesystem::exists(folder / "top.coldchain-pending"));
+  }
+}
