@@ -16,7 +16,6 @@
 #include <coldchain/edit/storage.hpp>
 #include <coldchain/report/pull_report.hpp>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
 namespace coldchain::cli {
@@ -29,22 +28,21 @@ struct AllocateOptions {
   bool zero_fill = false;
 };
 
-void options(CLI::App& app, AllocateOptions& allocate) {
+void options(CommandLine app, AllocateOptions& allocate) {
   add_pull_options(app, allocate.pull);
   add_range_option(app, allocate.pull.range);
-  CLI::Option* thin = app.add_flag("--thin", allocate.thin,
-                                   "Copy only what the layers below provide, as pull does");
-  CLI::Option* reserve =
-      app.add_flag("--reserve")
-          ->description("Allocate clusters for zeros, but do not write them (the default)");
-  CLI::Option* zero_fill = app.add_flag("--zero-fill", allocate.zero_fill,
-                                        "Allocate clusters for zeros and write the zeros");
-  thin->excludes(reserve)->excludes(zero_fill);
-  reserve->excludes(zero_fill);
+  Option thin = app.add_flag("--thin", allocate.thin,
+                             "Copy only what the layers below provide, as pull does");
+  Option reserve = app.add_flag(
+      "--reserve", [] {}, "Allocate clusters for zeros, but do not write them (the default)");
+  Option zero_fill = app.add_flag("--zero-fill", allocate.zero_fill,
+                                  "Allocate clusters for zeros and write the zeros");
+  thin.excludes(reserve).excludes(zero_fill);
+  reserve.excludes(zero_fill);
   app.footer("Example: coldchain allocate --range 0:10G disk.qcow2");
 }
 
-void plan_options(CLI::App& app, AllocateOptions& allocate) {
+void plan_options(CommandLine app, AllocateOptions& allocate) {
   options(app, allocate);
   allocate.pull.is_plan = true;
   app.footer("Example: coldchain plan allocate --range 0:10G disk.qcow2");
@@ -172,9 +170,9 @@ Result<void> give_storage(ChangeTarget& target, const std::vector<HostRange>& pl
   return given;
 }
 
-void add_range_option(CLI::App& app, std::optional<std::string>& range) {
+void add_range_option(CommandLine app, std::optional<std::string>& range) {
   app.add_option("--range", range, "Change only this range of the disk, and keep the backing file")
-      ->type_name("OFFSET:LENGTH");
+      .type_name("OFFSET:LENGTH");
 }
 
 Result<GuestRange> parse_range(const std::string& text) {
@@ -194,12 +192,12 @@ Result<GuestRange> parse_range(const std::string& text) {
   return GuestRange{{offset}, {*end}};
 }
 
-void register_allocate(CLI::App& app, World& world, int& status) {
+void register_allocate(CommandLine app, World& world, int& status) {
   add_verb<AllocateOptions>(app, "allocate", "Allocate the guest's disk in an image", world, status,
                             options, run_verb);
 }
 
-void add_allocate_plan(CLI::App& plan, World& world, int& status) {
+void add_allocate_plan(CommandLine plan, World& world, int& status) {
   add_looking_verb<AllocateOptions>(plan, "allocate", "Show what an allocation would do", world,
                                     status, plan_options, run_verb);
 }

@@ -12,7 +12,7 @@
 
 namespace coldchain::cli {
 
-void add_range_option(CLI::App& app, std::optional<std::string>& range);
+void add_range_option(CommandLine app, std::optional<std::string>& range);
 // OFFSET:LENGTH, with qemu-img's suffixes.
 [[nodiscard]] Result<GuestRange> parse_range(const std::string& text);
 
@@ -24,6 +24,6 @@ void add_range_option(CLI::App& app, std::optional<std::string>& range);
                                         ops::Places how, const Progress& progress);
 
 // `allocate` below `plan`.
-void add_allocate_plan(CLI::App& plan, World& world, int& status);
+void add_allocate_plan(CommandLine plan, World& world, int& status);
 
 }  // namespace coldchain::cli

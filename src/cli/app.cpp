@@ -111,21 +111,22 @@ std::unique_ptr<CLI::App> make_app(World& world, int& status) {
   app->option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);  // as getopt
   app->set_version_flag("-V,--version", "coldchain " COLDCHAIN_VERSION);
   app->footer("'coldchain VERB --help' describes a verb.");
-  register_allocate(*app, world, status);
-  register_apply(*app, world, status);
-  register_check(*app, world, status);
-  register_commit(*app, world, status);
-  register_info(*app, world, status);
-  register_layout(*app, world, status);
-  register_map(*app, world, status);
-  register_measure(*app, world, status);
-  register_plan(*app, world, status);
-  register_pull(*app, world, status);
-  register_rebase(*app, world, status);
-  register_repair(*app, world, status);
-  register_resume(*app, world, status);
-  register_tree(*app, world, status);
-  register_undo(*app, world, status);
+  const CommandLine verbs(*app);
+  register_allocate(verbs, world, status);
+  register_apply(verbs, world, status);
+  register_check(verbs, world, status);
+  register_commit(verbs, world, status);
+  register_info(verbs, world, status);
+  register_layout(verbs, world, status);
+  register_map(verbs, world, status);
+  register_measure(verbs, world, status);
+  register_plan(verbs, world, status);
+  register_pull(verbs, world, status);
+  register_rebase(verbs, world, status);
+  register_repair(verbs, world, status);
+  register_resume(verbs, world, status);
+  register_tree(verbs, world, status);
+  register_undo(verbs, world, status);
   refuse_values_of_flags(*app);
   return app;
 }

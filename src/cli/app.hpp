@@ -2,6 +2,7 @@
 // The program as a function of its arguments and a World. Exit status: docs/verbs/coldchain.md.
 #pragma once
 
+#include "command_line.hpp"
 #include "world.hpp"
 
 #include <memory>
@@ -30,20 +31,20 @@ enum ExitStatus : int {
 [[nodiscard]] std::unique_ptr<CLI::App> make_app(World& world, int& status);
 
 // Each verb adds its subcommand, whose callback sets `status`.
-void register_allocate(CLI::App& app, World& world, int& status);
-void register_apply(CLI::App& app, World& world, int& status);
-void register_check(CLI::App& app, World& world, int& status);
-void register_commit(CLI::App& app, World& world, int& status);
-void register_info(CLI::App& app, World& world, int& status);
-void register_layout(CLI::App& app, World& world, int& status);
-void register_map(CLI::App& app, World& world, int& status);
-void register_measure(CLI::App& app, World& world, int& status);
-void register_plan(CLI::App& app, World& world, int& status);
-void register_pull(CLI::App& app, World& world, int& status);
-void register_rebase(CLI::App& app, World& world, int& status);
-void register_repair(CLI::App& app, World& world, int& status);
-void register_resume(CLI::App& app, World& world, int& status);
-void register_tree(CLI::App& app, World& world, int& status);
-void register_undo(CLI::App& app, World& world, int& status);
+void register_allocate(CommandLine app, World& world, int& status);
+void register_apply(CommandLine app, World& world, int& status);
+void register_check(CommandLine app, World& world, int& status);
+void register_commit(CommandLine app, World& world, int& status);
+void register_info(CommandLine app, World& world, int& status);
+void register_layout(CommandLine app, World& world, int& status);
+void register_map(CommandLine app, World& world, int& status);
+void register_measure(CommandLine app, World& world, int& status);
+void register_plan(CommandLine app, World& world, int& status);
+void register_pull(CommandLine app, World& world, int& status);
+void register_rebase(CommandLine app, World& world, int& status);
+void register_repair(CommandLine app, World& world, int& status);
+void register_resume(CommandLine app, World& world, int& status);
+void register_tree(CommandLine app, World& world, int& status);
+void register_undo(CommandLine app, World& world, int& status);
 
 }  // namespace coldchain::cli

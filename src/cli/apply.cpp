@@ -14,7 +14,6 @@
 #include <coldchain/edit/trust.hpp>
 #include <coldchain/io/file.hpp>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
 namespace coldchain::cli {
@@ -29,24 +28,24 @@ struct ApplyOptions {
   Consent consent;
 };
 
-void options(CLI::App& app, ApplyOptions& apply) {
+void options(CommandLine app, ApplyOptions& apply) {
   app.add_option("PLAN", apply.plan, "A plan that 'plan VERB --output=json' wrote")
-      ->required()
-      ->type_name("");
+      .required()
+      .type_name("");
   app.add_option("IMAGE", apply.images,
                  "All images that may be written to; without them, those that the plan names")
-      ->type_name("");
+      .type_name("");
   app.add_flag("--force", apply.consent.force,
                "Apply even if another image or an internal snapshot depends on what changes");
   app.add_option("-f,--format", apply.consent.format,
                  "Format of the image that is changed; probed if not given")
-      ->type_name("FMT");
+      .type_name("FMT");
   app.add_flag("--allow-probe", apply.consent.allow_probe,
                "Follow the links of an image whose format its overlay does not record");
   add_unreadable_option(app, apply.consent.unreadable_are_zeros);
   add_state_option(app, apply.consent.folders);
   add_undo_option(app, apply.consent.folders);
-  app.add_option("-r", apply.consent.rate, "Copy at most RATE bytes per second")->type_name("RATE");
+  app.add_option("-r", apply.consent.rate, "Copy at most RATE bytes per second").type_name("RATE");
   add_progress_option(app, apply.consent.shows_progress);
   app.footer(
       "Example: coldchain plan commit --output=json top.qcow2 > plan.json\n"
@@ -93,7 +92,7 @@ Result<ExitStatus> run_verb(const ApplyOptions& apply, World& world) {
 
 }  // namespace
 
-void register_apply(CLI::App& app, World& world, int& status) {
+void register_apply(CommandLine app, World& world, int& status) {
   add_verb<ApplyOptions>(app, "apply", "Carry out a plan, if it is still valid", world, status,
                          options, run_verb);
 }

@@ -8,7 +8,6 @@
 #include <coldchain/io/lock.hpp>
 #include <coldchain/ops/repair.hpp>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
 namespace coldchain::cli {
@@ -66,15 +65,15 @@ Result<void> check_may_change(const graph::Node& image, bool force_share) {
   return done ? done : fail(cannot_change(image.filename, done.error()));
 }
 
-void add_target_options(CLI::App& app, TargetOptions& options) {
+void add_target_options(CommandLine app, TargetOptions& options) {
   app.add_option("--root", options.policy.root, "Open no image outside DIR")
-      ->check(not_empty())
-      ->type_name("DIR");
+      .check(not_empty())
+      .type_name("DIR");
   app.add_option("--sysroot", options.policy.sysroot, "Read every name inside DIR, as if it were /")
-      ->check(not_empty())
-      ->type_name("DIR");
+      .check(not_empty())
+      .type_name("DIR");
   add_state_option(app, options.folders);
-  app.add_option("IMAGE", options.image, "Path or block device")->required()->type_name("");
+  app.add_option("IMAGE", options.image, "Path or block device").required().type_name("");
 }
 
 Result<ExitStatus> with_target(
@@ -98,20 +97,20 @@ Result<edit::Examined> examine(const io::File& image) {
   return edit::Examined{ops::corruption_count(condition), condition.counts.image_end_offset};
 }
 
-void add_state_option(CLI::App& app, edit::SideFolders& folders) {
+void add_state_option(CommandLine app, edit::SideFolders& folders) {
   app.add_option("--state-dir", folders.other,
                  fmt::format("Another folder than {} for the journals of block devices, and of "
                              "files whose own folder cannot take them",
                              edit::SideFolders{}.state))
-      ->check(not_empty())
-      ->type_name("DIR");
+      .check(not_empty())
+      .type_name("DIR");
 }
 
-void add_undo_option(CLI::App& app, edit::SideFolders& folders) {
+void add_undo_option(CommandLine app, edit::SideFolders& folders) {
   app.add_option("--undo", folders.undo,
                  "Keep the undo file in DIR, on the same file system, instead of beside the image")
-      ->check(not_empty())
-      ->type_name("DIR");
+      .check(not_empty())
+      .type_name("DIR");
 }
 
 }  // namespace coldchain::cli

@@ -39,7 +39,7 @@ struct TargetOptions {
   edit::SideFolders folders;
   std::string image;
 };
-void add_target_options(CLI::App& app, TargetOptions& options);
+void add_target_options(CommandLine app, TargetOptions& options);
 [[nodiscard]] Result<ExitStatus> with_target(
     const TargetOptions& options, World& world,
     const std::function<Result<ExitStatus>(ChangeTarget& target)>& work);
@@ -47,7 +47,7 @@ void add_target_options(CLI::App& app, TargetOptions& options);
 // What edit::resume() and its like ask of an image. Fails where it cannot be checked at all.
 [[nodiscard]] Result<edit::Examined> examine(const io::File& image);
 
-void add_state_option(CLI::App& app, edit::SideFolders& folders);
-void add_undo_option(CLI::App& app, edit::SideFolders& folders);
+void add_state_option(CommandLine app, edit::SideFolders& folders);
+void add_undo_option(CommandLine app, edit::SideFolders& folders);
 
 }  // namespace coldchain::cli

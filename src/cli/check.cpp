@@ -20,7 +20,6 @@
 #include <coldchain/graph/forest.hpp>
 #include <coldchain/report/check_report.hpp>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
 namespace coldchain::cli {
@@ -44,30 +43,30 @@ struct CheckVerbOptions {
   std::vector<std::string> images;
 };
 
-void options(CLI::App& app, CheckVerbOptions& check) {
+void options(CommandLine app, CheckVerbOptions& check) {
   add_common_options(app, check.common);
-  app.remove_option(app.get_option("--output"));
+  app.remove_option("--output");
   app.add_option("--output", check.common.output, "human, json, sarif or junit")
-      ->check(one_of({"human", "json", "sarif", "junit"}))
-      ->type_name("FORM");
-  app.add_option("-T", check.cache, "Accepted and ignored")->type_name("CACHE");
+      .check(one_of({"human", "json", "sarif", "junit"}))
+      .type_name("FORM");
+  app.add_option("-T", check.cache, "Accepted and ignored").type_name("CACHE");
   app.add_flag("-q", check.quiet, "Print no summary; findings still go to standard error");
   app.add_flag("--list", check.list, "List every finding, one per line, with notes");
   app.add_flag("--deep", check.deep, "Decompress every compressed cluster");
   app.add_flag("--backing-chain", check.backing_chain, "Check every layer, and the links");
   add_progress_option(app, check.shows_progress);
   app.add_option("--jobs", check.jobs, "Check N images at the same time")
-      ->check(number_from(1, 64))
-      ->type_name("N");
+      .check(number_from(1, 64))
+      .type_name("N");
   app.add_option("--deny", check.deny,
                  "Findings that refuse the image, by name or number; 'upload' is a set of them")
-      ->delimiter(',')
-      ->allow_extra_args(false)  // the next word is an image
-      ->type_name("CODE,…");
+      .delimiter(',')
+      .takes_one_word()  // the next word is an image
+      .type_name("CODE,…");
   add_repair_options(app, check.repair);
   app.add_option("IMAGE", check.images, "Images, or folders whose images are checked")
-      ->required()
-      ->type_name("");
+      .required()
+      .type_name("");
   app.footer(
       "Examples: coldchain check --deep disk.qcow2; coldchain check --no-follow --deny "
       "upload new.qcow2; coldchain check --jobs 4 /var/lib/libvirt/images");
@@ -465,7 +464,7 @@ Result<ExitStatus> run_verb(const CheckVerbOptions& options, World& world) {
 
 }  // namespace
 
-void register_check(CLI::App& app, World& world, int& status) {
+void register_check(CommandLine app, World& world, int& status) {
   add_looking_verb<CheckVerbOptions>(app, "check", "Check images, as qemu-img check and more",
                                      world, status, options, run_verb);
 }

@@ -44,6 +44,6 @@ struct CommitRequest {
 [[nodiscard]] Result<ExitStatus> give_up_commit(const CommitRequest& request, World& world);
 
 // `commit` below `plan`.
-void add_commit_plan(CLI::App& plan, World& world, int& status);
+void add_commit_plan(CommandLine plan, World& world, int& status);
 
 }  // namespace coldchain::cli

@@ -7,7 +7,6 @@
 #include <coldchain/base/try.hpp>
 #include <coldchain/report/unreadable_report.hpp>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
 namespace coldchain::cli {
@@ -18,32 +17,32 @@ CommonOptions options_of_change() {
   return options;
 }
 
-void add_common_options(CLI::App& app, CommonOptions& options) {
+void add_common_options(CommandLine app, CommonOptions& options) {
   app.add_option("-f,--format", options.format, "Format of the image; probed if not given")
-      ->type_name("FMT");
+      .type_name("FMT");
   app.add_flag("-U,--force-share", options.force_share,
                "Read the image even if another process writes to it");
   app.add_flag("--image-opts", options.image_opts,
                "IMAGE is QEMU's key=value form: driver=qcow2,file.filename=PATH");
   app.add_option("--object", options.object, "Not supported: no secrets are handled")
-      ->type_name("DEFINITION");
+      .type_name("DEFINITION");
   app.add_option("--output", options.output, "human or json")
-      ->check(one_of({"human", "json"}))
-      ->type_name("FORM");
+      .check(one_of({"human", "json"}))
+      .type_name("FORM");
   app.add_option("--color", options.color, "auto, always or never")
-      ->check(one_of({"auto", "always", "never"}))
-      ->type_name("WHEN");
+      .check(one_of({"auto", "always", "never"}))
+      .type_name("WHEN");
   app.add_option(
          "--probe", options.probe,
          "Rule for a top image without -f: qemu, or libvirt (raw if it names a backing file)")
-      ->check(one_of({"qemu", "libvirt"}))
-      ->type_name("RULE");
+      .check(one_of({"qemu", "libvirt"}))
+      .type_name("RULE");
   app.add_option("--root", options.policy.root, "Open nothing outside DIR")
-      ->check(not_empty())
-      ->type_name("DIR");
+      .check(not_empty())
+      .type_name("DIR");
   app.add_option("--sysroot", options.policy.sysroot, "Read every name inside DIR, as if it were /")
-      ->check(not_empty())
-      ->type_name("DIR");
+      .check(not_empty())
+      .type_name("DIR");
   app.add_flag("--no-follow", options.no_follow,
                "Open only the named file, no backing file and no data file");
   app.add_flag("--allow-probe", options.policy.allow_probe,
@@ -113,7 +112,7 @@ Result<OpenedTree> open_tree(const CommonOptions& options, const std::string& im
   return tree;
 }
 
-void add_evidence_option(CLI::App& app, CommonOptions& options,
+void add_evidence_option(CommandLine app, CommonOptions& options,
                          const std::shared_ptr<AccessTimes>& access_times) {
   options.access_times = access_times;
   options.policy.access_time_guard = [access_times](const std::string& path) {
@@ -121,7 +120,7 @@ void add_evidence_option(CLI::App& app, CommonOptions& options,
   };
   app.add_flag("--evidence", access_times->is_evidence,
                "Read no file or folder whose access time that would change");
-  if (CLI::Option* quiet = app.get_option_no_throw("-q"))
+  if (std::optional<Option> quiet = app.find_option("-q"))
     quiet->each([access_times](const std::string&) { access_times->is_quiet = true; });
 }
 
@@ -130,15 +129,15 @@ Result<void> check_evidence(const CommonOptions& options) {
   return refusal ? fail(*refusal) : Result<void>{};
 }
 
-void add_unreadable_option(CLI::App& app, bool& unreadable_are_zeros) {
-  app.add_option_function<std::string>(
+void add_unreadable_option(CommandLine app, bool& unreadable_are_zeros) {
+  app.add_option(
          "--unreadable",
          [&unreadable_are_zeros](const std::string& rule) {
            unreadable_are_zeros = rule == "zeros";
          },
          "Data that cannot be read: refuse, or take it as zeros and list it")
-      ->check(one_of({"refuse", "zeros"}))
-      ->type_name("refuse|zeros");
+      .check(one_of({"refuse", "zeros"}))
+      .type_name("refuse|zeros");
 }
 
 void complain_of_unreadable(const graph::Chain& chain, const analysis::UnreadableRanges& unreadable,

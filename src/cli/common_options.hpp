@@ -3,6 +3,7 @@
 #pragma once
 
 #include "access_times.hpp"
+#include "command_line.hpp"
 #include "world.hpp"
 
 #include <memory>
@@ -13,10 +14,6 @@
 #include <coldchain/graph/chain.hpp>
 #include <coldchain/graph/open.hpp>
 #include <coldchain/io/open.hpp>
-
-namespace CLI {
-class App;
-}
 
 namespace coldchain::cli {
 
@@ -41,14 +38,14 @@ struct CommonOptions {
 // Of a verb that changes what it looks at: who goes on with it finds the same holes.
 [[nodiscard]] CommonOptions options_of_change();
 
-void add_common_options(CLI::App& app, CommonOptions& options);
+void add_common_options(CommandLine app, CommonOptions& options);
 
 // --evidence, of verbs that only look, and the guard of the policy. A -q that the verb has counts.
-void add_evidence_option(CLI::App& app, CommonOptions& options,
+void add_evidence_option(CommandLine app, CommonOptions& options,
                          const std::shared_ptr<AccessTimes>& access_times);
 
 // --unreadable, of verbs that copy guest data.
-void add_unreadable_option(CLI::App& app, bool& unreadable_are_zeros);
+void add_unreadable_option(CommandLine app, bool& unreadable_are_zeros);
 
 // What an opened tree needs to stay alive, and the tree.
 struct OpenedTree {

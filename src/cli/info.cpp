@@ -18,7 +18,6 @@
 #include <coldchain/report/header_report.hpp>
 #include <coldchain/report/info_report.hpp>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
 namespace coldchain::cli {
@@ -32,13 +31,14 @@ struct InfoOptions {
   std::string image;
 };
 
-void options(CLI::App& app, InfoOptions& info) {
+void options(CommandLine app, InfoOptions& info) {
   add_common_options(app, info.common);
-  app.add_flag("--backing-chain", info.backing_chain, "Describe every layer of the chain");
+  const Option backing_chain =
+      app.add_flag("--backing-chain", info.backing_chain, "Describe every layer of the chain");
   app.add_flag("--header", info.header,
                "Describe every header field with its raw value, and whether it is valid")
-      ->excludes("--backing-chain");
-  app.add_option("IMAGE", info.image, "Path, block device or json:{…}")->required()->type_name("");
+      .excludes(backing_chain);
+  app.add_option("IMAGE", info.image, "Path, block device or json:{…}").required().type_name("");
   app.footer("Example: coldchain info --backing-chain --output=json top.qcow2");
 }
 
@@ -120,7 +120,7 @@ Result<ExitStatus> run_verb(const InfoOptions& info, World& world) {
 
 }  // namespace
 
-void register_info(CLI::App& app, World& world, int& status) {
+void register_info(CommandLine app, World& world, int& status) {
   add_looking_verb<InfoOptions>(app, "info", "Describe an image, as qemu-img info does", world,
                                 status, options, run_verb);
 }

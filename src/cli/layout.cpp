@@ -13,7 +13,6 @@
 #include <coldchain/check/check.hpp>
 #include <coldchain/report/layout_report.hpp>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
 namespace coldchain::cli {
@@ -25,11 +24,9 @@ struct LayoutOptions {
   std::string image;
 };
 
-void options(CLI::App& app, LayoutOptions& layout) {
+void options(CommandLine app, LayoutOptions& layout) {
   add_common_options(app, layout.common);
-  app.add_option("IMAGE", layout.image, "Path, block device or json:{…}")
-      ->required()
-      ->type_name("");
+  app.add_option("IMAGE", layout.image, "Path, block device or json:{…}").required().type_name("");
   app.footer("Example: coldchain layout --output=json disk.qcow2");
 }
 
@@ -83,7 +80,7 @@ Result<ExitStatus> run_verb(const LayoutOptions& options, World& world) {
 
 }  // namespace
 
-void register_layout(CLI::App& app, World& world, int& status) {
+void register_layout(CommandLine app, World& world, int& status) {
   add_looking_verb<LayoutOptions>(app, "layout",
                                   "Show which structure owns each byte of an image file", world,
                                   status, options, run_verb);

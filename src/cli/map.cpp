@@ -21,7 +21,6 @@
 #include <coldchain/report/map_report.hpp>
 #include <coldchain/report/unreadable_report.hpp>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
 namespace coldchain::cli {
@@ -40,30 +39,30 @@ struct MapOptions {
   std::string image;
 };
 
-void options(CLI::App& app, MapOptions& map) {
+void options(CommandLine app, MapOptions& map) {
   add_common_options(app, map.common);
   app.add_option("-s,--start-offset", map.start_offset, "Start here (bytes; k, M, G, T suffix)")
-      ->type_name("OFFSET");
+      .type_name("OFFSET");
   app.add_option("-l,--max-length", map.max_length, "Show at most LENGTH bytes")
-      ->type_name("LENGTH");
-  CLI::Option* provenance =
+      .type_name("LENGTH");
+  Option provenance =
       app.add_flag("--provenance", map.provenance, "Show each extent's layer, file and kind");
-  CLI::Option* summary = app.add_flag("--summary", map.summary, "Totals per layer and kind");
-  CLI::Option* context =
+  Option summary = app.add_flag("--summary", map.summary, "Totals per layer and kind");
+  Option context =
       app.add_option("--context", map.context,
                      "As an NBD client sees it: base:allocation, qemu:allocation-depth or "
                      "qemu:joint-allocation")
-          ->type_name("NAME");
-  provenance->excludes(summary);
-  provenance->excludes(context);
-  summary->excludes(context);
+          .type_name("NAME");
+  provenance.excludes(summary);
+  provenance.excludes(context);
+  summary.excludes(context);
   app.add_option("--layer", map.layer,
                  "One layer alone, as if it had no backing file; 0 is the top")
-      ->check(number_from(0, graph::max_layers - 1))
-      ->type_name("N");
+      .check(number_from(0, graph::max_layers - 1))
+      .type_name("N");
   app.add_option("--snapshot", map.snapshot, "An internal snapshot of the top, by ID or name")
-      ->type_name("ID");
-  app.add_option("IMAGE", map.image, "Path, block device or json:{…}")->required()->type_name("");
+      .type_name("ID");
+  app.add_option("IMAGE", map.image, "Path, block device or json:{…}").required().type_name("");
   app.footer("Example: coldchain map --summary top.qcow2");
 }
 
@@ -145,7 +144,7 @@ Result<ExitStatus> run_verb(const MapOptions& map, World& world) {
 
 }  // namespace
 
-void register_map(CLI::App& app, World& world, int& status) {
+void register_map(CommandLine app, World& world, int& status) {
   add_looking_verb<MapOptions>(app, "map", "Show where each guest byte comes from, as qemu-img map",
                                world, status, options, run_verb);
 }

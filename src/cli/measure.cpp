@@ -13,7 +13,6 @@
 #include <coldchain/base/try.hpp>
 #include <coldchain/report/measure_report.hpp>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
 namespace coldchain::cli {
@@ -29,18 +28,18 @@ struct MeasureOptions {
   std::optional<std::string> image;
 };
 
-void options(CLI::App& app, MeasureOptions& measure) {
+void options(CommandLine app, MeasureOptions& measure) {
   add_common_options(app, measure.common);
   app.add_option("-O", measure.target_format, "The format to be written: qcow2 or raw")
-      ->type_name("FMT");
+      .type_name("FMT");
   app.add_option("-o", measure.create, "Options of the new image: name=value,…")
-      ->type_name("OPTIONS")
-      ->allow_extra_args(false);
+      .type_name("OPTIONS")
+      .takes_one_word();
   app.add_option("-l,--snapshot", measure.snapshot, "An internal snapshot, by ID or name")
-      ->type_name("ID");
+      .type_name("ID");
   app.add_option("--size", measure.size, "Measure an empty disk of N bytes (k, M, G, T suffix)")
-      ->type_name("N");
-  app.add_option("IMAGE", measure.image, "Path, block device or json:{…}")->type_name("");
+      .type_name("N");
+  app.add_option("IMAGE", measure.image, "Path, block device or json:{…}").type_name("");
   app.footer("Example: coldchain measure -O qcow2 disk.raw");
 }
 
@@ -93,7 +92,7 @@ Result<ExitStatus> run_verb(const MeasureOptions& measure, World& world) {
 
 }  // namespace
 
-void register_measure(CLI::App& app, World& world, int& status) {
+void register_measure(CommandLine app, World& world, int& status) {
   add_looking_verb<MeasureOptions>(app, "measure",
                                    "Compute the size of a converted image, as qemu-img measure",
                                    world, status, options, run_verb);

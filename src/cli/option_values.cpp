@@ -8,40 +8,35 @@
 
 #include <coldchain/base/text.hpp>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
 namespace coldchain::cli {
 
-CLI::Validator one_of(std::vector<std::string> words) {
-  return {[words = std::move(words)](const std::string& value) {
-            if (std::find(words.begin(), words.end(), value) != words.end())
-              return std::string();
-            return fmt::format("{} is none of: {}.{}", quoted_value(value), fmt::join(words, ", "),
-                               did_you_mean(value, words));
-          },
-          ""};
+ValueCheck one_of(std::vector<std::string> words) {
+  return [words = std::move(words)](const std::string& value) {
+    if (std::find(words.begin(), words.end(), value) != words.end())
+      return std::string();
+    return fmt::format("{} is none of: {}.{}", quoted_value(value), fmt::join(words, ", "),
+                       did_you_mean(value, words));
+  };
 }
 
-CLI::Validator number_from(std::uint64_t least, std::uint64_t most) {
-  return {[least, most](std::string& value) {
-            std::uint64_t number = 0;
-            const char* const end = value.data() + value.size();
-            const auto [after, error] = std::from_chars(value.data(), end, number);
-            if (error != std::errc{} || after != end || number < least || number > most)
-              return fmt::format("{} is not a number from {} to {}.", quoted_value(value), least,
-                                 most);
-            value = std::to_string(number);  // CLI11 reads a number that begins with 0 as octal
-            return std::string();
-          },
-          ""};
+ValueCheck number_from(std::uint64_t least, std::uint64_t most) {
+  return [least, most](std::string& value) {
+    std::uint64_t number = 0;
+    const char* const end = value.data() + value.size();
+    const auto [after, error] = std::from_chars(value.data(), end, number);
+    if (error != std::errc{} || after != end || number < least || number > most)
+      return fmt::format("{} is not a number from {} to {}.", quoted_value(value), least, most);
+    value = std::to_string(number);  // CLI11 reads a number that begins with 0 as octal
+    return std::string();
+  };
 }
 
-CLI::Validator not_empty() {
-  return {[](const std::string& value) {
-            return value.empty() ? std::string("the value is empty.") : std::string();
-          },
-          ""};
+ValueCheck not_empty() {
+  return [](const std::string& value) {
+    return value.empty() ? std::string("the value is empty.") : std::string();
+  };
 }
 
 std::string quoted_value(std::string_view value) {

@@ -3,24 +3,22 @@
 // before these messages. Its own validators are not used: their messages show how it stores values.
 #pragma once
 
+#include "command_line.hpp"
+
 #include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
 
-namespace CLI {
-class Validator;
-}
-
 namespace coldchain::cli {
 
-[[nodiscard]] CLI::Validator one_of(std::vector<std::string> words);
+[[nodiscard]] ValueCheck one_of(std::vector<std::string> words);
 
 // A whole number in decimal digits.
-[[nodiscard]] CLI::Validator number_from(std::uint64_t least, std::uint64_t most);
+[[nodiscard]] ValueCheck number_from(std::uint64_t least, std::uint64_t most);
 
 // For an option that is a rule, as --root: an empty variable in a script must not lift it.
-[[nodiscard]] CLI::Validator not_empty();
+[[nodiscard]] ValueCheck not_empty();
 
 // The value in quotes, for a message. A long value is cut.
 [[nodiscard]] std::string quoted_value(std::string_view value);

@@ -9,7 +9,6 @@
 
 #include <coldchain/base/text.hpp>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
 namespace coldchain::cli {
@@ -41,12 +40,12 @@ std::string to_clock(double seconds) {
 
 }  // namespace
 
-void add_progress_option(CLI::App& app, bool& shows_progress) {
+void add_progress_option(CommandLine app, bool& shows_progress) {
   app.add_flag("-p,--progress", shows_progress, "Show the progress");
 }
 
-void add_copy_options(CLI::App& app, CopyOptions& copy) {
-  app.add_option("-r", copy.rate, "Copy at most RATE bytes per second")->type_name("RATE");
+void add_copy_options(CommandLine app, CopyOptions& copy) {
+  app.add_option("-r", copy.rate, "Copy at most RATE bytes per second").type_name("RATE");
   add_progress_option(app, copy.shows_progress);
 }
 

@@ -3,6 +3,7 @@
 // stops the verb where a signal asks for that.
 #pragma once
 
+#include "command_line.hpp"
 #include "world.hpp"
 
 #include <chrono>
@@ -13,10 +14,6 @@
 #include <coldchain/base/progress.hpp>
 #include <coldchain/base/result.hpp>
 
-namespace CLI {
-class App;
-}
-
 namespace coldchain::cli {
 
 // What each verb that copies is asked for.
@@ -25,9 +22,9 @@ struct CopyOptions {
   std::string rate = "0";  // bytes per second; 0: as fast as it goes
 };
 
-void add_progress_option(CLI::App& app, bool& shows_progress);
+void add_progress_option(CommandLine app, bool& shows_progress);
 // -r and -p.
-void add_copy_options(CLI::App& app, CopyOptions& copy);
+void add_copy_options(CommandLine app, CopyOptions& copy);
 
 // Bytes per second; "0": as fast as it goes.
 [[nodiscard]] Result<std::uint64_t> parse_rate(const std::string& text);

@@ -22,34 +22,33 @@
 #include <coldchain/ops/pull.hpp>
 #include <coldchain/report/pull_report.hpp>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
 namespace coldchain::cli {
 
 namespace {
 
-void options(CLI::App& app, PullRequest& pull) {
+void options(CommandLine app, PullRequest& pull) {
   add_pull_options(app, pull);
   app.add_option("-b", pull.base, "The layer that becomes the backing file; the default is none")
-      ->type_name("BASE");
+      .type_name("BASE");
   add_range_option(app, pull.range);
   app.add_flag("--snapshots", pull.fills_snapshots,
                "Also copy what internal snapshots read through the removed layers");
   app.add_flag("--detect-zeroes", pull.detects_zeroes,
                "Allocate no clusters for data that is all zeros");
   pull.compressed = ops::Compressed::keep;
-  CLI::Option* const unpack = app.add_flag_callback(
+  Option unpack = app.add_flag(
       "--decompress", [&pull] { pull.compressed = ops::Compressed::unpack; },
       "Unpack compressed clusters instead of copying them as they are");
-  app.add_flag_callback(
+  app.add_flag(
          "--recompress", [&pull] { pull.compressed = ops::Compressed::recompress; },
          "Recompress clusters of another size or compression instead of unpacking them")
-      ->excludes(unpack);
+      .excludes(unpack);
   app.footer("Example: coldchain pull -b base.qcow2 top.qcow2");
 }
 
-void plan_options(CLI::App& app, PullRequest& pull) {
+void plan_options(CommandLine app, PullRequest& pull) {
   options(app, pull);
   pull.is_plan = true;
   app.footer("Example: coldchain plan pull -b base.qcow2 top.qcow2");
@@ -503,7 +502,7 @@ class PullRun {
 
 }  // namespace
 
-void add_pull_options(CLI::App& app, PullRequest& pull) {
+void add_pull_options(CommandLine app, PullRequest& pull) {
   add_common_options(app, pull.common);
   app.add_flag("--force", pull.force,
                "Run even if an internal snapshot reads through a layer that is removed");
@@ -511,7 +510,7 @@ void add_pull_options(CLI::App& app, PullRequest& pull) {
   app.add_flag("-q", pull.quiet, "Print only warnings");
   add_copy_options(app, pull.copy);
   add_state_option(app, pull.folders);
-  app.add_option("IMAGE", pull.image, "Path or block device")->required()->type_name("");
+  app.add_option("IMAGE", pull.image, "Path or block device").required().type_name("");
 }
 
 Result<ExitStatus> run_pull(const PullRequest& wanted, World& world) {
@@ -527,12 +526,12 @@ Result<edit::Resumed> give_up_pull(const PullRequest& request, World& world) {
   return PullRun(request, 0, world).give_up();
 }
 
-void register_pull(CLI::App& app, World& world, int& status) {
+void register_pull(CommandLine app, World& world, int& status) {
   add_verb<PullRequest>(app, "pull", "Copy the data of the layers below into an image", world,
                         status, options, run_verb);
 }
 
-void add_pull_plan(CLI::App& plan, World& world, int& status) {
+void add_pull_plan(CommandLine plan, World& world, int& status) {
   add_looking_verb<PullRequest>(plan, "pull", "Show what a pull would do", world, status,
                                 plan_options, run_verb);
 }

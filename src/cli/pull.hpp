@@ -43,11 +43,11 @@ struct PullRequest {
 [[nodiscard]] Result<edit::Resumed> give_up_pull(const PullRequest& request, World& world);
 
 // What pull, rebase and allocate are asked for alike.
-void add_pull_options(CLI::App& app, PullRequest& pull);
+void add_pull_options(CommandLine app, PullRequest& pull);
 
 // `pull` below `plan`.
-void add_pull_plan(CLI::App& plan, World& world, int& status);
+void add_pull_plan(CommandLine plan, World& world, int& status);
 // `rebase` there.
-void add_rebase_plan(CLI::App& plan, World& world, int& status);
+void add_rebase_plan(CommandLine plan, World& world, int& status);
 
 }  // namespace coldchain::cli

@@ -12,7 +12,6 @@
 #include <coldchain/graph/probe.hpp>
 #include <coldchain/ops/backing_link.hpp>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
 namespace coldchain::cli {
@@ -27,20 +26,20 @@ struct RebaseOptions {
   bool is_unsafe = false;
 };
 
-void options(CLI::App& app, RebaseOptions& rebase) {
+void options(CommandLine app, RebaseOptions& rebase) {
   rebase.pull.is_rebase = true;
   add_pull_options(app, rebase.pull);
   app.add_option("-b", rebase.pull.base, "The new backing file, as it is recorded; '' for none")
-      ->type_name("BASE");
-  app.add_option("-F", rebase.base_format, "Its format")->type_name("FMT");
+      .type_name("BASE");
+  app.add_option("-F", rebase.base_format, "Its format").type_name("FMT");
   app.add_flag("-u", rebase.is_unsafe,
                "Change only the link; the guest may read different data afterwards");
-  app.add_option("-t", rebase.cache, "Accepted and ignored")->type_name("CACHE");
-  app.add_option("-T", rebase.source_cache, "Accepted and ignored")->type_name("CACHE");
+  app.add_option("-t", rebase.cache, "Accepted and ignored").type_name("CACHE");
+  app.add_option("-T", rebase.source_cache, "Accepted and ignored").type_name("CACHE");
   app.footer("Example: coldchain rebase -b base.qcow2 -F qcow2 top.qcow2");
 }
 
-void plan_options(CLI::App& app, RebaseOptions& rebase) {
+void plan_options(CommandLine app, RebaseOptions& rebase) {
   options(app, rebase);
   rebase.pull.is_plan = true;
   app.footer("Example: coldchain plan rebase -b base.qcow2 -F qcow2 top.qcow2");
@@ -124,12 +123,12 @@ Result<ExitStatus> run_verb(const RebaseOptions& rebase, World& world) {
 
 }  // namespace
 
-void add_rebase_plan(CLI::App& plan, World& world, int& status) {
+void add_rebase_plan(CommandLine plan, World& world, int& status) {
   add_looking_verb<RebaseOptions>(plan, "rebase", "Show what a safe rebase would do", world, status,
                                   plan_options, run_verb);
 }
 
-void register_rebase(CLI::App& app, World& world, int& status) {
+void register_rebase(CommandLine app, World& world, int& status) {
   add_verb<RebaseOptions>(app, "rebase", "Change the backing file, as qemu-img rebase", world,
                           status, options, run_verb);
 }

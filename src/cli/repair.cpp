@@ -19,7 +19,6 @@
 #include <coldchain/ops/repair.hpp>
 #include <coldchain/report/repair_report.hpp>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
 namespace coldchain::cli {
@@ -31,18 +30,18 @@ struct RepairVerbOptions {
   RepairRequest request;
 };
 
-void options(CLI::App& app, RepairVerbOptions& repair) {
+void options(CommandLine app, RepairVerbOptions& repair) {
   add_common_options(app, repair.common);
   repair.request.tier = "all";
   add_repair_options(app, repair.request);
   app.add_flag("-q", repair.request.quiet, "Print no summary");
   app.add_flag("--list", repair.request.list, "List every remaining finding, one per line");
   add_progress_option(app, repair.request.shows_progress);
-  app.add_option("IMAGE", repair.request.image, "Path or block device")->required()->type_name("");
+  app.add_option("IMAGE", repair.request.image, "Path or block device").required().type_name("");
   app.footer("Example: coldchain repair --dry-run disk.qcow2");
 }
 
-void plan_options(CLI::App& app, RepairVerbOptions& repair) {
+void plan_options(CommandLine app, RepairVerbOptions& repair) {
   options(app, repair);
   repair.request.dry_run = true;
   app.footer("Example: coldchain plan repair disk.qcow2");
@@ -273,10 +272,10 @@ class RepairRun {
 
 }  // namespace
 
-void add_repair_options(CLI::App& app, RepairRequest& request) {
+void add_repair_options(CommandLine app, RepairRequest& request) {
   app.add_option("-r", request.tier, "Repair what is found: leaks, or all")
-      ->check(not_empty())
-      ->type_name("TIER");
+      .check(not_empty())
+      .type_name("TIER");
   app.add_flag("--dry-run", request.dry_run, "Show what a repair would change; write nothing");
   app.add_flag("--free-orphans", request.free_orphans,
                "Also free clusters that may hold lost data");
@@ -285,8 +284,8 @@ void add_repair_options(CLI::App& app, RepairRequest& request) {
   app.add_option("--link", request.links,
                  "With --rebuild-mapping: the lost L2 table at host offset TABLE belongs to the L1 "
                  "entry INDEX")
-      ->type_name("TABLE=INDEX")
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+      .type_name("TABLE=INDEX")
+      .takes_all();
   add_undo_option(app, request.folders);
   app.add_flag("--no-undo", request.no_undo, "Keep no undo file");
   add_state_option(app, request.folders);
@@ -324,12 +323,12 @@ ExitStatus exit_status(report::Verdict verdict) {
   return failure;
 }
 
-void add_repair_plan(CLI::App& plan, World& world, int& status) {
+void add_repair_plan(CommandLine plan, World& world, int& status) {
   add_looking_verb<RepairVerbOptions>(plan, "repair", "Show what a repair would do", world, status,
                                       plan_options, run_verb);
 }
 
-void register_repair(CLI::App& app, World& world, int& status) {
+void register_repair(CommandLine app, World& world, int& status) {
   add_verb<RepairVerbOptions>(app, "repair", "Repair what check finds, as check -r", world, status,
                               options, run_verb);
 }

@@ -27,13 +27,13 @@ struct RepairRequest {
 };
 
 // -r, and what only a repair needs.
-void add_repair_options(CLI::App& app, RepairRequest& request);
+void add_repair_options(CommandLine app, RepairRequest& request);
 
 [[nodiscard]] Result<ExitStatus> run_repair(const CommonOptions& common,
                                             const RepairRequest& request, World& world);
 
 // `repair` below `plan`: a dry run.
-void add_repair_plan(CLI::App& plan, World& world, int& status);
+void add_repair_plan(CommandLine plan, World& world, int& status);
 
 [[nodiscard]] ExitStatus exit_status(report::Verdict verdict);
 

@@ -12,7 +12,6 @@
 #include <coldchain/base/try.hpp>
 #include <coldchain/ops/plan.hpp>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
 namespace coldchain::cli {
@@ -33,24 +32,24 @@ struct ResumeOptions {
   CopyOptions copy;
 };
 
-void options(CLI::App& app, ResumeOptions& resume) {
+void options(CommandLine app, ResumeOptions& resume) {
   app.add_flag("--abandon", resume.abandon, "Roll back instead of continuing");
   app.add_flag("--force", resume.force,
                "Continue even if another image or an internal snapshot depends on what changes");
   app.add_option("-f,--format", resume.format, "Format of the image; probed if not given")
-      ->type_name("FMT");
+      .type_name("FMT");
   app.add_flag("--allow-probe", resume.target.policy.allow_probe,
                "Follow the links of an image whose format its overlay does not record");
   add_unreadable_option(app, resume.unreadable_are_zeros);
   app.add_option("--scan", resume.scan, "Look for images that depend on the base in DIR, too")
-      ->check(not_empty())
-      ->type_name("DIR");
+      .check(not_empty())
+      .type_name("DIR");
   app.add_option("-b", resume.base, "For a rebase: the new backing file, as it was given")
-      ->type_name("BASE");
-  app.add_option("-F", resume.base_format, "Its format, as it was given")->type_name("FMT");
+      .type_name("BASE");
+  app.add_option("-F", resume.base_format, "Its format, as it was given").type_name("FMT");
   app.add_option("--base", resume.moved_base, "The new path of a backing file that was moved")
-      ->check(not_empty())
-      ->type_name("PATH");
+      .check(not_empty())
+      .type_name("PATH");
   add_undo_option(app, resume.target.folders);
   add_copy_options(app, resume.copy);
   add_target_options(app, resume.target);
@@ -234,7 +233,7 @@ Result<ExitStatus> run_verb(const ResumeOptions& wanted, World& world) {
 
 }  // namespace
 
-void register_resume(CLI::App& app, World& world, int& status) {
+void register_resume(CommandLine app, World& world, int& status) {
   add_verb<ResumeOptions>(app, "resume", "Continue an interrupted change, or roll it back", world,
                           status, options, run_verb);
 }

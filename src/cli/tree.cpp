@@ -18,7 +18,6 @@
 #include <coldchain/report/forest_report.hpp>
 #include <coldchain/report/tree_report.hpp>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
 namespace coldchain::cli {
@@ -32,14 +31,14 @@ struct TreeOptions {
   std::vector<std::string> images;
 };
 
-void options(CLI::App& app, TreeOptions& tree) {
+void options(CommandLine app, TreeOptions& tree) {
   add_common_options(app, tree.common);
   app.add_flag("--fast", tree.fast, "Read headers only; allocation is what the file system says");
   app.add_flag("--details", tree.details,
                "Also print cluster size, features, permissions and times of each layer");
   app.add_option("IMAGE", tree.images, "Images, or folders to scan for images")
-      ->required()
-      ->type_name("");
+      .required()
+      .type_name("");
   app.footer("Examples: coldchain tree top.qcow2; coldchain tree --fast /var/lib/libvirt/images");
 }
 
@@ -181,7 +180,7 @@ Result<ExitStatus> run_verb(const TreeOptions& options, World& world) {
 
 }  // namespace
 
-void register_tree(CLI::App& app, World& world, int& status) {
+void register_tree(CommandLine app, World& world, int& status) {
   add_looking_verb<TreeOptions>(app, "tree",
                                 "Draw the backing tree of images, or of all images in a folder",
                                 world, status, options, run_verb);

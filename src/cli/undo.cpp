@@ -10,7 +10,6 @@
 #include <coldchain/base/try.hpp>
 #include <coldchain/edit/trust.hpp>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
 namespace coldchain::cli {
@@ -22,8 +21,8 @@ struct UndoOptions {
   std::string undo_file;
 };
 
-void options(CLI::App& app, UndoOptions& undo) {
-  app.add_option("FILE", undo.undo_file, "The undo file")->required()->type_name("");
+void options(CommandLine app, UndoOptions& undo) {
+  app.add_option("FILE", undo.undo_file, "The undo file").required().type_name("");
   add_target_options(app, undo.target);
   app.footer("Example: coldchain undo disk.qcow2.coldchain-undo disk.qcow2");
 }
@@ -71,7 +70,7 @@ Result<ExitStatus> run_verb(const UndoOptions& wanted, World& world) {
 
 }  // namespace
 
-void register_undo(CLI::App& app, World& world, int& status) {
+void register_undo(CommandLine app, World& world, int& status) {
   add_verb<UndoOptions>(app, "undo", "Undo a repair", world, status, options, run_verb);
 }
 

@@ -12,20 +12,18 @@
 
 #include <coldchain/base/result.hpp>
 
-#include <CLI/CLI.hpp>
-
 namespace coldchain::cli {
 
 // `Options` lives as long as the program; an error of `run` is told and becomes `failure`. A verb
 // that a signal stopped at a safe point ends as a shell reports a program that the signal killed.
 template <class Options>
-void add_verb(CLI::App& app, const std::string& name, const std::string& description, World& world,
-              int& status, const std::function<void(CLI::App&, Options&)>& options,
+void add_verb(CommandLine app, const std::string& name, const std::string& description,
+              World& world, int& status, const std::function<void(CommandLine, Options&)>& options,
               const std::function<Result<ExitStatus>(const Options&, World&)>& run) {
   const auto values = std::make_shared<Options>();
-  CLI::App* verb = app.add_subcommand(name, description);
-  options(*verb, *values);
-  verb->callback([values, &world, &status, run] {
+  CommandLine verb = app.add_verb(name, description);
+  options(verb, *values);
+  verb.callback([values, &world, &status, run] {
     const Result<ExitStatus> outcome = run(*values, world);
     if (!outcome)
       world.complain(outcome.error());
@@ -46,14 +44,14 @@ CommonOptions& common_of(Options& options) {
 
 // A verb that only looks. What --evidence refused and the verb took for a gap fails here at last.
 template <class Options>
-void add_looking_verb(CLI::App& app, const std::string& name, const std::string& description,
+void add_looking_verb(CommandLine app, const std::string& name, const std::string& description,
                       World& world, int& status,
-                      const std::function<void(CLI::App&, Options&)>& options,
+                      const std::function<void(CommandLine, Options&)>& options,
                       const std::function<Result<ExitStatus>(const Options&, World&)>& run) {
   const auto access_times = std::make_shared<AccessTimes>();
   add_verb<Options>(
       app, name, description, world, status,
-      [options, access_times](CLI::App& verb, Options& values) {
+      [options, access_times](CommandLine verb, Options& values) {
         options(verb, values);
         add_evidence_option(verb, common_of(values), access_times);
       },
