@@ -4,6 +4,7 @@
 #include <utility>
 
 #include <coldchain/base/try.hpp>
+#include <coldchain/qcow2/extensions.hpp>
 #include <coldchain/qcow2/snapshots.hpp>
 
 #include <fmt/format.h>
@@ -27,9 +28,7 @@ void check_data_file(Survey& survey) {
 
 Result<CheckResult> check(const qcow2::Image& image, const CheckOptions& options) {
   if (image.header().unknown_incompatible() != 0)
-    return fail(ErrorCode::unsupported,
-                fmt::format("Unsupported qcow2 feature(s): {}",
-                            fmt::join(image.header().unknown_incompatible_names(), ", ")));
+    return fail(ErrorCode::unsupported, qcow2::unsupported_features(image.header()));
   Survey survey(image, TRY(StoredRefcounts::read(image.file(), image.header(), options.workers)),
                 options);
   const std::vector<qcow2::Snapshot> snapshots = check_snapshot_table(survey);

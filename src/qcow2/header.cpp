@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MIT
+#include "header_checks.hpp"
+
 #include <algorithm>
 
 #include <coldchain/base/checked.hpp>
 #include <coldchain/base/try.hpp>
+#include <coldchain/qcow2/extensions.hpp>
 #include <coldchain/qcow2/geometry.hpp>
 #include <coldchain/qcow2/header.hpp>
 #include <coldchain/qcow2/wire.hpp>
@@ -58,24 +61,23 @@ Result<void> decode_version3_fields(ByteView bytes, Header& header) {
   const auto fields = load<wire::HeaderVersion3>(bytes, version2_length);
   if (!fields)
     return fail(ErrorCode::corrupt,
-                fmt::format("the file ends inside the header ({} bytes)", bytes.size()));
+                fmt::format("qcow2 header too short: the file ends at {}", bytes.size()));
   header.incompatible_features = fields->incompatible_features.get();
   header.compatible_features = fields->compatible_features.get();
   header.autoclear_features = fields->autoclear_features.get();
   header.refcount_order = fields->refcount_order.get();
   header.header_length = fields->header_length.get();
   if (header.header_length < version3_length)
-    return fail(ErrorCode::corrupt, "qcow2 header too short");
+    return fail(ErrorCode::corrupt,
+                fmt::format("qcow2 header too short: header_length at 0x64 is {}, at least "
+                            "{} are needed",
+                            header.header_length, version3_length));
   if (header.header_length > header.cluster_size())
-    return fail(ErrorCode::corrupt, "qcow2 header exceeds cluster size");
-  if (header.refcount_order > limits::max_refcount_order)
-    return fail(ErrorCode::unsupported,
-                "Reference count entry width too large; may not exceed 64 bits");
-  if (header.header_length > bytes.size())
-    return fail(ErrorCode::corrupt, fmt::format("header_length is {}, but the file ends at {}",
-                                                header.header_length, bytes.size()));
-  header.additional_fields =
-      copy(bytes.subspan(version3_length, header.header_length - version3_length));
+    return fail(ErrorCode::corrupt,
+                fmt::format("qcow2 header exceeds cluster size: header_length at 0x64 is {}",
+                            header.header_length));
+  const std::size_t end = std::min<std::size_t>(header.header_length, bytes.size());
+  header.additional_fields = copy(bytes.subspan(version3_length, end - version3_length));
   return {};
 }
 
@@ -95,8 +97,8 @@ Result<void> decode_extensions(ByteView bytes, Header& header) {
     offset += sizeof(wire::Extension);
     if (offset > area_end || length > area_end - offset)
       return fail(ErrorCode::corrupt,
-                  fmt::format("header extension {:#010x} at {:#x}: its length {} reaches past the "
-                              "end of the header area at {:#x}",
+                  fmt::format("Header extension too large: extension {:#010x} at {:#x}: its length "
+                              "{} reaches past the end of the header area at {:#x}",
                               type, offset - sizeof(wire::Extension), length, area_end));
     if (type == extension::end) {
       header.has_end_mark = true;
@@ -109,8 +111,9 @@ Result<void> decode_extensions(ByteView bytes, Header& header) {
                               type, offset - sizeof(wire::Extension), length, bytes.size()));
     if (type == extension::backing_file_format && length >= limits::max_format_name)
       return fail(ErrorCode::corrupt,
-                  fmt::format("backing file format name of {} bytes (at most {})", length,
-                              limits::max_format_name - 1));
+                  fmt::format("ERROR: ext_backing_format: len={} too large (>={}): extension at "
+                              "{:#x}",
+                              length, limits::max_format_name, offset - sizeof(wire::Extension)));
     const std::size_t padded = align_up(length, 8);
     const std::size_t present = std::min(padded, bytes.size() - offset);
     header.extensions.push_back(
@@ -127,7 +130,8 @@ Result<void> decode_backing_file(ByteView bytes, Header& header) {
   const std::uint64_t room = header.cluster_size() - header.backing_file_offset;
   if (header.backing_file_size > std::min<std::uint64_t>(limits::max_backing_file_size, room))
     return fail(ErrorCode::corrupt,
-                fmt::format("Backing file name too long ({} bytes)", header.backing_file_size));
+                fmt::format("Backing file name too long: backing_file_size at 0x10 is {}",
+                            header.backing_file_size));
   const auto offset = static_cast<std::size_t>(header.backing_file_offset);
   if (offset > bytes.size() || header.backing_file_size > bytes.size() - offset)
     return fail(ErrorCode::corrupt,
@@ -135,6 +139,24 @@ Result<void> decode_backing_file(ByteView bytes, Header& header) {
                             offset, bytes.size()));
   header.backing_file_bytes = to_string(bytes.subspan(offset, header.backing_file_size));
   return {};
+}
+
+// What lies behind the fixed fields.
+Result<void> decode_rest(ByteView bytes, Header& header, HeaderRules rules) {
+  TRY(check_refcount_order(header));
+  if (header.header_length > bytes.size())
+    return fail(ErrorCode::corrupt, fmt::format("header_length is {}, but the file ends at {}",
+                                                header.header_length, bytes.size()));
+  const bool is_judged = rules != HeaderRules::decodable && header.unknown_incompatible() == 0;
+  const Result<void> decoded = decode_extensions(bytes, header);
+  // QEMU judges each extension before it decodes the next one.
+  if (is_judged && rules == HeaderRules::for_use)
+    TRY(check_extensions(header));
+  TRY(decoded);
+  if (is_judged)
+    TRY(check_data_file_bit(header));
+  TRY(decode_backing_file(bytes, header));
+  return is_judged ? check_disk_size(header) : Result<void>{};
 }
 
 }  // namespace
@@ -197,6 +219,10 @@ bool looks_like_qcow2(ByteView start) {
 }
 
 Result<Header> decode_header(ByteView bytes) {
+  return decode_header(bytes, HeaderRules::decodable);
+}
+
+Result<Header> decode_header(ByteView bytes, HeaderRules rules) {
   Header header;
   TRY(decode_fixed_fields(bytes, header));
   bytes = bytes.first(std::min<std::size_t>(bytes.size(), header.cluster_size()));
@@ -206,13 +232,23 @@ Result<Header> decode_header(ByteView bytes) {
     header.header_length = version2_length;
   if (header.backing_file_offset > header.cluster_size())
     return fail(ErrorCode::corrupt,
-                fmt::format("Invalid backing file offset {:#x}", header.backing_file_offset));
-  TRY(decode_extensions(bytes, header));
-  TRY(decode_backing_file(bytes, header));
+                fmt::format("Invalid backing file offset: backing_file_offset at 0x8 is {:#x}",
+                            header.backing_file_offset));
+  if (rules != HeaderRules::decodable)
+    TRY(check_fields(header, rules));
+  Result<void> rest = decode_rest(bytes, header, rules);
+  // QEMU reports nothing behind unknown features, and looks at their names only.
+  if (!rest && header.unknown_incompatible() != 0 && rules != HeaderRules::decodable)
+    return fail(with_context(rest.error(), unsupported_features(header)));
+  TRY(std::move(rest));
   return header;
 }
 
 Result<Header> read_header(const io::File& file) {
+  return read_header(file, HeaderRules::decodable);
+}
+
+Result<Header> read_header(const io::File& file, HeaderRules rules) {
   // Nearly every header, with its extensions and its names, fits into a page; the rest of the
   // cluster is read only where the page does not settle it.
   Bytes bytes(4096);
@@ -220,14 +256,14 @@ Result<Header> read_header(const io::File& file) {
   if (bytes.size() == 4096) {
     Header fixed;
     TRY(decode_fixed_fields(bytes, fixed));
-    Result<Header> header = decode_header(bytes);
+    Result<Header> header = decode_header(bytes, rules);
     const bool settled = header && (header->has_end_mark || header->backing_file_bytes.has_value());
     if (settled || fixed.cluster_size() <= bytes.size())
       return header;
     bytes.resize(fixed.cluster_size());
     bytes.resize(TRY(file.read_at(HostOffset{0}, bytes)));
   }
-  return decode_header(bytes);
+  return decode_header(bytes, rules);
 }
 
 Bytes encode_header(const Header& header) {

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+#include "header_checks.hpp"
+
 #include <algorithm>
 
 #include <coldchain/base/checked.hpp>
@@ -11,69 +13,6 @@
 
 namespace coldchain::qcow2 {
 
-namespace {
-
-// A table must fit below 2^63 and lie on a cluster boundary, even if it is empty.
-Result<void> check_table(const Header& header, std::uint64_t offset, std::uint64_t bytes,
-                         std::uint64_t max_bytes, const char* what) {
-  if (bytes > max_bytes)
-    return fail(ErrorCode::too_large,
-                fmt::format("{} too large ({} bytes, at most {})", what, bytes, max_bytes));
-  const auto end = checked_add(offset, bytes);
-  if (!is_aligned(offset, header.cluster_size()) || !end || *end >= (1ULL << 63))
-    return fail(ErrorCode::corrupt, fmt::format("{} offset invalid ({:#x})", what, offset));
-  return {};
-}
-
-Result<void> check_compression_type(const Header& header) {
-  const std::uint8_t type = header.compression_type();
-  if (type > static_cast<std::uint8_t>(CompressionType::zstd))
-    return fail(ErrorCode::unsupported, fmt::format("qcow2: unknown compression type: {}", type));
-  if (header.has_incompatible(incompatible::compression_type) != (type != 0))
-    return fail(ErrorCode::corrupt,
-                fmt::format("qcow2: compression_type is {}, but the incompatible feature bit is {}",
-                            type, type != 0 ? "clear" : "set"));
-  return {};
-}
-
-// QEMU opens an image for a check even where these tables are missing or misplaced.
-Result<void> check_refcounts_and_snapshots(const Header& header) {
-  if (header.refcount_table_clusters == 0)
-    return fail(ErrorCode::corrupt, "Image does not contain a reference count table");
-  return check_table(header, header.snapshots_offset, std::uint64_t{header.nb_snapshots} * 40,
-                     std::uint64_t{limits::max_snapshots} * 40, "Snapshot table");
-}
-
-Result<void> check_header(const Header& header, bool is_damaged) {
-  if (header.unknown_incompatible() != 0)
-    return {};  // what else is in there may mean something new: describe it, judge nothing
-  TRY(check_compression_type(header));
-  const Geometry geometry(header);
-  if (geometry.subcluster_size() < 512)
-    return fail(ErrorCode::unsupported,
-                fmt::format("Unsupported subcluster size: {}", geometry.subcluster_size()));
-  if (!is_damaged) {
-    TRY(check_refcounts_and_snapshots(header));
-    TRY(check_extensions(header));
-  }
-  TRY(check_table(header, header.refcount_table_offset,
-                  header.refcount_table_clusters * header.cluster_size(),
-                  limits::max_refcount_table_bytes, "Reference count table"));
-  TRY(check_table(header, header.l1_table_offset, std::uint64_t{header.l1_size} * sizeof(be64),
-                  limits::max_l1_bytes, "Active L1 table"));
-  if (divide_up(header.size, geometry.l2_coverage()) > header.l1_size)
-    return fail(ErrorCode::corrupt, fmt::format("L1 table is too small ({} entries for {} bytes)",
-                                                header.l1_size, header.size));
-  if (header.crypt_method > static_cast<std::uint32_t>(CryptMethod::luks))
-    return fail(ErrorCode::unsupported,
-                fmt::format("Unsupported encryption method {}", header.crypt_method));
-  if (header.data_file_is_raw() && !header.has_data_file())
-    return fail(ErrorCode::corrupt, "data-file-raw requires a data file");
-  return {};
-}
-
-}  // namespace
-
 Result<Image> Image::open(const io::File& file) {
   return open(file, false);
 }
@@ -83,9 +22,8 @@ Result<Image> Image::open_damaged(const io::File& file) {
 }
 
 Result<Image> Image::open(const io::File& file, bool is_damaged) {
-  Header header = TRY(read_header(file));
-  TRY(check_header(header, is_damaged));
-  Image image(file, std::move(header));
+  Image image(file,
+              TRY(read_header(file, is_damaged ? HeaderRules::for_check : HeaderRules::for_use)));
   if (!image.header_.has_data_file())
     image.data_file_ = &file;
   return image;
@@ -96,8 +34,11 @@ Result<Mapping> Image::active_mapping() const {
 }
 
 Result<Mapping> Image::snapshot_mapping(const Snapshot& snapshot) const {
-  TRY(check_table(header_, snapshot.l1_table_offset, std::uint64_t{snapshot.l1_size} * sizeof(be64),
-                  limits::max_l1_bytes, "Snapshot L1 table"));
+  TRY(check_table(header_, {.table = "Snapshot L1 table",
+                            .field = "l1_table_offset of the snapshot",
+                            .offset = snapshot.l1_table_offset,
+                            .bytes = snapshot.l1_size * sizeof(be64),
+                            .max_bytes = limits::max_l1_bytes}));
   const std::uint64_t size = snapshot.disk_size().value_or(header_.size) / 512 * 512;
   return mapping(snapshot.l1_table_offset, snapshot.l1_size, size, "Snapshot L1 table");
 }
@@ -105,9 +46,7 @@ Result<Mapping> Image::snapshot_mapping(const Snapshot& snapshot) const {
 Result<Mapping> Image::mapping(std::uint64_t l1_table_offset, std::uint32_t l1_size,
                                std::uint64_t guest_size, const char* what) const {
   if (header_.unknown_incompatible() != 0)
-    return fail(ErrorCode::unsupported,
-                fmt::format("Unsupported qcow2 feature(s): {}",
-                            fmt::join(header_.unknown_incompatible_names(), ", ")));
+    return fail(ErrorCode::unsupported, unsupported_features(header_));
   const Geometry geometry(header_);
   // Entries past the guest's disk describe saved machine state, which is not mapped.
   const std::uint64_t needed = divide_up(guest_size, geometry.l2_coverage());

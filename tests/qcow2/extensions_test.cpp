@@ -51,11 +51,14 @@ std::string why(const Header& header) {
 TEST_CASE("check_extensions: an encryption header belongs to LUKS, aligned and of 16 bytes") {
   CHECK(why(with_encryption(2, 0x10000)).empty());
   CHECK(why(with_encryption(0, 0x10000)) ==
-        "encryption header extension, but crypt_method is 0, not 2 (LUKS)");
-  CHECK(why(with_encryption(1, 0x10000)).find("crypt_method is 1") != std::string::npos);
-  CHECK(why(with_encryption(2, 0x10001)).find("0x10001 is not aligned") != std::string::npos);
-  CHECK(why(with_encryption(2, 0x10000, 8)).find("of 8 bytes") != std::string::npos);
-  CHECK(why(with_encryption(2, 0x10000, 24)).find("of 24 bytes") != std::string::npos);
+        "CRYPTO header extension only expected with LUKS encryption method: crypt_method at "
+        "0x20 is 0, not 2");
+  CHECK(why(with_encryption(1, 0x10000)).find("at 0x20 is 1") != std::string::npos);
+  CHECK(why(with_encryption(2, 0x10001)) ==
+        "Encryption header offset '65537' is not a multiple of cluster size '65536'");
+  CHECK(why(with_encryption(2, 0x10000, 8)).find("size 8, but expected size 16") !=
+        std::string::npos);
+  CHECK(why(with_encryption(2, 0x10000, 24)).find("size 24, but") != std::string::npos);
 }
 
 TEST_CASE("check_extensions: each field of a bitmaps extension has its limits") {
@@ -63,24 +66,41 @@ TEST_CASE("check_extensions: each field of a bitmaps extension has its limits") 
   CHECK(why(with_bitmaps({.nb_bitmaps = limits::max_bitmaps})).empty());
   CHECK(why(with_bitmaps({.size = limits::max_bitmap_directory_bytes})).empty());
   CHECK(why(with_bitmaps({.nb_bitmaps = 0})).find("nb_bitmaps is 0") != std::string::npos);
-  CHECK(why(with_bitmaps({.nb_bitmaps = 65536})).find("nb_bitmaps is 65536") != std::string::npos);
-  CHECK(why(with_bitmaps({.reserved = 1})).find("reserved field") != std::string::npos);
-  CHECK(why(with_bitmaps({.offset = 0x10200})).find("0x10200 is not aligned") != std::string::npos);
+  CHECK(why(with_bitmaps({.nb_bitmaps = 65536})).find("Image has 65536 bitmaps") !=
+        std::string::npos);
+  CHECK(why(with_bitmaps({.reserved = 1})).find("Reserved field is not zero") != std::string::npos);
+  CHECK(why(with_bitmaps({.offset = 0x10200})).find("0x10200, not aligned") != std::string::npos);
   CHECK(why(with_bitmaps({.size = limits::max_bitmap_directory_bytes + 1}))
-            .find("bitmap_directory_size is 67107841") != std::string::npos);
+            .find("bitmap directory size (67107841) exceeds") != std::string::npos);
 }
 
 TEST_CASE("check_extensions: of a stale bitmaps extension only the length counts") {
   CHECK(why(with_bitmaps({.nb_bitmaps = 0, .reserved = 7, .offset = 1}, 0)).empty());
   Header header = with_bitmaps({}, 0);
   header.extensions.back().data.resize(16);
-  CHECK(why(header) == "bitmaps extension of 16 bytes, not 24");
+  CHECK(why(header) == "bitmaps_ext: Invalid extension length: 16 bytes, not 24");
 }
 
 TEST_CASE("check_extensions: one that a later one replaces is looked at, too") {
   Header header = with_bitmaps({.nb_bitmaps = 0});
   header.extensions.push_back(with_bitmaps({}).extensions.back());
   CHECK(why(header).find("nb_bitmaps is 0") != std::string::npos);
+}
+
+TEST_CASE("unsupported_features: names come first, then the bits without a name, as in QEMU") {
+  Header header;
+  header.incompatible_features = 1ULL << 7 | 1ULL << 33 | 1ULL << 63 | incompatible::dirty;
+  CHECK(unsupported_features(header) ==
+        "Unsupported qcow2 feature(s): Unknown incompatible feature: 8000000200000080");
+  Bytes table(96);
+  table[1] = std::byte{7};
+  std::fill_n(table.begin() + 2, 46, std::byte{'x'});
+  table[48] = std::byte{1};  // of a compatible feature
+  table[49] = std::byte{63};
+  table[50] = std::byte{'y'};
+  header.extensions.push_back({extension::feature_name_table, table, {}});
+  CHECK(unsupported_features(header) == "Unsupported qcow2 feature(s): " + std::string(46, 'x') +
+                                            ", Unknown incompatible feature: 8000000200000000");
 }
 
 TEST_CASE("Image: is refused for its extensions, but opened for a check") {

@@ -108,9 +108,10 @@ TEST_CASE("header: header_length is refused below 104 and above a cluster") {
   Header header = plain_header();
   header.cluster_bits = 9;
   header.header_length = 103;
-  CHECK(error_of(header) == "qcow2 header too short");
+  CHECK(error_of(header) ==
+        "qcow2 header too short: header_length at 0x64 is 103, at least 104 are needed");
   header.header_length = 513;
-  CHECK(error_of(header) == "qcow2 header exceeds cluster size");
+  CHECK(error_of(header) == "qcow2 header exceeds cluster size: header_length at 0x64 is 513");
   header.header_length = 512;
   header.additional_fields = Bytes(512 - 104);
   header.has_end_mark = false;
@@ -132,10 +133,10 @@ TEST_CASE("header: a backing file name fits the cluster and has at most 1023 byt
   header.backing_file_size = 1023;
   CHECK(decode_header(padded(header))->backing_file()->size() == 1023);
   header.backing_file_size = 1024;
-  CHECK(error_of(header) == "Backing file name too long (1024 bytes)");
+  CHECK(error_of(header) == "Backing file name too long: backing_file_size at 0x10 is 1024");
   header.backing_file_bytes.reset();
   header.backing_file_offset = header.cluster_size() + 1;
-  CHECK(error_of(header) == "Invalid backing file offset 0x10001");
+  CHECK(error_of(header) == "Invalid backing file offset: backing_file_offset at 0x8 is 0x10001");
   header.backing_file_offset = 4;  // QEMU opens it, with no extensions
   header.backing_file_size = 0;
   CHECK(decode_header(padded(header)).has_value());
