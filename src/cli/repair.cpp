@@ -208,15 +208,12 @@ class RepairRun {
     edit::Transaction transaction(image);
     const ops::Repair repair = TRY(make_plan(transaction, tree, target.side_files, image));
     report::RepairFacts facts = facts_of(repair, transaction);
-    const report::CheckedImage before = report::checked_image(
-        request_.image, repair.before.counts, repair.before.findings, repair.before.failure);
     const report::Sink to_err = [&](std::string_view text) -> Result<void> {
       world_.err(text);
       return {};
     };
-    TRY(report::write_check_messages(before, world_.out_is_terminal(),
-                                     style_for(world_, common_.color), to_err,
-                                     report::repaired_codes(repair)));
+    TRY(report::write_repair_messages(request_.image, facts, world_.out_is_terminal(),
+                                      style_for(world_, common_.color), to_err));
     TRY(check_agreed(world_.agreement, [&] { return planned_json(repair, facts, tree); }));
     // From here, a signal does not stop the repair halfway: little is left to be written.
     world_.catch_interrupts();

@@ -32,6 +32,7 @@ class Mender {
   std::optional<qcow2::Image> image;
   std::optional<check::CheckResult> checked;
   std::optional<check::CheckResult> at_first;  // before anything was mended, once something was
+  AfterRefcounts after_refcounts;
   std::vector<Action> actions;
   std::uint64_t omitted_actions = 0;
   bool is_mapping_damaged = false;  // before the first step, or when refcounts are mended

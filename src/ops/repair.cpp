@@ -81,6 +81,70 @@ bool is_mapping_damaged(const check::CheckResult& checked, const qcow2::Header& 
          });
 }
 
+bool is_flag(Code code) {
+  return code == Code::l1_entry_copied_wrong || code == Code::l2_entry_copied_wrong;
+}
+
+// A table that several entries name is checked several times, but its flags are repaired once.
+struct Flags {
+  std::uint64_t count = 0;
+  std::uint64_t distinct = 0;
+  Findings runs;
+};
+
+Flags flags_of(const check::CheckResult& result) {
+  const Findings& findings = result.findings.runs();
+  Flags flags;
+  std::vector<std::pair<HostOffset, std::size_t>> places;  // with the first finding there
+  for (std::size_t i = 0; i < findings.size(); ++i) {
+    if (!is_flag(findings[i].code))
+      continue;
+    flags.count += findings[i].count;
+    places.emplace_back(findings[i].host.begin, i);
+  }
+  std::sort(places.begin(), places.end());
+  places.erase(std::unique(places.begin(), places.end(),
+                           [](const auto& a, const auto& b) { return a.first == b.first; }),
+               places.end());
+  std::sort(places.begin(), places.end(),
+            [](const auto& a, const auto& b) { return a.second < b.second; });
+  for (const auto& [place, i] : places) {
+    flags.distinct += findings[i].count;
+    if (flags.runs.size() < AfterRefcounts::most_flags)
+      flags.runs.push_back(findings[i]);
+  }
+  return flags;
+}
+
+AfterRefcounts after_refcounts(const check::CheckResult& result) {
+  Flags flags = flags_of(result);
+  AfterRefcounts after;
+  after.corruptions = result.counts.corruptions - flags.count;
+  after.flags = flags.distinct;
+  after.wrong_flags = std::move(flags.runs);
+  for (const Finding& finding : result.findings.runs()) {
+    if (finding.code == Code::refcount_too_low || finding.code == Code::cluster_leaked)
+      after.wrong_refcounts.emplace_back(finding.index, finding.index + finding.count);
+  }
+  std::sort(after.wrong_refcounts.begin(), after.wrong_refcounts.end());
+  return after;
+}
+
+std::uint64_t decrease(std::uint64_t before, std::uint64_t after) {
+  return before > after ? before - after : 0;
+}
+
+// QEMU block/qcow2-refcount.c, qcow2_check_refcounts(): a flag that only a wrong refcount made
+// wrong is not counted; one that a repaired refcount makes wrong is.
+std::uint64_t corruptions_fixed(const check::CheckResult& before, const AfterRefcounts& between,
+                                const check::CheckResult& after) {
+  if (before.findings.omitted() != 0 || after.findings.omitted() != 0)
+    return decrease(before.counts.corruptions, after.counts.corruptions);
+  return decrease(decrease(before.counts.corruptions, flags_of(before).count),
+                  between.corruptions) +
+         decrease(between.flags, flags_of(after).distinct);
+}
+
 std::map<Code, std::uint64_t> corruptions_by_code(const check::CheckResult& result) {
   std::map<Code, std::uint64_t> counts;
   for (const Finding& finding : result.findings.runs()) {
@@ -99,8 +163,7 @@ std::optional<std::string> what_is_worse(const check::CheckResult& before,
   const auto then = corruptions_by_code(before);
   for (const auto& [code, count] : corruptions_by_code(after)) {
     // A flag that agreed with a wrong refcount may not be one that can be written.
-    const bool is_flag = code == Code::l1_entry_copied_wrong || code == Code::l2_entry_copied_wrong;
-    if (!then.contains(code) && before.findings.omitted() == 0 && !is_flag)
+    if (!then.contains(code) && before.findings.omitted() == 0 && !is_flag(code))
       return fmt::format("{} (of {})", finding::row(code).slug, count);
   }
   if (after.counts.corruptions > before.counts.corruptions ||
@@ -204,6 +267,7 @@ Result<void> mend(Mender& mender) {
       mender.is_mapping_damaged ||
       is_mapping_damaged(*mender.checked, mender.header(), mender.fresh_from());
   TRY(take(mender, mend_refcounts));
+  mender.after_refcounts = after_refcounts(*mender.checked);
   for (int round = 0; TRY(take(mender, mend_copied_flags)) && round < most_rounds; ++round) {
   }
   TRY(take(mender, mend_header_bits));
@@ -237,11 +301,23 @@ Result<Repair> result_of(Mender& mender) {
                 fmt::format("the repair would add new damage: {}{}. Nothing is changed; run "
                             "'coldchain check --list' to see the findings",
                             *worse, mender.obstacle ? "; " + *mender.obstacle : ""));
-  Condition after = condition_of(*mender.checked);
-  Condition before = mender.at_first ? condition_of(*mender.at_first) : after;
-  return Repair{std::move(before),         std::move(after),     std::move(mender.actions),
-                mender.omitted_actions,    mender.kept_clusters, std::move(mender.proposals),
-                std::move(mender.obstacle)};
+  const check::CheckResult& first = mender.at_first ? *mender.at_first : *mender.checked;
+  Repair repair;
+  repair.corruptions_fixed = corruptions_fixed(first, mender.after_refcounts, *mender.checked);
+  repair.leaks_fixed = decrease(first.counts.leaks, mender.checked->counts.leaks);
+  repair.after = condition_of(*mender.checked);
+  repair.before = mender.at_first ? condition_of(*mender.at_first) : repair.after;
+  repair.after_refcounts = std::move(mender.after_refcounts);
+  repair.actions = std::move(mender.actions);
+  repair.omitted_actions = mender.omitted_actions;
+  repair.kept_clusters = mender.kept_clusters;
+  repair.proposals = std::move(mender.proposals);
+  repair.obstacle = std::move(mender.obstacle);
+  // qemu-img frees no leaks where it would have to rebuild the refcounts, and gives no verdict.
+  if (mender.options.tier == RepairTier::leaks && repair.actions.empty() &&
+      needs_rebuild(repair.before, RepairTier::leaks) && !repair.after.failure)
+    repair.after.failure = "Input/output error";
+  return repair;
 }
 
 }  // namespace
@@ -288,6 +364,24 @@ std::string_view to_string(Mending mending) {
       return "clear feature bit";
   }
   return "";
+}
+
+bool needs_rebuild(const Condition& condition, RepairTier tier) {
+  const Findings& findings = condition.findings.runs();
+  return std::any_of(findings.begin(), findings.end(), [tier](const Finding& finding) {
+    switch (finding.code) {
+      case Code::refcount_table_entry_reserved:
+      case Code::refcount_block_unaligned:
+      case Code::refcount_block_shared:
+        return true;
+      case Code::refcount_too_low:
+        return finding.found == 0;
+      case Code::refcount_block_past_end:  // it would grow the file up to there
+        return tier == RepairTier::all;
+      default:
+        return false;
+    }
+  });
 }
 
 Result<Condition> condition_of(const io::File& file) {

@@ -92,7 +92,7 @@ std::string qemu_message(const Finding& finding, std::uint64_t index, std::uint6
       return fmt::format(
           "ERROR refcount block {} is not cluster aligned; refcount table entry corrupted", index);
     case Code::refcount_block_past_end:
-      return fmt::format("ERROR refcount block {} is outside image", index);
+      return fmt::format("{} refcount block {} is outside image", error, index);
     case Code::refcount_block_shared:
       return fmt::format("ERROR refcount block {} refcount={}", index, finding.found);
     case Code::refcount_unreadable:
@@ -186,7 +186,7 @@ bool is_known_to_qemu(const Finding& finding) {
 }
 
 Result<void> write_check_messages(const CheckedImage& image, bool by_runs, const Style& style,
-                                  const Sink& sink, const std::set<Code>& repaired) {
+                                  const Sink& sink, const ChooseTelling& choose) {
   // Nobody reads more, and a hostile image could ask for any number.
   constexpr std::uint64_t most_lines = 1 << 20;
   std::uint64_t lines = 0;
@@ -201,15 +201,21 @@ Result<void> write_check_messages(const CheckedImage& image, bool by_runs, const
     const bool is_ours = !is_known_to_qemu(finding);
     if (is_ours && finding::row(finding.code).severity == Severity::note)
       continue;
+    const auto telling = [&](std::uint64_t number) {
+      return choose ? choose(finding, number) : Telling::error;
+    };
     if (is_ours || (by_runs && finding.count > 1)) {
-      TRY(add(finding_line(style, finding)));
+      if (telling(0) != Telling::nothing)
+        TRY(add(finding_line(style, finding)));
       continue;
     }
     const std::uint64_t told = std::min(finding.count, most_lines - std::min(lines, most_lines));
     omitted += finding.count - told;
-    for (std::uint64_t i = 0; i < told; ++i)
-      TRY(add(qemu_message(finding, finding.index + i, finding.entry + i * finding.entry_step,
-                           repaired.contains(finding.code))));
+    for (std::uint64_t i = 0; i < told; ++i) {
+      if (const Telling how = telling(i); how != Telling::nothing)
+        TRY(add(qemu_message(finding, finding.index + i, finding.entry + i * finding.entry_step,
+                             how == Telling::repaired)));
+    }
   }
   for (const Finding& finding : image.denied)
     TRY(add("denied " + finding_line(style, finding)));

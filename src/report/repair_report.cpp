@@ -109,10 +109,6 @@ std::string nothing_text(const RepairFacts& facts) {
   return fmt::format("Nothing would be changed: {}.\n", fmt::join(reasons, "; "));
 }
 
-std::uint64_t decrease(std::uint64_t before, std::uint64_t after) {
-  return before > after ? before - after : 0;
-}
-
 // Host clusters with two users whose refcounts were too low, too.
 std::uint64_t double_uses_left(const ops::Repair& repair) {
   std::uint64_t count = 0;
@@ -126,27 +122,13 @@ std::uint64_t double_uses_left(const ops::Repair& repair) {
 CheckedImage repaired_image(const std::string& filename, const ops::Repair& repair) {
   CheckedImage image =
       checked_image(filename, repair.after.counts, repair.after.findings, repair.after.failure);
-  image.corruptions_fixed =
-      decrease(repair.before.counts.corruptions, repair.after.counts.corruptions);
-  image.leaks_fixed = decrease(repair.before.counts.leaks, repair.after.counts.leaks);
+  image.corruptions_fixed = repair.corruptions_fixed;
+  image.leaks_fixed = repair.leaks_fixed;
   image.kept_clusters = repair.kept_clusters;
   image.double_uses = double_uses_left(repair);
   if (image.double_uses != 0)
     image.verdict = std::max(image.verdict, Verdict::corrupt);
   return image;
-}
-
-std::set<Code> repaired_codes(const ops::Repair& repair) {
-  std::set<Code> codes;
-  for (const Action& action : repair.actions) {
-    if (action.mending == Mending::raise_refcount)
-      codes.insert(Code::refcount_too_low);
-    if (action.mending == Mending::free_cluster || action.mending == Mending::lower_refcount)
-      codes.insert(Code::cluster_leaked);
-    if (action.mending == Mending::set_copied_flag || action.mending == Mending::clear_copied_flag)
-      codes.insert({Code::l1_entry_copied_wrong, Code::l2_entry_copied_wrong});
-  }
-  return codes;
 }
 
 std::string repair_text(const CheckedImage& after) {

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <coldchain/base/progress.hpp>
@@ -82,12 +83,30 @@ struct Condition {
 };
 
 [[nodiscard]] Result<Condition> condition_of(const io::File& image);
+// Whether qemu-img rebuilds the refcounts of such an image as a whole.
+[[nodiscard]] bool needs_rebuild(const Condition& condition, RepairTier tier);
 // A change must not increase these: corruptions, and errors of the check.
 [[nodiscard]] std::uint64_t corruption_count(const Condition& condition);
+
+// What is wrong once the refcounts are repaired and the copied flags are not: qemu-img names and
+// counts its repairs in this order, and the flags by the repaired refcounts.
+struct AfterRefcounts {
+  static constexpr std::size_t most_flags = 1 << 14;  // runs that are kept
+
+  std::uint64_t corruptions = 0;  // but for flags
+  std::uint64_t flags = 0;
+  finding::Findings wrong_flags;
+  // Clusters from the first up to the second whose refcounts are still wrong, in order.
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> wrong_refcounts;
+};
 
 struct Repair {
   Condition before;
   Condition after;
+  // qemu-img's numbers for the same repairs.
+  std::uint64_t corruptions_fixed = 0;
+  std::uint64_t leaks_fixed = 0;
+  AfterRefcounts after_refcounts;
   std::vector<Action> actions;        // in the order in which they were found
   std::uint64_t omitted_actions = 0;  // not kept: there are too many
   // Unreferenced clusters that keep their refcount.

@@ -4,7 +4,6 @@
 
 #include <functional>
 #include <optional>
-#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -53,11 +52,15 @@ struct CheckedImage {
 // Whether qemu-img has a message for it.
 [[nodiscard]] bool is_known_to_qemu(const finding::Finding& finding);
 
+// How a message speaks of one finding of a run.
+enum class Telling { error, repaired, nothing };
+using ChooseTelling = std::function<Telling(const finding::Finding& run, std::uint64_t number)>;
+
 // qemu-img's messages, and ours where it has none. `by_runs` puts equal neighbours into one line.
-// Findings of the codes in `repaired` have the text that qemu-img prints for a repaired error.
+// `choose` says which findings have the text that qemu-img prints for a repaired error, or none.
 [[nodiscard]] Result<void> write_check_messages(const CheckedImage& image, bool by_runs,
                                                 const Style& style, const Sink& sink,
-                                                const std::set<finding::Code>& repaired = {});
+                                                const ChooseTelling& choose = {});
 
 // The notes, a line each, which the messages leave out: of an image that has no checks they are all
 // that there is to say.

@@ -25,8 +25,12 @@ struct RepairFacts {
 // The image after the repair, with the numbers of repaired errors.
 [[nodiscard]] CheckedImage repaired_image(const std::string& filename, const ops::Repair& repair);
 
-// The codes of findings that the messages call repaired.
-[[nodiscard]] std::set<finding::Code> repaired_codes(const ops::Repair& repair);
+// What qemu-img prints on stderr of a repair, in its order, and our messages: what was wrong; which
+// refcounts are repaired, or that all are rebuilt; which copied flags are repaired, by the
+// refcounts as they are then; what is left.
+[[nodiscard]] Result<void> write_repair_messages(const std::string& filename,
+                                                 const RepairFacts& facts, bool by_runs,
+                                                 const Style& style, const Sink& sink);
 
 // "The following inconsistencies were found and repaired", if there were any.
 [[nodiscard]] std::string repair_text(const CheckedImage& after);
