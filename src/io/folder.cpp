@@ -127,7 +127,8 @@ Result<bool> Folder::has(const std::string& name) const {
   struct stat facts = {};
   if (::fstatat(fd_, name.c_str(), &facts, AT_SYMLINK_NOFOLLOW) == 0)
     return true;
-  if (errno == ENOENT)
+  // No file has a name that is too long.
+  if (errno == ENOENT || errno == ENAMETOOLONG)
     return false;
   return fail(system_error(errno, path_of(name)));
 }

@@ -222,3 +222,19 @@ TEST_CASE("SideFiles: a journal in a folder that the caller names has a marker b
     CHECK_FALSE(exists(disk.marker()));
   }
 }
+
+TEST_CASE("SideFiles: if the name of the image is too long, the journal lies in the state folder") {
+  const TempFolder folder;
+  const StateFolder state;
+  const SideFolders folders{.state = state.path()};
+  const std::string path = folder / std::string(250, 'n');
+  testing::write_file(path, old_content);
+  const auto image = testing::open_for_writing(path);
+  Transaction transaction(*image);
+  REQUIRE(transaction.stage(Phase::link, {0}, Bytes(512, std::byte{'n'})).has_value());
+  const SideFiles side_files = SideFiles::of(*image, folders).value();
+  CHECK(look_at_pending(*image, side_files)->kind == PendingKind::none);
+  const auto kept = edit::commit(transaction, *image, side_files, {.verb = "test"});
+  REQUIRE_MESSAGE(kept.has_value(), kept.error().message);
+  CHECK(kept->value().starts_with(state.path()));
+}

@@ -129,7 +129,7 @@ TEST_CASE("access time: on a file system without access times the guard is not a
     return;
   const TempFolder folder;
   open_to_all(folder.path());
-  for (const unsigned long flag : {MS_NOATIME, MS_RDONLY}) {
+  for (const unsigned long flag : {1UL * MS_NOATIME, 1UL * MS_RDONLY}) {
     // The mount is of this thread alone, and ends with it.
     std::thread([&] {
       if (::unshare(CLONE_NEWNS | CLONE_FS) != 0 ||
