@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
+#include <cerrno>
 #include <filesystem>
 
 #include <coldchain/base/text.hpp>
@@ -17,6 +18,23 @@ constexpr const char* side_file_mark = ".coldchain-";
 
 std::string numbered(std::string name, unsigned number) {
   return number == 1 ? name : fmt::format("{}-{}", name, number);
+}
+
+// Whether another folder can help. A failure of the storage is no reason to go on elsewhere.
+bool is_of_folder(const Error& error) {
+  switch (error.system_errno) {
+    case 0:  // one of ours
+    case ENOSPC:
+    case EDQUOT:
+    case EACCES:
+    case EPERM:
+    case EROFS:
+    case ENAMETOOLONG:
+    case ENOENT:
+      return error.code != ErrorCode::refused;
+    default:
+      return false;
+  }
 }
 
 }  // namespace
@@ -202,11 +220,12 @@ Result<std::unique_ptr<io::WritableFile>> SideFiles::create_pending(
   for (Place* place : candidates) {
     const std::uint64_t needed = place == &home() ? bytes + data_bytes : bytes;
     Result<std::unique_ptr<io::WritableFile>> file = create_in(*place, image, bytes, needed);
-    // Another process has created one in the meantime.
-    if (file || file.error().code == ErrorCode::refused)
+    if (file || !is_of_folder(file.error()))
       return file;
-    reasons += fmt::format("{}{}: {}", reasons.empty() ? "" : "; ", to_terminal(place->path),
-                           file.error().message);
+    const std::string folder = to_terminal(place->path);
+    const std::string& reason = file.error().message;
+    reasons += (reasons.empty() ? "" : "; ") +
+               (reason.starts_with(folder) ? reason : folder + ": " + reason);
   }
   return fail(ErrorCode::refused,
               fmt::format("no folder can take the journal, which needs {} bytes ({}). Make room in "
