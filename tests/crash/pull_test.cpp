@@ -108,8 +108,11 @@ class Stops {
  private:
   bool stop(const std::string& call, const std::string& what, int when) {
     testing::write_file(folder_ / "top", before_);
-    if (run_until(folder_, call, what, when, operation_.command).status == 0)
-      return false;
+    const testing::Stopped stopped = run_until(folder_, call, what, when, operation_.command);
+    if (stopped.status == 0) {
+      look(folder_, expected_, pulled_);
+      return stopped.has_met;
+    }
     CHECK((content(folder_, "top") == expected_));
     CHECK(badness(folder_, "top") <= 1);
     if (looks_)

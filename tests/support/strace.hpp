@@ -7,9 +7,12 @@
 #include "temp_folder.hpp"
 
 #include <cstdlib>
+#include <filesystem>
 #include <string>
 
 #include <doctest/doctest.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
 
 namespace coldchain::testing {
 
@@ -25,13 +28,35 @@ inline Process run_program(const TempFolder& folder, const std::string& argument
   return run_in(folder.path(), COLDCHAIN_PROGRAM " " + arguments);
 }
 
+struct Stopped : Process {
+  bool has_met = false;  // there was such a call: it failed, or the program was killed there
+};
+
 // Does `what` to the `when`-th `call`. The leak check of the sanitizers does not go with strace.
-inline Process run_until(const TempFolder& folder, const std::string& call, const std::string& what,
+inline Stopped run_until(const TempFolder& folder, const std::string& call, const std::string& what,
                          int when, const std::string& arguments) {
-  return run_in(folder.path(),
-                "ASAN_OPTIONS=detect_leaks=0 strace -f -o /dev/null -e trace=" + call +
-                    " -e inject=" + call + ":" + what + ":when=" + std::to_string(when) +
-                    " " COLDCHAIN_PROGRAM " " + arguments);
+  const std::string log = folder.path() + ".calls";
+  Stopped stopped{run_in(folder.path(), "ASAN_OPTIONS=detect_leaks=0 strace -f -s 0 -o " + log +
+                                            " -e trace=" + call + " -e inject=" + call + ":" +
+                                            what + ":when=" + std::to_string(when) +
+                                            " " COLDCHAIN_PROGRAM " " + arguments)};
+  const std::string calls = read_file(log);
+  stopped.has_met = calls.find("(INJECTED)") != std::string::npos ||
+                    calls.find("killed by SIGKILL") != std::string::npos;
+  std::filesystem::remove(log);
+  return stopped;
+}
+
+// Removes what a repair of an image leaves in the state folder, if a call failed that would have
+// put it beside the image.
+inline void forget_in_state_folder(const std::string& image) {
+  struct stat facts = {};
+  REQUIRE(::stat(image.c_str(), &facts) == 0);
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator("/var/lib/coldchain", ignored)) {
+    if (entry.path().filename().string().starts_with(fmt::format("file-{:x}-", facts.st_ino)))
+      std::filesystem::remove(entry.path(), ignored);
+  }
 }
 
 // Kills it after so many milliseconds, unless it ends before.
