@@ -224,8 +224,8 @@ Result<std::unique_ptr<io::WritableFile>> SideFiles::create_pending(
       return file;
     const std::string folder = to_terminal(place->path);
     const std::string& reason = file.error().message;
-    reasons += (reasons.empty() ? "" : "; ") +
-               (reason.starts_with(folder) ? reason : folder + ": " + reason);
+    reasons += reasons.empty() ? "" : "; ";
+    reasons += reason.starts_with(folder) ? reason : fmt::format("{}: {}", folder, reason);
   }
   return fail(ErrorCode::refused,
               fmt::format("no folder can take the journal, which needs {} bytes ({}). Make room in "
