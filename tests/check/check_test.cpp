@@ -213,7 +213,7 @@ TEST_CASE("check: a table that the system cannot read costs what it describes, a
   }
 }
 
-TEST_CASE("check: a table that cannot be read is told once, where clusters are shared, too") {
+TEST_CASE("check: a table that cannot be read is reported once, also where clusters are shared") {
   ImageOptions options;
   options.cluster_bits = 9;
   options.size = 32 << 20;  // 1024 L1 entries

@@ -154,7 +154,7 @@ TEST_CASE("access time: on a file system without access times the guard is not a
   }
 }
 
-TEST_CASE("folder: an entry is told with its kind") {
+TEST_CASE("folder: an entry is listed with its kind") {
   const TempFolder folder;
   testing::write_file(folder / "file", "x");
   std::filesystem::create_directory(folder / "folder");

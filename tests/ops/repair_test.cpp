@@ -283,7 +283,7 @@ TEST_CASE("repair: a snapshot entry that is completed has the extra data that QE
   CHECK_FALSE(snapshots[0].icount().has_value());
 }
 
-TEST_CASE("repair: what is lost with an entry is told once, when the entry is written") {
+TEST_CASE("repair: a loss is reported once, when the entry is written") {
   testing::ImageOptions options;
   options.extended_l2 = true;
   options.cluster_bits = 14;
