@@ -16,7 +16,7 @@
 
 namespace coldchain::cli {
 
-// Of one run. Several threads may open files at once.
+// The access times of one run. Several threads may open files at once.
 class AccessTimes {
  public:
   bool is_evidence = false;

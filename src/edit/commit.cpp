@@ -41,8 +41,8 @@ Result<Pending> begin(const Transaction& transaction, io::WritableFile& image,
   Pending pending;
   const std::uint64_t data_bytes =
       data != nullptr ? TRY(bytes_to_write(*data, transaction, image)) : 0;
-  Result<std::unique_ptr<io::WritableFile>> file =
-      side_files.create_pending(image, TRY(Journal::size_of(transaction)), data_bytes);
+  Result<std::unique_ptr<io::WritableFile>> file = side_files.create_pending(
+      image, TRY(Journal::size_of(transaction)), data_bytes, change.kept_clusters != 0);
   if (!file)
     return fail(with_context(file.error(), "nothing was changed"));
   pending.file = std::move(*file);

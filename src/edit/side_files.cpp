@@ -207,8 +207,10 @@ Result<std::uint64_t> SideFiles::available_bytes() const {
   return home().folder ? home().folder->available_bytes() : fail(ErrorCode::not_found, home().path);
 }
 
-Result<std::unique_ptr<io::WritableFile>> SideFiles::create_pending(
-    const io::File& image, std::uint64_t bytes, std::uint64_t data_bytes) const {
+Result<std::unique_ptr<io::WritableFile>> SideFiles::create_pending(const io::File& image,
+                                                                    std::uint64_t bytes,
+                                                                    std::uint64_t data_bytes,
+                                                                    bool stays) const {
   if (TRY(has_pending()))
     return fail(ErrorCode::refused, fmt::format("{} exists", to_terminal(pending_path())));
   std::vector<Place*> candidates{&first_choice()};
@@ -216,6 +218,8 @@ Result<std::unique_ptr<io::WritableFile>> SideFiles::create_pending(
     if (place.get() != candidates.front())
       candidates.push_back(place.get());
   }
+  if (stays)
+    std::erase_if(candidates, [](const Place* place) { return place->needs_marker; });
   std::string reasons;
   for (Place* place : candidates) {
     const std::uint64_t needed = place == &home() ? bytes + data_bytes : bytes;

@@ -15,7 +15,8 @@ Result<void> mark_undo(const io::File& image, const SideFiles& side_files, std::
                        const std::string& undo_path) {
   const Transaction nothing(image);
   const std::uint64_t bytes = TRY(Journal::size_of(nothing));
-  const std::unique_ptr<io::WritableFile> file = TRY(side_files.create_pending(image, bytes, 0));
+  const std::unique_ptr<io::WritableFile> file =
+      TRY(side_files.create_pending(image, bytes, 0, false));
   const Result<Journal> journal =
       Journal::create(*file, nothing, image.status().lasting_identity,
                       {.verb = std::string(undo_verb) + undo_path, .undoes = nonce});

@@ -223,6 +223,25 @@ TEST_CASE("SideFiles: a journal in a folder that the caller names has a marker b
   }
 }
 
+TEST_CASE("SideFiles: later changes find the clusters that a change with a named folder kept") {
+  const FullDisk disk;
+  if (!disk.is_mounted())
+    return;
+  testing::write_file(disk.image(), old_content);
+  const TempFolder state;
+  const TempFolder other;
+  const SideFolders named{.state = state.path(), .other = other.path()};
+  const SideFolders unnamed{.state = state.path()};
+  const auto image = testing::open_for_writing(disk.image());
+  Transaction transaction(*image);
+  REQUIRE(transaction.stage(Phase::link, {0}, Bytes(4096, std::byte{'n'})).has_value());
+  const auto kept = edit::commit(transaction, *image, SideFiles::of(*image, named).value(),
+                                 {.verb = "test", .kept_clusters = 1});
+  REQUIRE_MESSAGE(kept.has_value(), kept.error().message);
+  CHECK(kept->value().starts_with(state.path()));
+  CHECK(has_kept_clusters(*image, SideFiles::of(*image, unnamed).value()).value());
+}
+
 TEST_CASE("SideFiles: if the name of the image is too long, the journal lies in the state folder") {
   const TempFolder folder;
   const StateFolder state;

@@ -4,8 +4,8 @@
 // folder, the *home*, is the one of the regular file at the end of all symbolic links; for a block
 // device, it is the state folder. If the home cannot take the journal, the journal lies in another
 // folder: in the state folder, which every program searches, or in a folder that the caller names.
-// A journal there has a *marker* in the home, which says where it lies. docs/formats/journal.md,
-// "Where".
+// A journal in the latter has a *marker* in the home, which says where it lies.
+// docs/formats/journal.md, "Where".
 #pragma once
 
 #include <memory>
@@ -59,10 +59,13 @@ class SideFiles {
   [[nodiscard]] const std::optional<Error>& hidden() const { return hidden_; }
 
   // A new journal in the first folder that can take it, with storage for `bytes`. In the home,
-  // `data_bytes` more must be available.
+  // `data_bytes` more must be available. A journal that later changes must find when it is kept
+  // (`stays`) lies in a folder that every run searches.
   // Order: 1. the marker, flush; 2. the journal. Error: `refused` if no folder can take it.
-  [[nodiscard]] Result<std::unique_ptr<io::WritableFile>> create_pending(
-      const io::File& image, std::uint64_t bytes, std::uint64_t data_bytes) const;
+  [[nodiscard]] Result<std::unique_ptr<io::WritableFile>> create_pending(const io::File& image,
+                                                                         std::uint64_t bytes,
+                                                                         std::uint64_t data_bytes,
+                                                                         bool stays) const;
   // Order: 1. the journal; 2. the marker.
   [[nodiscard]] Result<void> remove_pending() const;
 
