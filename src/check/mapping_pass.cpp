@@ -32,7 +32,7 @@ using finding::Structure;
 using qcow2::L2Entry;
 
 // Small tables are worked on in batches: handing one over costs more than reading it.
-constexpr std::size_t batch_bytes = 256 << 10;
+constexpr std::size_t l2_batch_bytes = 256 << 10;
 
 // So much of damaged tables that are named again is looked at again; then they are only counted.
 constexpr std::uint64_t most_again_bytes = 16 << 20;
@@ -139,7 +139,7 @@ class MappingWalk {
   [[nodiscard]] std::size_t tables_per_batch() const {
     // Very many are mostly empty.
     constexpr std::size_t most_batches = 4096;
-    return std::max({std::size_t{1}, std::size_t{batch_bytes / survey_.geometry.cluster_size()},
+    return std::max({std::size_t{1}, std::size_t{l2_batch_bytes / survey_.geometry.cluster_size()},
                      references_.size() / most_batches});
   }
 

@@ -19,7 +19,7 @@ namespace coldchain::check {
 namespace {
 
 // Small blocks are read in batches: handing one over costs more than reading it.
-constexpr std::size_t batch_bytes = 256 << 10;
+constexpr std::size_t block_batch_bytes = 256 << 10;
 
 // QEMU's offsets are signed: what does not fit is an error, not a place past the end of the file.
 constexpr std::uint64_t past_every_file = (1ULL << 63) - (1ULL << qcow2::limits::max_cluster_bits);
@@ -119,7 +119,7 @@ Result<void> StoredRefcounts::read_blocks(unsigned workers) {
   const std::vector<std::uint64_t> offsets = list_blocks();
   std::vector<std::uint32_t> begins;  // of each distinct block in pieces_
   using Batch = std::span<const std::uint64_t>;
-  const std::size_t per_batch = std::max<std::size_t>(1, batch_bytes >> cluster_bits_);
+  const std::size_t per_batch = std::max<std::size_t>(1, block_batch_bytes >> cluster_bits_);
   Batch rest(offsets);
   OrderedPipeline<Batch, std::vector<BlockRead>> pipeline(
       [&]() -> std::optional<Batch> {

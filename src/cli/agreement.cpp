@@ -14,10 +14,10 @@ namespace coldchain::cli {
 
 namespace {
 
-using nlohmann::json;
+using Json = nlohmann::json;
 
-constexpr std::array<std::string_view, 5> verbs = {"allocate", "commit", "pull", "rebase",
-                                                   "repair"};
+constexpr std::array<std::string_view, 5> planned_verbs = {"allocate", "commit", "pull", "rebase",
+                                                           "repair"};
 
 // No plan is so deep; whoever reads one recurses.
 constexpr unsigned most_depth = 32;
@@ -41,15 +41,15 @@ bool is_deep(std::string_view text) {
   return false;
 }
 
-json parse(std::string_view text, const json::parser_callback_t& keeps = nullptr) {
-  return is_deep(text) ? json(json::value_t::discarded) : json::parse(text, keeps, false);
+Json parse(std::string_view text, const Json::parser_callback_t& keeps = nullptr) {
+  return is_deep(text) ? Json(Json::value_t::discarded) : Json::parse(text, keeps, false);
 }
 
 // Keeps the members with that name in the document, and in its member "coldchain": what else a
 // plan has takes no memory.
-json::parser_callback_t only(std::string_view name) {
-  return [name](int depth, json::parse_event_t event, json& parsed) {
-    if (event != json::parse_event_t::key)
+Json::parser_callback_t only(std::string_view name) {
+  return [name](int depth, Json::parse_event_t event, Json& parsed) {
+    if (event != Json::parse_event_t::key)
       return true;
     const auto& key = parsed.get_ref<const std::string&>();
     return (depth == 1 && (key == name || key == "coldchain")) || (depth == 2 && key == name);
@@ -61,25 +61,25 @@ Error no_plan(std::string_view why) {
           fmt::format("is not a plan: {}; 'coldchain plan VERB --output=json' writes one", why), 0};
 }
 
-std::string shown(const json& document, const json::json_pointer& place) {
+std::string shown(const Json& document, const Json::json_pointer& place) {
   constexpr std::size_t most = 80;
   if (!document.contains(place))
     return "missing";
-  const std::string text = document[place].dump(-1, ' ', true, json::error_handler_t::replace);
+  const std::string text = document[place].dump(-1, ' ', true, Json::error_handler_t::replace);
   return text.size() <= most ? text : text.substr(0, most) + "...";
 }
 
 // Where two documents differ first: as deep down as both have it.
-json::json_pointer first_difference(const json& one, const json& other) {
+Json::json_pointer first_difference(const Json& one, const Json& other) {
   const auto differs = [&](const auto& key) {
     return !one.contains(key) || !other.contains(key) || one[key] != other[key];
   };
   if (one.is_object() && other.is_object()) {
-    for (const json* document : {&one, &other}) {
+    for (const Json* document : {&one, &other}) {
       for (const auto& [key, value] : document->items()) {
         if (!differs(key))
           continue;
-        const json::json_pointer place = json::json_pointer() / key;
+        const Json::json_pointer place = Json::json_pointer() / key;
         return one.contains(key) && other.contains(key)
                    ? place / first_difference(one[key], other[key])
                    : place;
@@ -89,18 +89,18 @@ json::json_pointer first_difference(const json& one, const json& other) {
   if (one.is_array() && other.is_array() && one.size() == other.size()) {
     for (std::size_t i = 0; i < one.size(); ++i) {
       if (one[i] != other[i])
-        return json::json_pointer() / i / first_difference(one[i], other[i]);
+        return Json::json_pointer() / i / first_difference(one[i], other[i]);
     }
   }
-  return json::json_pointer();
+  return Json::json_pointer();
 }
 
 // How much storage a file has may change by itself.
-void forget_storage(json& plan) {
+void forget_storage(Json& plan) {
   const auto layers = plan.is_object() ? plan.find("not-needed") : plan.end();
   if (layers == plan.end() || !layers->is_array())
     return;
-  for (json& layer : *layers) {
+  for (Json& layer : *layers) {
     if (layer.is_object())
       layer.erase("allocated");
   }
@@ -109,15 +109,15 @@ void forget_storage(json& plan) {
 }  // namespace
 
 Result<Agreement> read_agreement(std::string text) {
-  const json document = parse(text, only("command"));
+  const Json document = parse(text, only("command"));
   if (!document.is_object())
     return fail(no_plan("no JSON object"));
   const auto nested = document.find("coldchain");  // in what qemu-img would print
-  const json& ours = nested != document.end() && nested->is_object() ? *nested : document;
+  const Json& ours = nested != document.end() && nested->is_object() ? *nested : document;
   const auto command = ours.find("command");
   if (command == ours.end() || !command->is_array() || command->empty() ||
       !std::all_of(command->begin(), command->end(),
-                   [](const json& word) { return word.is_string(); }))
+                   [](const Json& word) { return word.is_string(); }))
     return fail(
         no_plan("it has no \"command\", an array of strings, which a plan with names that are not "
                 "UTF-8 lacks"));
@@ -126,10 +126,11 @@ Result<Agreement> read_agreement(std::string text) {
   Agreement agreement;
   agreement.command = command->get<std::vector<std::string>>();
   agreement.plan = std::move(text);
-  if (std::find(verbs.begin(), verbs.end(), agreement.command.front()) == verbs.end())
-    return fail(
-        no_plan(fmt::format("'{}' cannot be planned; these verbs can: {}",
-                            to_terminal(agreement.command.front()), fmt::join(verbs, ", "))));
+  if (std::find(planned_verbs.begin(), planned_verbs.end(), agreement.command.front()) ==
+      planned_verbs.end())
+    return fail(no_plan(fmt::format("'{}' cannot be planned; these verbs can: {}",
+                                    to_terminal(agreement.command.front()),
+                                    fmt::join(planned_verbs, ", "))));
   return agreement;
 }
 
@@ -140,13 +141,13 @@ Result<void> check_agreed(const std::optional<Agreement>& agreement,
   const std::string text = TRY(plan());
   if (agreement->plan == text)
     return {};
-  json agreed = parse(agreement->plan);
-  json now = parse(text);
+  Json agreed = parse(agreement->plan);
+  Json now = parse(text);
   forget_storage(agreed);
   forget_storage(now);
   if (agreed == now)
     return {};
-  const json::json_pointer place = first_difference(agreed, now);
+  const Json::json_pointer place = first_difference(agreed, now);
   return fail(
       ErrorCode::refused,
       fmt::format("nothing was changed: {} is {} in the plan, but would be {} now: make a new plan",
@@ -158,8 +159,8 @@ Result<void> check_agreed_digest(const std::optional<Agreement>& agreement,
                                  const edit::PlanDigest& digest, const std::string& operand) {
   if (!agreement)
     return {};
-  const json agreed = parse(agreement->plan, only("digest"));
-  if (agreed.value("digest", json()) == codec::to_hex(digest.sha256))
+  const Json agreed = parse(agreement->plan, only("digest"));
+  if (agreed.value("digest", Json()) == codec::to_hex(digest.sha256))
     return {};
   return fail(ErrorCode::refused,
               fmt::format("nothing was changed: the pending change is not the planned one; "

@@ -17,9 +17,10 @@ namespace coldchain::cli {
 // `Options` lives as long as the program; an error of `run` is told and becomes `failure`. A verb
 // that a signal stopped at a safe point ends as a shell reports a program that the signal killed.
 template <class Options>
-void add_verb(CommandLine app, const std::string& name, const std::string& description,
-              World& world, int& status, const std::function<void(CommandLine, Options&)>& options,
-              const std::function<Result<ExitStatus>(const Options&, World&)>& run) {
+void add_verb_with(CommandLine app, const std::string& name, const std::string& description,
+                   World& world, int& status,
+                   const std::function<void(CommandLine, Options&)>& options,
+                   const std::function<Result<ExitStatus>(const Options&, World&)>& run) {
   const auto values = std::make_shared<Options>();
   CommandLine verb = app.add_verb(name, description);
   options(verb, *values);
@@ -31,6 +32,14 @@ void add_verb(CommandLine app, const std::string& name, const std::string& descr
         !outcome && outcome.error().code == ErrorCode::interrupted && world.stop_signal() != 0;
     status = is_stopped ? 128 + world.stop_signal() : outcome.value_or(failure);
   });
+}
+
+// Pointers, so that each verb may name its functions `options` and `run_verb`.
+template <class Options>
+void add_verb(CommandLine app, const std::string& name, const std::string& description,
+              World& world, int& status, void (*options)(CommandLine, Options&),
+              Result<ExitStatus> (*run)(const Options&, World&)) {
+  add_verb_with<Options>(app, name, description, world, status, options, run);
 }
 
 // The common options of a verb, or of the pull that it is.
@@ -45,11 +54,10 @@ CommonOptions& common_of(Options& options) {
 // A verb that only looks. What --evidence refused and the verb took for a gap fails here at last.
 template <class Options>
 void add_looking_verb(CommandLine app, const std::string& name, const std::string& description,
-                      World& world, int& status,
-                      const std::function<void(CommandLine, Options&)>& options,
-                      const std::function<Result<ExitStatus>(const Options&, World&)>& run) {
+                      World& world, int& status, void (*options)(CommandLine, Options&),
+                      Result<ExitStatus> (*run)(const Options&, World&)) {
   const auto access_times = std::make_shared<AccessTimes>();
-  add_verb<Options>(
+  add_verb_with<Options>(
       app, name, description, world, status,
       [options, access_times](CommandLine verb, Options& values) {
         options(verb, values);

@@ -25,8 +25,6 @@ constexpr std::uint32_t version = 2;
 constexpr HostOffset header_at{0};
 constexpr HostOffset state_at{4096};
 constexpr std::uint64_t records_at = 8192;
-constexpr std::uint64_t sector_size = io::OverlayFile::sector_size;
-
 std::uint64_t draw_nonce() {
   std::random_device device;
   return (std::uint64_t{device()} << 32 | device()) | 1;

@@ -13,8 +13,6 @@ namespace coldchain::edit {
 
 namespace {
 
-constexpr std::uint64_t sector_size = io::OverlayFile::sector_size;
-
 // Where the journal has records, by sector of the image: one byte each, in the order of the image.
 class SectorStates {
  public:
@@ -69,9 +67,9 @@ class SectorStates {
 // How far each sector has come: 0 where it is as before, n + 1 where it is as phase n leaves it.
 // Sectors that are no longer before the last change are rewritten with what they hold, too: after a
 // failed flush, what reads back may not be on the storage.
-class Progress {
+class ChangeState {
  public:
-  Progress(const Journal& journal, const io::File& image)
+  ChangeState(const Journal& journal, const io::File& image)
       : journal_(journal), image_(image), sectors_(journal) {}
 
   Result<void> find() {
@@ -177,12 +175,12 @@ Result<void> write_below(io::WritableFile& image, HostOffset offset, ByteView by
 
 Result<std::unique_ptr<io::File>> result_of_roll(std::shared_ptr<const Journal> journal,
                                                  const io::File& image, bool is_forward) {
-  TRY(Progress(*journal, image).find());
+  TRY(ChangeState(*journal, image).find());
   return std::make_unique<RolledFile>(std::move(journal), image, is_forward);
 }
 
 Result<bool> has_reached(const Journal& journal, const io::File& image, Phase end) {
-  Progress progress(journal, image);
+  ChangeState progress(journal, image);
   TRY(progress.find());
   if (image.size() < journal.facts().size_after)
     return false;
@@ -194,7 +192,7 @@ Result<bool> has_reached(const Journal& journal, const io::File& image, Phase en
 }
 
 Result<bool> has_begun(const Journal& journal, const io::File& image, Phase phase) {
-  Progress progress(journal, image);
+  ChangeState progress(journal, image);
   TRY(progress.find());
   return progress.has_begun(phase);
 }
@@ -205,7 +203,7 @@ Result<void> roll_forward(const Journal& journal, io::WritableFile& image) {
 
 Result<void> roll_forward_until(const Journal& journal, io::WritableFile& image, Phase end) {
   TRY(image.refresh());
-  Progress progress(journal, image);
+  ChangeState progress(journal, image);
   TRY(progress.find());
   const std::uint64_t size = journal.facts().size_after;
   if (image.size() < size)
@@ -223,7 +221,7 @@ Result<void> roll_forward_until(const Journal& journal, io::WritableFile& image,
 
 Result<void> roll_back(const Journal& journal, io::WritableFile& image, std::uint64_t image_end) {
   TRY(image.refresh());
-  Progress progress(journal, image);
+  ChangeState progress(journal, image);
   TRY(progress.find());
   const std::uint64_t size = journal.facts().size_before;
   const bool is_appended_to = image.size() > journal.facts().size_after;

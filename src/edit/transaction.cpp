@@ -12,11 +12,7 @@
 
 namespace coldchain::edit {
 
-namespace {
-
-constexpr std::uint64_t sector_size = io::OverlayFile::sector_size;
-
-}  // namespace
+namespace {}  // namespace
 
 std::uint64_t storage_to_expect(const io::File& file) {
   const io::FileStatus& status = file.status();

@@ -9,11 +9,7 @@ namespace coldchain::ops {
 
 using qcow2::Header;
 
-namespace {
-
-constexpr std::uint64_t sector_size = io::OverlayFile::sector_size;
-
-}  // namespace
+namespace {}  // namespace
 
 void set_name(Header& header, const std::string& name, std::uint64_t offset) {
   header.backing_file_offset = offset;
@@ -51,7 +47,7 @@ Result<bool> stage_header(edit::Transaction& transaction, edit::Phase phase, con
     if (before[i] != after[i])
       live_end = i + 1;
   }
-  if (live_end > begin && (live_end - 1) / sector_size != begin / sector_size)
+  if (live_end > begin && (live_end - 1) / edit::sector_size != begin / edit::sector_size)
     return false;
   const ByteView bytes = after;
   if (live_end > begin)

@@ -18,7 +18,6 @@ namespace {
 using edit::Phase;
 using qcow2::copied_flag;
 
-constexpr std::uint64_t sector_size = io::OverlayFile::sector_size;
 // Where data goes; each takes memory.
 constexpr std::uint64_t least_ranges = 1ULL << 18;
 
@@ -34,7 +33,7 @@ ImageEditor::ImageEditor(edit::Transaction& transaction, const qcow2::Image& ima
       l1_size_(image.header().l1_size),
       refcount_table_(checked.stored.table()),
       table_at_{image.header().refcount_table_offset},
-      most_ranges_(least_ranges + edit::storage_to_expect(image.file()) / sector_size) {
+      most_ranges_(least_ranges + edit::storage_to_expect(image.file()) / edit::sector_size) {
   // The entries that are not used were left out.
   entries_before_ = image.header().refcount_table_clusters * cluster_size() / sizeof(be64);
   refcount_table_.resize(entries_before_);
@@ -130,9 +129,9 @@ Result<void> ImageEditor::stage_counted(HostOffset at) {
 
 Result<void> ImageEditor::stage_changes(Phase phase, HostOffset at, ByteView before,
                                         ByteView after) {
-  for (std::uint64_t i = 0; i < after.size(); i += sector_size) {
-    const ByteView now = after.subspan(i, sector_size);
-    const ByteView then = before.subspan(i, sector_size);
+  for (std::uint64_t i = 0; i < after.size(); i += edit::sector_size) {
+    const ByteView now = after.subspan(i, edit::sector_size);
+    const ByteView then = before.subspan(i, edit::sector_size);
     if (!std::equal(now.begin(), now.end(), then.begin()))
       TRY(transaction_.stage(phase, at + i, now));
   }

@@ -11,14 +11,12 @@ namespace coldchain::ops {
 
 namespace {
 
-constexpr std::uint64_t sector_size = qcow2::compressed_sector_size;
-
 // In whole sectors; nothing where these would not be less than a cluster.
 Result<Bytes> compress(const qcow2::Image& image, ByteView cluster) {
-  Bytes stream(cluster.size() - sector_size);
+  Bytes stream(cluster.size() - qcow2::compressed_sector_size);
   const std::size_t size = TRY(image.compress(cluster, stream));
   std::fill(stream.begin() + static_cast<std::ptrdiff_t>(size), stream.end(), std::byte{0});
-  stream.resize(align_up(size, sector_size));
+  stream.resize(align_up(size, qcow2::compressed_sector_size));
   return stream;
 }
 

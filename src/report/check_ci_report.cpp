@@ -67,8 +67,6 @@ void write_sarif_rules(JsonWriter& json) {
   json.end_array();
 }
 
-constexpr std::size_t flush_at = 1U << 18;
-
 std::string sentence_of(const Finding& finding) {
   return fmt::format("{} {}", finding::row(finding.code).meaning, place_of(finding));
 }

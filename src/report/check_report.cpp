@@ -21,8 +21,6 @@ using finding::Code;
 using finding::Finding;
 using finding::Severity;
 
-constexpr std::size_t flush_at = 1U << 18;
-
 // The message of one finding of a run; empty where qemu-img has none.
 std::string qemu_message(const Finding& finding, std::uint64_t index, std::uint64_t entry,
                          bool is_repaired = false) {
@@ -188,7 +186,7 @@ bool is_known_to_qemu(const Finding& finding) {
 Result<void> write_check_messages(const CheckedImage& image, bool by_runs, const Style& style,
                                   const Sink& sink, const ChooseTelling& choose) {
   // Nobody reads more, and a hostile image could ask for any number.
-  constexpr std::uint64_t most_lines = 1 << 20;
+  constexpr std::uint64_t most_messages = 1 << 20;
   std::uint64_t lines = 0;
   std::uint64_t omitted = image.omitted;
   std::string out;
@@ -209,7 +207,8 @@ Result<void> write_check_messages(const CheckedImage& image, bool by_runs, const
         TRY(add(finding_line(style, finding)));
       continue;
     }
-    const std::uint64_t told = std::min(finding.count, most_lines - std::min(lines, most_lines));
+    const std::uint64_t told =
+        std::min(finding.count, most_messages - std::min(lines, most_messages));
     omitted += finding.count - told;
     for (std::uint64_t i = 0; i < told; ++i) {
       if (const Telling how = telling(i); how != Telling::nothing)

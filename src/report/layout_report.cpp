@@ -6,9 +6,7 @@
 
 namespace coldchain::report {
 
-namespace {
-constexpr std::size_t flush_at = 1U << 18;
-}
+namespace {}
 
 Result<void> LayoutWriter::begin(const std::string& filename, std::uint64_t file_size) {
   file_size_ = file_size;

@@ -31,8 +31,6 @@ std::string host_filename_of(const graph::Node& node) {
       to_json_string(node.filename));
 }
 
-constexpr std::size_t flush_at = 1U << 18;
-
 // Prints into memory that has room for what is printed.
 class LineWriter {
  public:

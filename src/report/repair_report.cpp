@@ -19,8 +19,6 @@ using finding::Code;
 using ops::Action;
 using ops::Mending;
 
-constexpr std::size_t flush_at = 1U << 18;
-
 std::string action_line(const Action& action) {
   std::string line = fmt::format("{}: {} {}", to_string(action.mending),
                                  to_string(action.structure), action.index);
@@ -68,19 +66,19 @@ std::string consequences(const ops::Repair& repair) {
 
 // What a check finds afterwards, and who or what can settle it.
 std::string left_text(const ops::Repair& repair) {
-  constexpr std::size_t most_lines = 100;
+  constexpr std::size_t most_left = 100;
   std::string out;
   std::size_t lines = 0;
   for (const finding::Finding& finding : repair.after.findings.runs()) {
     const finding::Row& row = finding::row(finding.code);
-    if (row.severity < finding::Severity::corruption || ++lines > most_lines)
+    if (row.severity < finding::Severity::corruption || ++lines > most_left)
       continue;
     out += fmt::format("not repaired: {}: {}. {}\n", row.slug, to_terminal(place_of(finding)),
                        row.advice);
   }
-  if (lines > most_lines)
+  if (lines > most_left)
     out += fmt::format("not repaired: {} more; 'coldchain check --list' lists them\n",
-                       lines - most_lines);
+                       lines - most_left);
   return out;
 }
 

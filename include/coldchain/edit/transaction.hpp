@@ -17,6 +17,9 @@
 
 namespace coldchain::edit {
 
+// The least that a storage writes at once, bytes.
+inline constexpr std::uint64_t sector_size = io::OverlayFile::sector_size;
+
 enum class Phase : std::uint8_t {
   announce,  // header marks that the next phases make wrong
   fresh,     // appended clusters: nothing refers to them yet

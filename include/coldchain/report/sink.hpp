@@ -3,6 +3,7 @@
 // one never lies in memory whole.
 #pragma once
 
+#include <cstddef>
 #include <functional>
 #include <string_view>
 
@@ -11,5 +12,8 @@
 namespace coldchain::report {
 
 using Sink = std::function<Result<void>(std::string_view text)>;
+
+// A report passes its text on as soon as it has so many bytes.
+inline constexpr std::size_t flush_at = 1U << 18;
 
 }  // namespace coldchain::report
