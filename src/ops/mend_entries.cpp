@@ -45,11 +45,12 @@ class EntryMender {
   Result<void> for_each_entry(const Finding& finding, Visit&& visit) {
     const std::uint64_t step = finding.host.size() / finding.count;
     const std::uint64_t guest_step = finding.guest.size() / finding.count;
+    EntryRun run(m_, finding.host.begin, step, finding.count);
     for (std::uint64_t i = 0; i < finding.count; ++i) {
       Entry entry{finding.structure, finding.index + i, finding.host.begin + i * step, {}, 0};
       entry.guest = {finding.guest.begin + i * guest_step,
                      finding.guest.begin + (i + 1) * guest_step};
-      entry.raw = TRY(m_.entry_at(entry.at));
+      entry.raw = TRY(run.take());
       TRY(visit(entry));
     }
     return {};
@@ -263,17 +264,21 @@ Result<bool> mend_copied_flags(Mender& mender) {
     if (finding.code != Code::l1_entry_copied_wrong && finding.code != Code::l2_entry_copied_wrong)
       continue;
     const bool sets = finding.found == 1;  // the refcount
+    // Where leaks are freed, only what that brings about is repaired.
+    const bool frees_leaks = mender.options.tier == RepairTier::leaks;
+    if (frees_leaks && !sets)
+      continue;
     const std::uint64_t step = finding.host.size() / finding.count;
+    EntryRun run(mender, finding.host.begin, step, finding.count);
     for (std::uint64_t i = 0; i < finding.count; ++i) {
       const HostOffset at = finding.host.begin + i * step;
-      const std::uint64_t raw = TRY(mender.entry_at(at));
+      const std::uint64_t raw = TRY(run.take());
       const std::uint64_t cluster = mender.cluster_of(raw & qcow2::offset_mask);
       if (!mender.is_of_mappings(mender.cluster_of(at.value)) || !mender.has_entry(at))
         continue;  // whatever else lies there would change, too
       if (sets && !may_be_written_to(mender, finding.structure, cluster))
         continue;
-      // Where leaks are freed, only what that brings about is mended.
-      if (mender.options.tier == RepairTier::leaks && !(sets && mender.lowered.at(cluster) != 0))
+      if (frees_leaks && mender.lowered.at(cluster) == 0)
         continue;
       has_changed = true;
       mender.add({.mending = sets ? Mending::set_copied_flag : Mending::clear_copied_flag,

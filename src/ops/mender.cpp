@@ -70,6 +70,20 @@ Result<std::uint64_t> Mender::entry_at(HostOffset offset) const {
   return entry.get();
 }
 
+Result<std::uint64_t> EntryRun::take() {
+  constexpr std::uint64_t most_bytes = 4096;
+  if (at_ + sizeof(be64) > batch_.size()) {
+    batch_.resize(std::clamp<std::uint64_t>(left_ * step_, sizeof(be64), most_bytes));
+    at_ = 0;
+    TRY(io::read_zero_extended(mender_.view(), next_, batch_));
+  }
+  const std::uint64_t entry = load<be64>(batch_, at_)->get();
+  at_ += step_;
+  next_ = next_ + step_;
+  --left_;
+  return entry;
+}
+
 std::uint64_t Mender::data_end() const {
   if (view().status().kind != io::FileKind::block_device)
     return checked->file_clusters;

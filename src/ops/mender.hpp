@@ -157,4 +157,23 @@ class Mender {
 [[nodiscard]] Result<bool> mend_copied_flags(Mender& mender);
 [[nodiscard]] Result<bool> mend_header_bits(Mender& mender);
 
+// The entries that the findings of one run name, one after the other, read some at a time. They are
+// as the transaction has them, as long as nothing but the entries behind is changed meanwhile.
+class EntryRun {
+ public:
+  // `first` is the first of them, and the next is `step` bytes further on.
+  EntryRun(const Mender& mender, HostOffset first, std::uint64_t step, std::uint64_t count)
+      : mender_(mender), next_(first), step_(step), left_(count) {}
+
+  [[nodiscard]] Result<std::uint64_t> take();
+
+ private:
+  const Mender& mender_;
+  HostOffset next_;
+  std::uint64_t step_;
+  std::uint64_t left_;
+  Bytes batch_;
+  std::size_t at_ = 0;  // where the next one lies in the batch
+};
+
 }  // namespace coldchain::ops
