@@ -57,7 +57,7 @@ nlohmann::ordered_json without_ours(const std::string& map) {
 TEST_CASE("damaged: each recipe is refused by map with the structure and the number") {
   std::vector<Recipe> recipes = {
       {"L1 table past the end", patched([](qcow2::Header& h) { h.l1_table_offset = 1ULL << 40; }),
-       "Active L1 table at 0x10000000000"},
+       "Active L1 table at 0x1000000000"},
       {"L1 table unaligned", patched([](qcow2::Header& h) { h.l1_table_offset += 8; }),
        "Active L1 table offset invalid"},
       {"L1 table too small", patched([](qcow2::Header& h) { h.size = 1ULL << 40; }),
