@@ -325,7 +325,7 @@ Result<std::vector<Operand>> expand(const CheckVerbOptions& options, bool wants_
     io::OpenPolicy policy = policy_of(options.common);
     policy.test_locks = false;
     const auto files = TRY(world.files(policy));
-    graph::Forest forest = TRY(graph::scan(*files, policy, {name}, world.workers(),
+    graph::Forest forest = TRY(graph::scan(*files, policy, {.folders = {name}}, world.workers(),
                                            [](const std::string&, const graph::Node&) {}));
     TRY(check_evidence(options.common));
     for (const Error& error : forest.unreadable) {
@@ -333,8 +333,10 @@ Result<std::vector<Operand>> expand(const CheckVerbOptions& options, bool wants_
       total.add(Verdict::failed);
     }
     std::vector<std::string> found;
-    if (wants_all)
-      found = std::move(forest.other_paths);
+    for (graph::OtherFile& other : forest.others) {
+      if (wants_all)
+        found.push_back(std::move(other.path));
+    }
     for (const graph::ForestImage& image : forest.images) {
       if (image.in_scan && (wants_all || image.format == "qcow2"))
         found.push_back(image.path);

@@ -31,9 +31,11 @@ Result<std::vector<std::string>> find_readers_of_base(const io::FileSource& file
   for (std::size_t i = 1; i < planned.base; ++i)
     wanted.known.push_back(planned.nodes[i]->file->status().identity);
   graph::Dependents found = TRY(graph::find_dependents(files, policy, wanted, world.workers()));
-  for (const Error& error : found.unreadable)
-    world.complain(with_context(error, "not checked whether it reads through the base"));
-  return std::move(found.paths);
+  for (const auto* errors : {&found.unreadable, &found.unfollowed}) {
+    for (const Error& error : *errors)
+      world.complain(with_context(error, "not checked whether it reads through the base"));
+  }
+  return found.paths();
 }
 
 // Not after a commit that left the top as it was, whose overlays may read the base by now.

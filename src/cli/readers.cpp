@@ -18,7 +18,7 @@ Result<std::vector<std::string>> find_readers(const io::FileSource& files,
   graph::DependentsRequest wanted;
   wanted.directories = directories;
   wanted.image = image;
-  return TRY(graph::find_dependents(files, policy, wanted, world.workers())).paths;
+  return TRY(graph::find_dependents(files, policy, wanted, world.workers())).paths();
 }
 
 bool reads_alike(const io::FileSource& files, const io::OpenPolicy& policy, const std::string& path,

@@ -28,6 +28,7 @@ struct TreeOptions {
   CommonOptions common;
   bool fast = false;
   bool details = false;
+  std::string glob;
   std::vector<std::string> images;
 };
 
@@ -36,7 +37,11 @@ void options(CommandLine app, TreeOptions& tree) {
   app.add_flag("--fast", tree.fast, "Read headers only; allocation is what the file system says");
   app.add_flag("--details", tree.details,
                "Also print cluster size, features, permissions and times of each layer");
-  app.add_option("IMAGE", tree.images, "Images, or folders to scan for images")
+  app.add_option("--glob", tree.glob,
+                 "In folders, look only at files whose name matches this pattern, as in a shell")
+      .type_name("PATTERN");
+  app.add_option("IMAGE", tree.images,
+                 "Images, or folders to scan for images; with folders, block devices, too")
       .required()
       .type_name("");
   app.footer("Examples: coldchain tree top.qcow2; coldchain tree --fast /var/lib/libvirt/images");
@@ -79,7 +84,7 @@ bool is_sound(const report::Tree& tree) {
   });
 }
 
-Result<ExitStatus> run_forest(const TreeOptions& options, const std::vector<std::string>& folders,
+Result<ExitStatus> run_forest(const TreeOptions& options, const graph::ScanRequest& request,
                               World& world) {
   TRY(check_no_secrets(options.common));
   if (options.details)
@@ -105,7 +110,7 @@ Result<ExitStatus> run_forest(const TreeOptions& options, const std::vector<std:
     const std::lock_guard lock(mutex);
     usage.insert_or_assign(path, std::move(used));
   };
-  graph::Forest forest = TRY(graph::scan(*files, policy, folders, world.workers(), inspect));
+  graph::Forest forest = TRY(graph::scan(*files, policy, request, world.workers(), inspect));
   TRY(check_evidence(options.common));
   for (const auto& [path, warning] : pending)
     world.complain(warning);
@@ -170,12 +175,14 @@ Result<ExitStatus> run_verb(const TreeOptions& options, World& world) {
   const auto is_folder = [&](const std::string& path) {
     return !options.common.image_opts && world.is_directory(path);
   };
-  const auto folders = std::count_if(options.images.begin(), options.images.end(), is_folder);
-  if (folders == 0)
-    return run_trees(options, world);
-  if (static_cast<std::size_t>(folders) != options.images.size())
-    return fail(ErrorCode::invalid_argument, "give either images or folders, not both");
-  return run_forest(options, options.images, world);
+  graph::ScanRequest request{.folders = {}, .glob = options.glob};
+  for (const std::string& image : options.images)
+    (is_folder(image) ? request.folders : request.files).push_back(image);
+  if (!request.folders.empty())
+    return run_forest(options, request, world);
+  if (!options.glob.empty())
+    return fail(ErrorCode::invalid_argument, "--glob is for folders, and none is given");
+  return run_trees(options, world);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include "roles.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <map>
 #include <set>
 #include <tuple>
@@ -17,6 +18,7 @@
 #include <coldchain/graph/open.hpp>
 #include <coldchain/graph/probe.hpp>
 #include <coldchain/io/lock.hpp>
+#include <coldchain/qcow2/header.hpp>
 
 #include <fmt/format.h>
 
@@ -29,9 +31,11 @@ using finding::Code;
 // What was learned of one file while it was open.
 struct Looked {
   std::string path;
-  std::optional<io::FileIdentity> identity;
-  std::optional<ForestImage> image;  // nothing: not a qcow2 image
+  std::optional<io::FileIdentity> identity;  // nothing: there is no medium, or an error
+  std::optional<ForestImage> image;          // nothing: not a qcow2 image
   std::optional<Error> error;
+  std::string format;  // as probed
+  bool begins_as_qcow2 = false;
 };
 
 // Where an image says that its backing file or its guest data lies.
@@ -49,15 +53,29 @@ struct Link {
   }
 };
 
+// Cut headers, and those of no version, are raw to the probe.
+bool begins_as_qcow2(const io::File& file) {
+  be32 magic;
+  const Result<void> read =
+      io::read_zero_extended(file, {0}, std::as_writable_bytes(std::span(&magic, 1)));
+  return read && magic.get() == qcow2::magic;
+}
+
+// A drive with nothing in it holds no image.
+bool is_without_medium(const Error& error) {
+  return error.system_errno == ENOMEDIUM || error.system_errno == ENXIO;
+}
+
 class Scanner {
  public:
   Scanner(const io::FileSource& files, const io::OpenPolicy& policy, const Inspect& inspect)
       : files_(files), policy_(policy), inspect_(inspect) {}
 
-  Result<Forest> run(const std::vector<std::string>& directories, unsigned workers) {
-    Listing listing = TRY(list_folders(files_, policy_, directories));
+  Result<Forest> run(const ScanRequest& request, unsigned workers) {
+    Listing listing = TRY(list_folders(files_, policy_, request.folders, request.glob));
     forest_.unreadable = std::move(listing.unreadable);
     // A file that is there under its own name is shown by that, not by a link to it.
+    look_at_all(TRY(names_of(request.files)), workers);
     look_at_all(std::move(listing.files), workers);
     look_at_all(std::move(listing.links), workers);
     // Files outside the folders may say what those inside are, and name further files.
@@ -66,16 +84,24 @@ class Scanner {
       first = settle_roles_from(roles_.size());
     apply_roles();
     connect();
-    forest_.other_files = others_.size();
-    for (const auto& [identity, path] : others_)
-      forest_.other_paths.push_back(path);
-    std::sort(forest_.other_paths.begin(), forest_.other_paths.end());
+    for (auto& [identity, other] : others_)
+      forest_.others.push_back(std::move(other));
+    std::sort(forest_.others.begin(), forest_.others.end(),
+              [](const OtherFile& a, const OtherFile& b) { return a.path < b.path; });
     keep_in_order();
     find_roots();
     return std::move(forest_);
   }
 
  private:
+  [[nodiscard]] Result<std::vector<std::string>> names_of(
+      const std::vector<std::string>& operands) const {
+    std::vector<std::string> names;
+    for (const std::string& operand : operands)
+      names.push_back(TRY(files_.name_of(operand)));
+    return names;
+  }
+
   void look_at_all(std::vector<std::string> paths, unsigned workers) {
     std::sort(paths.begin(), paths.end());
     std::vector<Looked> looked(paths.size());
@@ -83,13 +109,23 @@ class Scanner {
     for (Looked& one : looked) {
       if (one.error)
         forest_.unreadable.push_back(std::move(*one.error));
-      else if (by_identity_.contains(*one.identity))
-        continue;  // another name of a file that is known
+      else if (!one.identity)
+        continue;
+      else if (const auto known = by_identity_.find(*one.identity); known != by_identity_.end())
+        add_name(forest_.images[known->second], std::move(one.path));
       else if (one.image)
         add(std::move(*one.image));
       else
-        others_.emplace(*one.identity, std::move(one.path));
+        others_.emplace(*one.identity,
+                        OtherFile{std::move(one.path), one.format, one.begins_as_qcow2});
     }
+  }
+
+  // A file that was named, and lies in a folder that was named, too, has one name.
+  static void add_name(ForestImage& image, std::string path) {
+    const auto& others = image.other_paths;
+    if (path != image.path && std::find(others.begin(), others.end(), path) == others.end())
+      image.other_paths.push_back(std::move(path));
   }
 
   [[nodiscard]] Looked look(const std::string& name) const {
@@ -97,9 +133,12 @@ class Scanner {
     Result<std::unique_ptr<io::File>> file = files_.open(name);
     const Result<std::string_view> format =
         file ? probe_format(**file, name) : Result<std::string_view>(fail(file.error()));
+    if (!format && is_without_medium(format.error()))
+      return {path, {}, {}, {}, ""};
     if (!format)
-      return {path, std::nullopt, std::nullopt, with_context(format.error(), to_terminal(path))};
-    Looked looked{path, (*file)->status().identity, std::nullopt, std::nullopt};
+      return {path, {}, {}, with_context(format.error(), to_terminal(path)), ""};
+    Looked looked{path, (*file)->status().identity, {}, {}, std::string(*format)};
+    looked.begins_as_qcow2 = *format == "qcow2" || begins_as_qcow2(**file);
     if (*format == "qcow2")
       looked.image = describe(name, "qcow2", std::move(*file));
     return looked;
@@ -403,6 +442,8 @@ class Scanner {
       std::size_t member = i;
       while (seen.insert(member).second)
         member = *forest_.images[member].backing;
+      for (std::size_t at = member; !std::exchange(forest_.images[at].is_in_loop, true);)
+        at = *forest_.images[at].backing;
       ForestImage& image = forest_.images[member];
       image.findings.push_back({Code::link_loop, "its chain leads back to itself"});
       std::erase(forest_.images[*image.backing].overlays, member);
@@ -424,16 +465,33 @@ class Scanner {
   std::map<io::FileIdentity, std::vector<std::size_t>> early_claims_;  // on files not known yet
   std::map<io::FileIdentity, std::size_t> by_identity_;
   std::map<std::string, std::pair<std::optional<io::FileIdentity>, std::optional<Error>>> targets_;
-  std::map<io::FileIdentity, std::string>
-      others_;  // found in the folders, and nobody's image so far
+  std::map<io::FileIdentity, OtherFile> others_;  // nobody's image so far
 };
 
 }  // namespace
 
+bool is_leaf(const ForestImage& image) {
+  return image.backing && image.overlays.empty() && image.data_file_of.empty() && !image.is_in_loop;
+}
+
+bool is_shared(const ForestImage& image) {
+  return image.overlays.size() > 1;
+}
+
+bool is_orphan(const ForestImage& image) {
+  return std::any_of(
+      image.findings.begin(), image.findings.end(),
+      [](const finding::Finding& finding) { return finding.code == Code::link_missing; });
+}
+
+bool is_unused(const ForestImage& image) {
+  return image.in_scan && !image.backing && image.overlays.empty() && image.data_file_of.empty() &&
+         !is_orphan(image) && !image.is_in_loop;
+}
+
 Result<Forest> scan(const io::FileSource& files, const io::OpenPolicy& policy,
-                    const std::vector<std::string>& directories, unsigned workers,
-                    const Inspect& inspect) {
-  return Scanner(files, policy, inspect).run(directories, workers);
+                    const ScanRequest& request, unsigned workers, const Inspect& inspect) {
+  return Scanner(files, policy, inspect).run(request, workers);
 }
 
 }  // namespace coldchain::graph

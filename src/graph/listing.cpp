@@ -10,6 +10,7 @@
 #include <coldchain/io/folder.hpp>
 
 #include <fmt/format.h>
+#include <fnmatch.h>
 
 namespace coldchain::graph {
 
@@ -26,7 +27,8 @@ struct FolderToList {
 bool leads_to_file(const io::FileSource& files, const std::string& name) {
   const Result<std::unique_ptr<io::File>> file = files.open(name);
   if (file)
-    return (*file)->status().kind == io::FileKind::regular;
+    return (*file)->status().kind == io::FileKind::regular ||
+           (*file)->status().kind == io::FileKind::block_device;
   const Error& error = file.error();
   return error.code != ErrorCode::not_found && error.code != ErrorCode::invalid_argument &&
          error.system_errno != ELOOP;
@@ -36,7 +38,7 @@ bool leads_to_file(const io::FileSource& files, const std::string& name) {
 // itself. Symbolic links to folders are not followed; those to files lead where `files` says, which
 // need not be where they lead for the system.
 void list_files(const io::FileSource& files, const io::OpenPolicy& policy, FolderToList top,
-                Listing& listing) {
+                const std::string& glob, Listing& listing) {
   using Kind = io::FolderEntry::Kind;
   std::vector<FolderToList> folders = {std::move(top)};
   while (!folders.empty()) {
@@ -44,9 +46,12 @@ void list_files(const io::FileSource& files, const io::OpenPolicy& policy, Folde
     folders.pop_back();
     const auto add = [&](const io::FolderEntry& entry) {
       const std::string name = (fs::path(folder.name) / entry.name).string();
+      if (entry.kind != Kind::folder && !glob.empty() &&
+          fnmatch(glob.c_str(), entry.name.c_str(), 0) != 0)
+        return;
       if (entry.kind == Kind::symbolic_link && leads_to_file(files, name))
         listing.links.push_back(name);
-      else if (entry.kind == Kind::regular)
+      else if (entry.kind == Kind::regular || entry.kind == Kind::block_device)
         listing.files.push_back(name);
       else if (entry.kind == Kind::folder)
         folders.push_back({(fs::path(folder.operand) / entry.name).string(), name});
@@ -81,11 +86,11 @@ Result<std::string> name_of_folder(const io::FileSource& files, const io::OpenPo
 }  // namespace
 
 Result<Listing> list_folders(const io::FileSource& files, const io::OpenPolicy& policy,
-                             const std::vector<std::string>& folders) {
+                             const std::vector<std::string>& folders, const std::string& glob) {
   Listing listing;
   for (const std::string& folder : folders) {
     std::string name = TRY(name_of_folder(files, policy, folder));
-    list_files(files, policy, {folder, std::move(name)}, listing);
+    list_files(files, policy, {folder, std::move(name)}, glob, listing);
   }
   return listing;
 }

@@ -11,14 +11,16 @@
 namespace coldchain::graph {
 
 struct Listing {
-  std::vector<std::string> files;  // regular files
-  std::vector<std::string> links;  // symbolic links to regular files, wherever those are
+  std::vector<std::string> files;  // regular files and block devices
+  std::vector<std::string> links;  // symbolic links to such, wherever those are
   std::vector<Error> unreadable;
 };
 
-// Errors: refused (a folder outside the root or sysroot).
+// `glob`: fnmatch(3), of the names of the files; empty: all. Errors: refused (a folder outside the
+// root or sysroot).
 [[nodiscard]] Result<Listing> list_folders(const io::FileSource& files,
                                            const io::OpenPolicy& policy,
-                                           const std::vector<std::string>& folders);
+                                           const std::vector<std::string>& folders,
+                                           const std::string& glob);
 
 }  // namespace coldchain::graph

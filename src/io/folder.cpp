@@ -51,6 +51,8 @@ FolderEntry::Kind kind_of(mode_t mode) {
     return FolderEntry::Kind::regular;
   if (S_ISDIR(mode))
     return FolderEntry::Kind::folder;
+  if (S_ISBLK(mode))
+    return FolderEntry::Kind::block_device;
   return S_ISLNK(mode) ? FolderEntry::Kind::symbolic_link : FolderEntry::Kind::other;
 }
 

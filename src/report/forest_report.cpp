@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT
+#include <algorithm>
+#include <array>
 #include <optional>
 #include <utility>
 #include <vector>
 
 #include <coldchain/base/text.hpp>
+#include <coldchain/base/try.hpp>
 #include <coldchain/report/findings_report.hpp>
 #include <coldchain/report/forest_report.hpp>
 #include <coldchain/report/tree_report.hpp>
@@ -37,10 +40,20 @@ std::string remark(const ForestImage& image) {
   std::vector<std::string> words;
   if (!image.in_scan)
     words.emplace_back("outside the scan");
-  if (image.overlays.size() > 1)
+  if (graph::is_leaf(image))
+    words.emplace_back("leaf");
+  if (graph::is_shared(image))
     words.push_back(fmt::format("shared by {}", image.overlays.size()));
+  if (graph::is_orphan(image))
+    words.emplace_back("orphan");
+  if (image.is_in_loop)
+    words.emplace_back("loop");
+  if (graph::is_unused(image))
+    words.emplace_back("unused");
   if (!image.data_file_of.empty())
     words.emplace_back("data file");
+  if (!image.other_paths.empty())
+    words.push_back(fmt::format("{} names", image.other_paths.size() + 1));
   if (!image.findings.empty())
     words.push_back(
         fmt::format("{} finding{}", image.findings.size(), image.findings.size() == 1 ? "" : "s"));
@@ -86,14 +99,47 @@ void add_rows(Table& table, const Forest& forest, std::size_t root, const Forest
   }
 }
 
+bool is_in_loop(const ForestImage& image) {
+  return image.is_in_loop;
+}
+
+struct Kind {
+  bool (*has)(const ForestImage& image);
+  std::string_view name;    // in JSON
+  std::string_view plural;  // in the last line for people
+};
+
+constexpr std::array kinds = {
+    Kind{graph::is_leaf, "leaf", "leaves"},      Kind{graph::is_shared, "shared", "shared"},
+    Kind{graph::is_orphan, "orphan", "orphans"}, Kind{is_in_loop, "loop", "in loops"},
+    Kind{graph::is_unused, "unused", "unused"},
+};
+
+std::uint64_t count_of(const Forest& forest, const Kind& kind) {
+  return static_cast<std::uint64_t>(
+      std::count_if(forest.images.begin(), forest.images.end(), kind.has));
+}
+
+// One image, one line: others are told by their index.
 void write_image(JsonWriter& json, const Forest& forest, std::size_t index,
                  const ForestUsage& usage) {
   const ForestImage& image = forest.images[index];
-  json.begin_object().member("index", index);
+  json.begin_object().member("schema", "coldchain.forest-image").member("version", 1);
+  json.member("index", index);
   json.name_member("path", image.path)
       .member("format", image.format)
       .member("opened", image.is_open)
       .member("in-scan", image.in_scan);
+  json.key("kinds").begin_array();
+  for (const Kind& kind : kinds) {
+    if (kind.has(image))
+      json.value(kind.name);
+  }
+  json.end_array();
+  json.key("other-paths").begin_array();
+  for (const std::string& path : image.other_paths)
+    json.begin_object().name_member("path", path).end_object();
+  json.end_array();
   if (image.is_open)
     json.member("capacity", image.capacity);
   if (const auto allocation = allocation_of(usage, image))
@@ -137,32 +183,41 @@ Result<void> write_forest_text(const Forest& forest, const ForestUsage& usage, c
   Table table(
       {"IMAGE", "FORMAT", "CAPACITY", "ALLOCATION", "PHYSICAL", "IMAGE END", "OWN DATA", ""},
       {left, left, right, right, right, right, right, left});
-  std::size_t leaves = 0;
   for (const std::size_t root : forest.roots)
     add_rows(table, forest, root, usage, style);
   std::string out = table.text(style);
   for (const ForestImage& image : forest.images) {
-    leaves += image.overlays.empty() && image.data_file_of.empty() ? 1 : 0;
+    for (const std::string& path : image.other_paths)
+      out += fmt::format("{}: the same file as {}\n", to_terminal(image.path), to_terminal(path));
     for (const finding::Finding& finding : image.findings)
       out += fmt::format("{}: {}\n", to_terminal(image.path), finding_line(style, finding));
   }
-  out += fmt::format(
-      "{} image(s): {} without a backing file here, {} without an overlay; {} other file(s)\n",
-      forest.images.size(), forest.roots.size(), leaves, forest.other_files);
+  out += fmt::format("images: {}", forest.images.size());
+  for (const Kind& kind : kinds)
+    out += fmt::format(", {}: {}", kind.plural, count_of(forest, kind));
+  out += fmt::format("; other files: {}\n", forest.others.size());
   return sink(out);
 }
 
 Result<void> write_forest_json(const Forest& forest, const ForestUsage& usage, const Sink& sink) {
-  JsonWriter json;
-  json.begin_object().member("schema", "coldchain.forest").member("version", 1);
-  json.key("images").begin_array();
-  for (std::size_t i = 0; i < forest.images.size(); ++i)
-    write_image(json, forest, i, usage);
-  json.end_array();
+  std::string out;
+  for (std::size_t i = 0; i < forest.images.size(); ++i) {
+    JsonWriter line(JsonWriter::Layout::one_line);
+    write_image(line, forest, i, usage);
+    out += line.take() + "\n";
+    if (out.size() >= flush_at)
+      TRY(sink(std::exchange(out, {})));
+  }
+  TRY(sink(out));
+  JsonWriter json(JsonWriter::Layout::one_line);
+  json.begin_object().member("schema", "coldchain.forest").member("version", 2);
+  json.member("images", forest.images.size());
+  for (const Kind& kind : kinds)
+    json.member(kind.name, count_of(forest, kind));
   json.key("roots").begin_array();
   for (const std::size_t root : forest.roots)
     json.value(root);
-  json.end_array().member("other-files", forest.other_files);
+  json.end_array().member("other-files", forest.others.size());
   json.key("unreadable").begin_array();
   for (const Error& error : forest.unreadable)
     json.value(error.message);

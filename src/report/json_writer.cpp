@@ -33,16 +33,13 @@ JsonWriter& JsonWriter::raw(std::string_view text) {
 JsonWriter& JsonWriter::open(char bracket) {
   begin_element();
   out_ += bracket;
-  out_ += '\n';
   has_elements_.push_back(false);
   return *this;
 }
 
 JsonWriter& JsonWriter::close(char bracket) {
-  if (has_elements_.back())
-    out_ += '\n';
   has_elements_.pop_back();
-  out_.append(4 * has_elements_.size(), ' ');
+  break_line();
   out_ += bracket;
   return *this;
 }
@@ -51,8 +48,15 @@ void JsonWriter::begin_element() {
   if (std::exchange(after_key_, false) || has_elements_.empty())
     return;
   if (has_elements_.back())
-    out_ += ",\n";
+    out_ += is_one_line_ ? ", " : ",";
   has_elements_.back() = true;
+  break_line();
+}
+
+void JsonWriter::break_line() {
+  if (is_one_line_)
+    return;
+  out_ += '\n';
   out_.append(4 * has_elements_.size(), ' ');
 }
 

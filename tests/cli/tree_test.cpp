@@ -5,6 +5,7 @@
 #include "temp_folder.hpp"
 
 #include <filesystem>
+#include <sstream>
 
 #include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
@@ -40,6 +41,15 @@ testing::Ran tree_of(std::vector<std::string> arguments, std::map<std::string, B
   arguments.insert(arguments.begin(), "tree");
   const int status = cli::run(arguments, world);
   return {status, world.out_text, world.err_text};
+}
+
+// A document in each line.
+std::vector<nlohmann::json> lines_of(const std::string& text) {
+  std::vector<nlohmann::json> documents;
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);)
+    documents.push_back(nlohmann::json::parse(line));
+  return documents;
 }
 
 }  // namespace
@@ -136,20 +146,21 @@ TEST_CASE("tree: of a folder draws bases above their overlays and tells the rest
   CHECK(ran.out.find("|- " + (folder / "one")) != std::string::npos);
   CHECK(ran.out.find("`- " + (folder / "two")) != std::string::npos);
   CHECK(ran.out.find("fatal link-missing") != std::string::npos);
-  CHECK(ran.out.find(
-            "4 image(s): 2 without a backing file here, 3 without an overlay; 1 other file(s)") !=
-        std::string::npos);
-  const auto json =
-      nlohmann::json::parse(run_coldchain({"tree", "--output=json", folder.path()}).out);
-  CHECK(json["schema"] == "coldchain.forest");
-  CHECK(json["images"].size() == 4);
-  CHECK(json["images"][0]["overlays"].size() == 2);
-  CHECK(json["images"][0].contains("own"));
-  const auto fast =
-      nlohmann::json::parse(run_coldchain({"tree", "--fast", "--output=json", folder.path()}).out);
-  CHECK_FALSE(fast["images"][0].contains("own"));
-  CHECK(json["images"][0]["cluster-size"] == 65536);
-  CHECK(run_coldchain({"tree", folder.path(), folder / "one"}).status == 1);
+  CHECK(ran.out.find("images: 4, leaves: 2, shared: 1, orphans: 1, in loops: 0, unused: 0; other "
+                     "files: 1\n") != std::string::npos);
+  const auto json = lines_of(run_coldchain({"tree", "--output=json", folder.path()}).out);
+  REQUIRE(json.size() == 5);
+  CHECK(json[0]["schema"] == "coldchain.forest-image");
+  CHECK(json[0]["overlays"].size() == 2);
+  CHECK(json[0].contains("own"));
+  CHECK(json[0]["kinds"] == nlohmann::json{"shared"});
+  CHECK(json[1]["kinds"] == nlohmann::json{"leaf"});
+  CHECK(json[2]["kinds"] == nlohmann::json{"orphan"});
+  CHECK(json[4]["schema"] == "coldchain.forest");
+  CHECK(json[4]["images"] == 4);
+  const auto fast = lines_of(run_coldchain({"tree", "--fast", "--output=json", folder.path()}).out);
+  CHECK_FALSE(fast[0].contains("own"));
+  CHECK(json[0]["cluster-size"] == 65536);
   CHECK(run_coldchain({"tree", "--root", folder.path(), folder.path()}).err.empty());
   CHECK(run_coldchain({"tree", "--sysroot", folder.path(), "/usr"}).err.find("does not lie in") !=
         std::string::npos);
@@ -226,7 +237,7 @@ TEST_CASE("tree: symbolic links in a folder lead where they lead inside a sysroo
       run_coldchain({"tree", "--sysroot", scene.folder / "disk", scene.folder / "disk/images"});
   CHECK(ran.status == 0);
   CHECK(ran.out.find("/images/inside") != std::string::npos);
-  CHECK(ran.out.find("3 image(s)") != std::string::npos);
+  CHECK(ran.out.find("images: 3, ") != std::string::npos);
 }
 
 TEST_CASE(
@@ -261,4 +272,64 @@ TEST_CASE("tree: a raw file that does not end at a sector is told, with both siz
   CHECK_MESSAGE(ran.out.find("raw-size-unaligned: 70001 bytes, of which QEMU shows 70144") !=
                     std::string::npos,
                 ran.out);
+}
+
+TEST_CASE("tree: of a folder names what an image is to the others, and a file with two names") {
+  const TempFolder folder;
+  ImageOptions options;
+  ImageBuilder(options).build().write_to(folder / "unused");
+  ImageBuilder(options).build().write_to(folder / "base");
+  std::filesystem::create_hard_link(folder / "base", folder / "copy");
+  options.backing_file = "base";
+  options.backing_format = "qcow2";
+  ImageBuilder(options).build().write_to(folder / "leaf");
+  options.backing_file = "loop-two";
+  ImageBuilder(options).build().write_to(folder / "loop-one");
+  options.backing_file = "loop-one";
+  ImageBuilder(options).build().write_to(folder / "loop-two");
+  const auto ran = run_coldchain({"tree", "--fast", folder.path()});
+  CHECK(ran.status == 1);
+  CHECK(ran.out.find("images: 5, leaves: 1, shared: 0, orphans: 0, in loops: 2, unused: 1; other "
+                     "files: 0\n") != std::string::npos);
+  CHECK(ran.out.find((folder / "base") + ": the same file as " + (folder / "copy") + "\n") !=
+        std::string::npos);
+  const auto json = lines_of(run_coldchain({"tree", "--fast", "--output=json", folder.path()}).out);
+  REQUIRE(json.size() == 6);
+  CHECK(json[0]["other-paths"][0]["path"] == folder / "copy");
+  CHECK(json[4]["kinds"] == nlohmann::json{"unused"});
+}
+
+TEST_CASE("tree: --glob chooses files by their names, and follows links to files of other names") {
+  const TempFolder folder;
+  ImageOptions options;
+  ImageBuilder(options).build().write_to(folder / "base");
+  ImageBuilder(options).build().write_to(folder / "other.img");
+  options.backing_file = "base";
+  options.backing_format = "qcow2";
+  ImageBuilder(options).build().write_to(folder / "top.qcow2");
+  const auto json =
+      lines_of(run_coldchain({"tree", "--output=json", "--glob", "*.qcow2", folder.path()}).out);
+  REQUIRE(json.size() == 3);
+  CHECK(json[0]["path"] == folder / "base");
+  CHECK(json[0]["in-scan"] == false);
+  CHECK(json[1]["path"] == folder / "top.qcow2");
+  CHECK(run_coldchain({"tree", "--glob", "*", folder / "base"}).status == 1);
+}
+
+TEST_CASE("tree: shows images together with the folders that their links lead into") {
+  const TempFolder folder;
+  std::filesystem::create_directories(folder / "bases");
+  ImageOptions options;
+  ImageBuilder(options).build().write_to(folder / "bases/base");
+  options.backing_file = "bases/base";
+  options.backing_format = "qcow2";
+  ImageBuilder(options).build().write_to(folder / "top");
+  const auto json =
+      lines_of(run_coldchain({"tree", "--output=json", folder / "bases", folder / "top"}).out);
+  REQUIRE(json.size() == 3);
+  CHECK(json[0]["overlays"] == nlohmann::json{1});
+  CHECK(json[1]["in-scan"] == true);
+  const auto missing = run_coldchain({"tree", folder / "bases", folder / "nothing"});
+  CHECK(missing.status == 1);
+  CHECK(missing.err.find("nothing") != std::string::npos);
 }

@@ -29,7 +29,9 @@ void make(const std::string& path, const std::string& backing,
 
 Forest scanned(const std::string& folder, unsigned workers = 2, io::OpenPolicy policy = {}) {
   const auto files = io::system_files(policy).value();
-  return scan(*files, policy, {folder}, workers, [](const std::string&, const Node&) {}).value();
+  return scan(*files, policy, {.folders = {folder}}, workers,
+              [](const std::string&, const Node&) {})
+      .value();
 }
 
 const ForestImage& image(const Forest& forest, const std::string& path) {
@@ -57,7 +59,7 @@ TEST_CASE("scan: knows who backs whom, through folders and links, with any numbe
     const Forest forest = scanned(folder.path(), workers);
     CHECK(forest.images.size() == 5);
     CHECK(forest.roots.size() == 2);
-    CHECK(forest.other_files == 1);
+    CHECK(forest.others.size() == 1);
     CHECK(image(forest, folder / "a").overlays.size() == 2);
     CHECK(image(forest, folder / "base.raw").overlays.size() == 1);
     CHECK(forest.images[*image(forest, folder / "sub/c").backing].path == folder / "a");
@@ -114,7 +116,7 @@ TEST_CASE("scan: a raw base in the folder is in the scan, however its overlay sp
   const Forest forest = scanned(folder / "in");
   REQUIRE(forest.images.size() == 2);
   CHECK(forest.images[0].in_scan);
-  CHECK(forest.other_files == 0);
+  CHECK(forest.others.size() == 0);
 }
 
 TEST_CASE("scan: a loop is cut once and told") {
@@ -143,7 +145,7 @@ TEST_CASE("scan: a data file is known as such and is nobody's image") {
   const Forest forest = scanned(folder.path());
   REQUIRE(forest.images.size() == 2);
   CHECK(image(forest, folder / "data").data_file_of.size() == 1);
-  CHECK(forest.other_files == 0);
+  CHECK(forest.others.size() == 0);
 }
 
 TEST_CASE(

@@ -14,7 +14,7 @@
 namespace coldchain::io {
 
 struct FolderEntry {
-  enum class Kind { regular, folder, symbolic_link, other };
+  enum class Kind { regular, folder, symbolic_link, block_device, other };
   std::string name;
   Kind kind = Kind::other;
 };

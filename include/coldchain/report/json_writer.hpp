@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // JSON documents laid out as QEMU lays them out: four spaces per level, keys in the order in which
-// they are written, a line per element. Strings are bytes and are escaped as QEMU escapes them.
+// they are written, a line per element. Strings are bytes and are escaped as QEMU escapes them. Or
+// in one line, for documents of which each is a line of a stream.
 #pragma once
 
 #include <concepts>
@@ -14,6 +15,10 @@ namespace coldchain::report {
 
 class JsonWriter {
  public:
+  enum class Layout { lines, one_line };
+
+  explicit JsonWriter(Layout layout = Layout::lines) : is_one_line_(layout == Layout::one_line) {}
+
   // Inside an object, values follow a key(); inside an array, they follow each other.
   JsonWriter& key(std::string_view name);
   JsonWriter& begin_object() { return open('{'); }
@@ -43,7 +48,9 @@ class JsonWriter {
   JsonWriter& open(char bracket);
   JsonWriter& close(char bracket);
   void begin_element();
+  void break_line();  // and indent
 
+  bool is_one_line_;
   std::string out_;
   std::vector<bool> has_elements_;  // per open object or array
   bool after_key_ = false;
