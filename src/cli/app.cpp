@@ -17,8 +17,8 @@ namespace coldchain::cli {
 
 namespace {
 
-constexpr std::array<std::string_view, 6> looking_verbs = {"info",    "layout", "map",
-                                                           "measure", "plan",   "tree"};
+constexpr std::array<std::string_view, 7> looking_verbs = {"deps",    "info", "layout", "map",
+                                                           "measure", "plan", "tree"};
 
 // Whoever was in the middle of a change has left its side file where it was.
 int out_of_memory(bool may_change, World& world) {
@@ -116,6 +116,7 @@ std::unique_ptr<CLI::App> make_app(World& world, int& status) {
   register_apply(verbs, world, status);
   register_check(verbs, world, status);
   register_commit(verbs, world, status);
+  register_deps(verbs, world, status);
   register_info(verbs, world, status);
   register_layout(verbs, world, status);
   register_map(verbs, world, status);

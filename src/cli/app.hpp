@@ -21,6 +21,7 @@ enum ExitStatus : int {
   corrupt = 2,
   leaks = 3,
   in_use = 4,
+  has_dependents = 5,
   no_checks = 63
 };
 
@@ -35,6 +36,7 @@ void register_allocate(CommandLine app, World& world, int& status);
 void register_apply(CommandLine app, World& world, int& status);
 void register_check(CommandLine app, World& world, int& status);
 void register_commit(CommandLine app, World& world, int& status);
+void register_deps(CommandLine app, World& world, int& status);
 void register_info(CommandLine app, World& world, int& status);
 void register_layout(CommandLine app, World& world, int& status);
 void register_map(CommandLine app, World& world, int& status);

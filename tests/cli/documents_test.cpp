@@ -92,9 +92,10 @@ TEST_CASE("documents: the examples print what they say they print") {
       coldchain::testing::run_in(folder.path(), std::string(COLDCHAIN_MAKE_IMAGE) + " demo demo")
           .status == 0);
   std::size_t seen = 0;
-  for (const char* name : {"README.md", "docs/verbs/tree.md", "docs/verbs/map.md",
-                           "docs/verbs/check.md", "docs/verbs/layout.md", "docs/verbs/repair.md",
-                           "docs/verbs/pull.md", "docs/verbs/measure.md", "docs/verbs/commit.md"}) {
+  for (const char* name :
+       {"README.md", "docs/verbs/tree.md", "docs/verbs/map.md", "docs/verbs/check.md",
+        "docs/verbs/layout.md", "docs/verbs/repair.md", "docs/verbs/pull.md", "docs/verbs/deps.md",
+        "docs/verbs/measure.md", "docs/verbs/commit.md"}) {
     for (const Example& example : examples_of(read(name))) {
       CAPTURE(name);
       REQUIRE(example.command.starts_with("coldchain "));
@@ -106,13 +107,13 @@ TEST_CASE("documents: the examples print what they say they print") {
       ++seen;
     }
   }
-  CHECK(seen == 15);
+  CHECK(seen == 16);
 }
 
 TEST_CASE("documents: each verb's page and the completion name all of its options") {
   const std::string completion = read("docs/verbs/coldchain.bash-completion");
-  for (const char* verb : {"check", "commit", "info", "layout", "map", "measure", "plan", "pull",
-                           "rebase", "repair", "resume", "tree", "undo"}) {
+  for (const char* verb : {"check", "commit", "deps", "info", "layout", "map", "measure", "plan",
+                           "pull", "rebase", "repair", "resume", "tree", "undo"}) {
     const std::string page = read(std::string("docs/verbs/") + verb + ".md");
     for (const std::string& option : long_options(run_coldchain({verb, "--help"}).out)) {
       CHECK_MESSAGE(page.find(option) != std::string::npos, verb << ' ' << option << " (page)");

@@ -6,6 +6,7 @@
 #include "temp_folder.hpp"
 
 #include <filesystem>
+#include <set>
 
 #include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
@@ -17,6 +18,35 @@ using testing::read_file;
 using testing::run_coldchain;
 using testing::run_in;
 using testing::TempFolder;
+
+namespace {
+
+// Removes what a test adds to the folder where the undo files of devices lie.
+class StateFolderKept {
+ public:
+  StateFolderKept() : before_(files()) {}
+  StateFolderKept(const StateFolderKept&) = delete;
+  StateFolderKept& operator=(const StateFolderKept&) = delete;
+  ~StateFolderKept() {
+    for (const std::filesystem::path& file : files()) {
+      if (!before_.contains(file))
+        std::filesystem::remove(file);
+    }
+  }
+
+ private:
+  static std::set<std::filesystem::path> files() {
+    std::set<std::filesystem::path> found;
+    std::error_code error;
+    for (const auto& entry : std::filesystem::directory_iterator("/var/lib/coldchain", error))
+      found.insert(entry.path());
+    return found;
+  }
+
+  std::set<std::filesystem::path> before_;
+};
+
+}  // namespace
 
 TEST_CASE("oracle: a block device is read as qemu-img reads it, raw or qcow2") {
   if (!testing::have_oracles())
@@ -112,6 +142,7 @@ TEST_CASE("oracle: the command that goes on with a change of a device says where
 TEST_CASE("oracle: what a repair of a device has kept is known under another number, too") {
   if (!testing::have_oracles())
     return;
+  const StateFolderKept kept;
   const TempFolder folder;
   const std::string damaged = to_string(testing::damage("l2-entry-past-end").image());
   testing::write_file(folder / "device", damaged);
@@ -189,6 +220,33 @@ TEST_CASE("oracle: an overlay on a block device has its map") {
               .status == 0);
   check_like_qemu_img(folder.path(), {"map", "--output=json", folder / "top"});
   check_like_qemu_img(folder.path(), {"info", "--backing-chain", folder / "top"});
+}
+
+TEST_CASE("oracle: images on the volumes of a folder are found by the links to the devices") {
+  if (!testing::have_oracles())
+    return;
+  const TempFolder folder;
+  testing::write_file(folder / "one", std::string(4 << 20, '\0'));
+  testing::write_file(folder / "two", std::string(4 << 20, '\0'));
+  const LoopDevice base(folder / "one");
+  const LoopDevice overlay(folder / "two");
+  if (base.path().empty() || overlay.path().empty())
+    return;
+  // As LVM has it: /dev/VG/LV is a link.
+  std::filesystem::create_directories(folder / "vg");
+  std::filesystem::create_symlink(base.path(), folder / "vg/base");
+  std::filesystem::create_symlink(overlay.path(), folder / "vg/overlay");
+  REQUIRE(run_in(folder.path(),
+                 "qemu-img create -q -f qcow2 vg/base 64M && "
+                 "qemu-img create -q -f qcow2 -b base -F qcow2 vg/overlay")
+              .status == 0);
+  const auto deps = run_coldchain({"deps", "--scan", folder / "vg", folder / "vg/base"});
+  CHECK(deps.status == 5);
+  CHECK(deps.out.find((folder / "vg/overlay") + "  its backing file\n") != std::string::npos);
+  const auto tree = run_coldchain({"tree", folder / "vg"});
+  CHECK(tree.status == 0);
+  CHECK(tree.out.find("images: 2, leaves: 1,") != std::string::npos);
+  CHECK(run_coldchain({"tree", folder / "vg/overlay", folder / "vg"}).out == tree.out);
 }
 
 TEST_CASE("oracle: encrypted images are described as by qemu-img; their data is a clear error") {
