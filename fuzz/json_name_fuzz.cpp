@@ -6,6 +6,7 @@
 #include <cstdlib>
 
 #include <coldchain/base/text.hpp>
+#include <coldchain/graph/libvirt_source.hpp>
 #include <coldchain/graph/name.hpp>
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
@@ -18,5 +19,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     std::abort();
   (void)graph::parse_name(text);
   (void)graph::parse_image_opts(text);
+  for (const std::string& name : {text, "json:" + text, "nbd:" + text}) {
+    const graph::LibvirtSource source = graph::libvirt_source("/folder/overlay", name);
+    if (source.is_local && !source.protocol.empty())
+      std::abort();
+  }
   return 0;
 }

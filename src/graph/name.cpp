@@ -205,6 +205,19 @@ Result<NameSpec> interpret_format(const json& options, int depth) {
   return spec;
 }
 
+// The names are nested no deeper than nest() allows.
+void note_options(const json& options, const std::string& prefix,
+                  std::map<std::string, std::string>& noted) {
+  for (const auto& [key, value] : options.items()) {
+    if (value.is_object())
+      note_options(value, prefix + key + ".", noted);
+    else if (value.is_string())
+      noted[prefix + key] = value.get<std::string>();
+    else if (value.is_number_unsigned())
+      noted[prefix + key] = std::to_string(value.get<std::uint64_t>());
+  }
+}
+
 Result<NameSpec> interpret(const json& options, Place place, int depth) {
   if (depth > max_depth)
     return fail(ErrorCode::invalid_argument, "nested too deeply");
@@ -214,6 +227,7 @@ Result<NameSpec> interpret(const json& options, Place place, int depth) {
   if (is_protocol_driver(driver)) {
     NameSpec spec;
     spec.protocol = driver;
+    note_options(options, "", spec.protocol_options);
     return spec;
   }
   const bool is_named_file = place == Place::file && options.contains("filename");

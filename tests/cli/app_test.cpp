@@ -26,7 +26,7 @@ TEST_CASE("coldchain: without a verb or with a wrong one it fails and says so on
 TEST_CASE("coldchain: an unknown verb is named, with those that there are") {
   CHECK(run_coldchain({"chekc", "x"})
             .err.starts_with("coldchain: there is no verb 'chekc'; there are allocate, apply, "
-                             "check, commit, info, "
+                             "check, commit, deps, info, "
                              "layout, map, measure, "
                              "plan, pull, rebase, repair, resume, tree, undo."));
 }

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -17,8 +18,10 @@ namespace coldchain::graph {
 
 // What a name asks for.
 struct NameSpec {
-  std::string path;                   // of a local file, as written; empty where `protocol` is set
-  std::string protocol;               // "nbd", "http", …: a node that is not opened
+  std::string path;      // of a local file, as written; empty where `protocol` is set
+  std::string protocol;  // "nbd", "http", …: a node that is not opened
+  // Of a protocol in a json: name: the texts and numbers of its options, "server.host" for one.
+  std::map<std::string, std::string> protocol_options{};
   std::optional<std::string> format;  // where the name itself says it ("raw", "qcow2", …)
   bool typed = false;            // by the user, whose relative paths start at the current directory
   bool is_filename = false;      // a plain path or file:, so that QEMU's probe sees a name
