@@ -20,6 +20,7 @@ enum ExitStatus : int {
   failure = 1,
   corrupt = 2,
   leaks = 3,
+  low_on_space = 3,  // of tree
   in_use = 4,
   has_dependents = 5,
   no_checks = 63

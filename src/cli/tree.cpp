@@ -3,11 +3,14 @@
 #include "app.hpp"
 #include "common_options.hpp"
 #include "host_path.hpp"
+#include "option_values.hpp"
 #include "pending_warning.hpp"
 #include "refusals.hpp"
+#include "sizes.hpp"
 #include "verb.hpp"
 
 #include <algorithm>
+#include <filesystem>
 #include <map>
 #include <mutex>
 
@@ -16,7 +19,9 @@
 #include <coldchain/base/try.hpp>
 #include <coldchain/graph/forest.hpp>
 #include <coldchain/report/forest_report.hpp>
+#include <coldchain/report/libvirt_xml.hpp>
 #include <coldchain/report/tree_report.hpp>
+#include <coldchain/report/watermark_report.hpp>
 
 #include <fmt/format.h>
 
@@ -29,6 +34,11 @@ struct TreeOptions {
   bool fast = false;
   bool details = false;
   std::string glob;
+  std::optional<std::string> xml;
+  bool recursive = false;
+  bool strict = false;
+  std::optional<std::string> watermark;
+  std::string extent = "4M";  // LVM's
   std::vector<std::string> images;
 };
 
@@ -37,6 +47,24 @@ void options(CommandLine app, TreeOptions& tree) {
   app.add_flag("--fast", tree.fast, "Read headers only; allocation is what the file system says");
   app.add_flag("--details", tree.details,
                "Also print cluster size, features, permissions and times of each layer");
+  app.remove_option("--output");
+  app.add_option("--output", tree.common.output, "human, json, xml or domstats")
+      .check(one_of({"human", "json", "xml", "domstats"}))
+      .type_name("FORM");
+  app.add_option("--xml", tree.xml,
+                 "Print libvirt's XML: the storage volume (default), or the disk of a domain")
+      .check(one_of({"volume", "domain"}))
+      .type_name("volume|domain");
+  app.add_flag("--recursive", tree.recursive,
+               "In XML, give every layer its sizes, permissions, times and features");
+  app.add_flag("--strict", tree.strict, "In XML, leave out what libvirt's schemas do not know");
+  app.add_option("--watermark", tree.watermark,
+                 "List the qcow2 images on block devices that have less than SIZE free behind "
+                 "their image end; the exit status is 3 if there is one")
+      .type_name("SIZE");
+  app.add_option("--extent", tree.extent,
+                 "With --watermark, the devices grow by multiples of SIZE (default 4M)")
+      .type_name("SIZE");
   app.add_option("--glob", tree.glob,
                  "In folders, look only at files whose name matches this pattern, as in a shell")
       .type_name("PATTERN");
@@ -45,6 +73,46 @@ void options(CommandLine app, TreeOptions& tree) {
       .required()
       .type_name("");
   app.footer("Examples: coldchain tree top.qcow2; coldchain tree --fast /var/lib/libvirt/images");
+}
+
+std::string current_folder() {
+  std::error_code ignored;
+  return std::filesystem::current_path(ignored).string();
+}
+
+// What the words of the options mean.
+struct TreeRequest {
+  std::optional<analysis::WatermarkRule> watermark;
+  std::optional<report::LibvirtXmlOptions> xml;
+};
+
+Result<TreeRequest> request_of(const TreeOptions& options) {
+  TreeRequest request;
+  const bool is_xml = options.common.output == "xml" || options.xml;
+  if (is_xml && options.common.output != "xml" && options.common.output != "human")
+    return fail(ErrorCode::invalid_argument, "--xml and --output do not go together");
+  if ((options.recursive || options.strict) && !is_xml)
+    return fail(ErrorCode::invalid_argument, "--recursive and --strict are for --output=xml");
+  if (is_xml) {
+    using Form = report::LibvirtXmlOptions::Form;
+    request.xml = {.form = options.xml == "domain" ? Form::domain : Form::volume,
+                   .recursive = options.recursive && !options.strict,
+                   .strict = options.strict,
+                   .folder = current_folder(),
+                   .target = ""};
+  }
+  if (options.watermark) {
+    if (options.fast)
+      return fail(ErrorCode::invalid_argument,
+                  "--watermark needs the image end, which --fast does not read");
+    if (options.common.output == "domstats" || is_xml)
+      return fail(ErrorCode::invalid_argument, "--watermark is for --output=human and json");
+    request.watermark = {.limit = TRY(parse_size("--watermark", *options.watermark)),
+                         .extent = TRY(parse_size("--extent", options.extent))};
+    if (request.watermark->extent == 0)
+      return fail(ErrorCode::invalid_argument, "--extent must not be 0");
+  }
+  return request;
 }
 
 report::Tree describe(const graph::Node& top, bool fast, World& world) {
@@ -87,6 +155,10 @@ bool is_sound(const report::Tree& tree) {
 Result<ExitStatus> run_forest(const TreeOptions& options, const graph::ScanRequest& request,
                               World& world) {
   TRY(check_no_secrets(options.common));
+  if (options.xml || options.common.output == "xml" || options.common.output == "domstats" ||
+      options.watermark)
+    return fail(ErrorCode::invalid_argument,
+                "XML, domstats and --watermark are for images, not for folders");
   if (options.details)
     return fail(ErrorCode::invalid_argument,
                 "--details is for images; for a folder, use '--output=json'");
@@ -132,15 +204,38 @@ Result<ExitStatus> run_forest(const TreeOptions& options, const graph::ScanReque
   return sound ? success : failure;
 }
 
+// vda, vdb, …, vdz, vdaa: as the kernel counts disks.
+std::string disk_name(std::size_t number) {
+  std::string letters;
+  for (std::size_t rest = number + 1; rest != 0; rest = (rest - 1) / 26)
+    letters.insert(letters.begin(), static_cast<char>('a' + (rest - 1) % 26));
+  return "vd" + letters;
+}
+
+bool mark_short_layers(report::Tree& tree, const analysis::WatermarkRule& rule) {
+  bool has_short = false;
+  for (report::TreeLayer& layer : tree) {
+    if (layer.usage)
+      layer.watermark = analysis::watermark_of(*layer.node, *layer.usage, rule);
+    has_short = has_short || (layer.watermark && layer.watermark->is_short);
+  }
+  return has_short;
+}
+
 Result<ExitStatus> run_trees(const TreeOptions& options, World& world) {
+  TreeRequest request = TRY(request_of(options));
   ExitStatus status = success;
+  bool has_short = false;
+  std::vector<OpenedTree> opened_trees;  // of domstats, which has the number of layers first
+  std::vector<std::string> names;
+  std::vector<report::Tree> trees;
   report::JsonWriter json;
   json.begin_object().member("schema", "coldchain.tree").member("version", 1);
   json.key("trees").begin_array();
   const report::Style style = style_for(world, options.common.color);
   bool first = true;
   for (const std::string& image : options.images) {
-    const Result<OpenedTree> opened = open_tree(options.common, image, true, world);
+    Result<OpenedTree> opened = open_tree(options.common, image, true, world);
     if (!opened) {
       TRY(check_evidence(options.common));
       world.complain(opened.error());
@@ -149,15 +244,35 @@ Result<ExitStatus> run_trees(const TreeOptions& options, World& world) {
       continue;
     }
     TRY(warn_of_pending(options.common, *opened->top, world));
-    const report::Tree tree = describe(*opened->top, options.fast, world);
+    report::Tree tree = describe(*opened->top, options.fast, world);
     for (const report::TreeLayer& layer : tree) {
       if (layer.usage)
         (void)tell_refusal(layer.usage->findings, host_path(*layer.node), world);
     }
     if (!is_sound(tree))
       status = failure;
+    if (request.watermark)
+      has_short = mark_short_layers(tree, *request.watermark) || has_short;
     if (options.common.json()) {
       report::write_tree_json(json, image, tree);
+      continue;
+    }
+    if (options.common.output == "domstats") {
+      opened_trees.push_back(std::move(*opened));
+      names.push_back(image);
+      trees.push_back(std::move(tree));
+      continue;
+    }
+    if (request.xml) {
+      request.xml->target = disk_name(names.size());
+      names.push_back(image);
+      const Result<void> written = report::write_libvirt_xml(tree, *request.xml, world.sink());
+      if (!written)
+        return fail(with_context(written.error(), to_terminal(image)));
+      continue;
+    }
+    if (request.watermark) {
+      TRY(report::write_watermarks(tree, style, world.sink()));
       continue;
     }
     if (!first)
@@ -168,7 +283,9 @@ Result<ExitStatus> run_trees(const TreeOptions& options, World& world) {
   json.end_array().end_object();
   if (options.common.json())
     TRY(world.out(json.take() + "\n"));
-  return status;
+  if (options.common.output == "domstats")
+    TRY(report::write_domstats(names, trees, current_folder(), world.sink()));
+  return status == success && has_short ? low_on_space : status;
 }
 
 Result<ExitStatus> run_verb(const TreeOptions& options, World& world) {

@@ -5,6 +5,7 @@
 #include <array>
 #include <cerrno>
 #include <climits>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <limits>
@@ -24,6 +25,7 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 namespace coldchain::io {
@@ -149,6 +151,15 @@ class PosixFileBase : public Base {
   }
 
   [[nodiscard]] Result<Location> location() const override { return location_of(fd()); }
+
+  [[nodiscard]] std::optional<std::string> security_label() const override {
+    std::array<char, 4096> label{};
+    const ssize_t size = ::fgetxattr(fd(), "security.selinux", label.data(), label.size());
+    if (size <= 0)
+      return std::nullopt;
+    // It ends with a zero byte, which is no part of it.
+    return std::string(label.data(), ::strnlen(label.data(), static_cast<std::size_t>(size)));
+  }
 
   [[nodiscard]] Result<std::unique_ptr<WritableFile>> open_for_writing() const override {
     return reopen_for_writing(fd());

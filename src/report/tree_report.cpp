@@ -158,6 +158,13 @@ void write_layer(JsonWriter& json, const Tree& tree, std::size_t index) {
   if (!node.data_filename.empty())
     json.name_member("data-file", node.data_filename);
   write_usage(json, layer);
+  if (layer.watermark)
+    json.key("watermark")
+        .begin_object()
+        .member("free", layer.watermark->free)
+        .member("target", layer.watermark->target)
+        .member("is-short", layer.watermark->is_short)
+        .end_object();
   if (node.file)
     write_status(json, node.file->status());
   write_findings(json, all_findings(layer));

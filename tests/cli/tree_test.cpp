@@ -333,3 +333,97 @@ TEST_CASE("tree: shows images together with the folders that their links lead in
   CHECK(missing.status == 1);
   CHECK(missing.err.find("nothing") != std::string::npos);
 }
+
+TEST_CASE("tree: recursive XML has every layer with its sizes and features, and ends the chain") {
+  const auto xml = [](std::vector<std::string> words) {
+    std::string text = tree_of(std::move(words), some_files()).out;
+    for (const char* element : {"permissions", "timestamps"}) {
+      const std::string end = "</" + std::string(element) + ">\n";
+      for (std::size_t at = text.find(element); at != std::string::npos; at = text.find(element)) {
+        const std::size_t begin = text.rfind('\n', at) + 1;
+        text.erase(begin, text.find(end, at) + end.size() - begin);
+      }
+    }
+    const std::string folder = std::filesystem::current_path().string();
+    for (std::size_t at = text.find(folder); at != std::string::npos; at = text.find(folder))
+      text.replace(at, folder.size(), "/d");
+    return text;
+  };
+  CHECK(xml({"--xml=volume", "--recursive", "top"}) == R"(<volume type='file'>
+  <name>top</name>
+  <key>/d/top</key>
+  <capacity unit='bytes'>1048576</capacity>
+  <allocation unit='bytes'>393216</allocation>
+  <physical unit='bytes'>393216</physical>
+  <target>
+    <path>/d/top</path>
+    <format type='qcow2'/>
+    <compat>1.1</compat>
+    <clusterSize unit='B'>65536</clusterSize>
+    <features/>
+  </target>
+  <backingStore>
+    <path>/d/mid</path>
+    <capacity unit='bytes'>1048576</capacity>
+    <allocation unit='bytes'>458752</allocation>
+    <physical unit='bytes'>458752</physical>
+    <format type='qcow2'/>
+    <compat>1.1</compat>
+    <clusterSize unit='B'>65536</clusterSize>
+    <features/>
+    <backingStore>
+      <path>/d/base</path>
+      <capacity unit='bytes'>524288</capacity>
+      <allocation unit='bytes'>524288</allocation>
+      <physical unit='bytes'>524288</physical>
+      <format type='raw'/>
+      <backingStore/>
+    </backingStore>
+  </backingStore>
+</volume>
+)");
+  CHECK(xml({"--xml=domain", "--recursive", "mid"}) == R"(<disk type='file' device='disk'>
+  <driver name='qemu' type='qcow2'>
+    <compat>1.1</compat>
+    <features/>
+  </driver>
+  <source file='/d/mid'/>
+  <capacity unit='bytes'>1048576</capacity>
+  <allocation unit='bytes'>458752</allocation>
+  <physical unit='bytes'>458752</physical>
+  <backingStore type='file' index='1'>
+    <format type='raw'/>
+    <source file='/d/base'/>
+    <capacity unit='bytes'>524288</capacity>
+    <allocation unit='bytes'>524288</allocation>
+    <physical unit='bytes'>524288</physical>
+    <backingStore/>
+  </backingStore>
+  <target dev='vda'/>
+</disk>
+)");
+  CHECK(xml({"--output=xml", "mid"}).find("<volume type='file'>\n  <name>mid</name>\n") == 0);
+}
+
+TEST_CASE("tree: forms of output that do not go together are refused") {
+  for (const std::vector<std::string>& words :
+       std::vector<std::vector<std::string>>{{"--xml=volume", "--output=json"},
+                                             {"--recursive"},
+                                             {"--strict"},
+                                             {"--watermark", "1G", "--fast"},
+                                             {"--watermark", "1G", "--xml=domain"},
+                                             {"--watermark", "many"},
+                                             {"--watermark", "1G", "--extent", "0"},
+                                             {"--xml=none"},
+                                             {"--output=sarif"}}) {
+    std::vector<std::string> command = words;
+    command.emplace_back("top");
+    const auto ran = tree_of(command, some_files());
+    CHECK_MESSAGE(ran.status == 1, words.front());
+    CHECK(ran.out.empty());
+    CHECK_FALSE(ran.err.empty());
+  }
+  const TempFolder folder;
+  for (const char* word : {"--output=xml", "--output=domstats", "--xml=domain", "--watermark=1G"})
+    CHECK(run_coldchain({"tree", word, folder.path()}).status == 1);
+}

@@ -86,6 +86,9 @@ class File {
   // Holds that byte, shared, until the file is closed.
   [[nodiscard]] virtual Result<void> hold_lock(std::uint64_t byte) const = 0;
 
+  // What SELinux calls the file; nothing if it has no label, or the system cannot tell.
+  [[nodiscard]] virtual std::optional<std::string> security_label() const { return std::nullopt; }
+
   // Both refer to the open file, even if its names lead to another file now, so that no other file
   // can replace it. The folder of the file: `not_found` if the file was deleted.
   [[nodiscard]] virtual Result<Location> location() const;

@@ -36,6 +36,9 @@ class OverlayFile final : public File {
   [[nodiscard]] Result<HostOffset> next_data(HostOffset from) const override;
   [[nodiscard]] Result<HostOffset> next_hole(HostOffset from) const override;
   [[nodiscard]] Result<Location> location() const override { return base_->location(); }
+  [[nodiscard]] std::optional<std::string> security_label() const override {
+    return base_->security_label();
+  }
   [[nodiscard]] Result<bool> lock_is_held(std::uint64_t byte) const override {
     return base_->lock_is_held(byte);
   }

@@ -41,6 +41,9 @@ class WindowFile final : public File {
     return file_->hold_lock(byte);
   }
   [[nodiscard]] Result<Location> location() const override;
+  [[nodiscard]] std::optional<std::string> security_label() const override {
+    return file_->security_label();
+  }
   [[nodiscard]] Result<std::unique_ptr<WritableFile>> open_for_writing() const override;
 
  private:

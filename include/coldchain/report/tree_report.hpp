@@ -6,6 +6,7 @@
 #include <vector>
 
 #include <coldchain/analysis/usage.hpp>
+#include <coldchain/analysis/watermark.hpp>
 #include <coldchain/graph/node.hpp>
 #include <coldchain/report/json_writer.hpp>
 #include <coldchain/report/sink.hpp>
@@ -19,6 +20,7 @@ struct TreeLayer {
   std::optional<analysis::NodeUsage> usage;         // nothing with --fast
   std::optional<analysis::Provided> provides;       // nothing with --fast or where it is not known
   std::optional<std::uint64_t> provides_elsewhere;  // of the top: bytes that no layer has
+  std::optional<analysis::Watermark> watermark;     // where a limit was given
 };
 
 using Tree = std::vector<TreeLayer>;  // the top first
