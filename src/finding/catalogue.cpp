@@ -63,6 +63,10 @@ constexpr std::array rows = {
         "A json: name replaces what the backing file itself records; a folder's tree shows what "
         "that file records.",
         "Look at the overlay alone with 'coldchain tree'."},
+    Row{Code::link_definition_differs, "link-definition-differs", note,
+        "The machine's definition names another backing file or format than the image records.",
+        "The machine boots with what its definition names. Correct the definition, or record the "
+        "backing file with 'coldchain rebase -u'."},
     Row{Code::overlay_longer, "overlay-longer", note,
         "The overlay is longer than its backing file; the rest reads as zeros.", "Nothing to do."},
     Row{Code::overlay_shorter, "overlay-shorter", note,

@@ -97,6 +97,7 @@ class Scanner {
   [[nodiscard]] Result<std::vector<std::string>> names_of(
       const std::vector<std::string>& operands) const {
     std::vector<std::string> names;
+    names.reserve(operands.size());
     for (const std::string& operand : operands)
       names.push_back(TRY(files_.name_of(operand)));
     return names;

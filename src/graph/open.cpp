@@ -80,7 +80,10 @@ class Opener {
   }
 
   Result<std::unique_ptr<Node>> open_top(const OpenRequest& request) {
-    NameSpec spec = TRY(spec_of(request));
+    return open_top(TRY(spec_of(request)), request);
+  }
+
+  Result<std::unique_ptr<Node>> open_top(NameSpec spec, const OpenRequest& request) {
     if (!spec.protocol.empty())
       return fail(
           ErrorCode::unsupported,
@@ -409,6 +412,11 @@ std::vector<const Node*> chain_of(const Node& top) {
 Result<std::unique_ptr<Node>> open(const io::FileSource& files, const io::OpenPolicy& policy,
                                    const OpenRequest& request) {
   return Opener(files, policy).open_top(request);
+}
+
+Result<std::unique_ptr<Node>> open_spec(const io::FileSource& files, const io::OpenPolicy& policy,
+                                        NameSpec spec, const OpenRequest& request) {
+  return Opener(files, policy).open_top(std::move(spec), request);
 }
 
 Result<std::unique_ptr<Node>> open_chain_of(const io::FileSource& files,

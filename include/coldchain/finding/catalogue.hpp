@@ -33,6 +33,7 @@ enum class Code : std::uint16_t {
   link_relative_json = 1015,
   link_roles_contradict = 1016,
   link_overrides = 1017,
+  link_definition_differs = 1018,
   overlay_longer = 1020,
   overlay_shorter = 1021,
   backing_changed = 1022,

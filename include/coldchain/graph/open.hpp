@@ -43,6 +43,12 @@ struct OpenRequest {
                                                  const io::OpenPolicy& policy,
                                                  const OpenRequest& request);
 
+// The same of a name that is read already. `request.name` is its text; what it says of the format
+// stands above the spec.
+[[nodiscard]] Result<std::unique_ptr<Node>> open_spec(const io::FileSource& files,
+                                                      const io::OpenPolicy& policy, NameSpec spec,
+                                                      const OpenRequest& request);
+
 // The image at the top of a chain, in a file that is open already as `path`, and all that its
 // header leads to. Its locks are not tested.
 [[nodiscard]] Result<std::unique_ptr<Node>> open_chain_of(const io::FileSource& files,
