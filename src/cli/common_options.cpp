@@ -82,14 +82,10 @@ Result<void> check_evidence_of(const CommonOptions& options, const OpenedTree& t
 
 }  // namespace
 
-Result<OpenedTree> open_tree(const CommonOptions& options, const std::string& image,
-                             bool follow_links, const World& world, graph::OpenFor purpose) {
-  TRY(check_no_secrets(options));
-  if (options.image_opts && options.format)
-    return fail(ErrorCode::invalid_argument, "--image-opts and -f exclude each other");
-  const io::OpenPolicy policy = policy_of(options);
-  OpenedTree tree;
-  tree.files = TRY(world.files(policy));
+namespace {
+
+graph::OpenRequest open_request(const CommonOptions& options, const std::string& image,
+                                bool follow_links, graph::OpenFor purpose) {
   graph::OpenRequest request;
   request.name = image;
   request.is_path = options.is_path;
@@ -99,7 +95,12 @@ Result<OpenedTree> open_tree(const CommonOptions& options, const std::string& im
       options.probe == "libvirt" ? graph::ProbeRule::libvirt : graph::ProbeRule::qemu;
   request.follow_links = follow_links;
   request.purpose = purpose;
-  Result<std::unique_ptr<graph::Node>> top = graph::open(*tree.files, policy, request);
+  return request;
+}
+
+Result<OpenedTree> opened_tree(const CommonOptions& options, const std::string& image,
+                               std::unique_ptr<io::FileSource> files,
+                               Result<std::unique_ptr<graph::Node>> top) {
   if (!top) {
     Error error = with_context(top.error(), fmt::format("Could not open '{}'", to_terminal(image)));
     if (error.code == ErrorCode::locked)
@@ -107,9 +108,32 @@ Result<OpenedTree> open_tree(const CommonOptions& options, const std::string& im
           fmt::format("\nIs another process using the image [{}]?", to_terminal(image));
     return fail(std::move(error));
   }
-  tree.top = std::move(*top);
+  OpenedTree tree{std::move(files), std::move(*top)};
   TRY(check_evidence_of(options, tree));
   return tree;
+}
+
+}  // namespace
+
+Result<OpenedTree> open_tree(const CommonOptions& options, const std::string& image,
+                             bool follow_links, const World& world, graph::OpenFor purpose) {
+  TRY(check_no_secrets(options));
+  if (options.image_opts && options.format)
+    return fail(ErrorCode::invalid_argument, "--image-opts and -f exclude each other");
+  const io::OpenPolicy policy = policy_of(options);
+  auto files = TRY(world.files(policy));
+  auto top = graph::open(*files, policy, open_request(options, image, follow_links, purpose));
+  return opened_tree(options, image, std::move(files), std::move(top));
+}
+
+Result<OpenedTree> open_spec(const CommonOptions& options, const std::string& image,
+                             graph::NameSpec spec, const World& world) {
+  TRY(check_no_secrets(options));
+  const io::OpenPolicy policy = policy_of(options);
+  auto files = TRY(world.files(policy));
+  auto top = graph::open_spec(*files, policy, std::move(spec),
+                              open_request(options, image, true, graph::OpenFor::reading));
+  return opened_tree(options, image, std::move(files), std::move(top));
 }
 
 void add_evidence_option(CommandLine app, CommonOptions& options,

@@ -66,6 +66,10 @@ struct OpenedTree {
                                            bool follow_links, const World& world,
                                            graph::OpenFor purpose = graph::OpenFor::reading);
 
+// The same of a name that is read already; `image` is what messages call it.
+[[nodiscard]] Result<OpenedTree> open_spec(const CommonOptions& options, const std::string& image,
+                                           graph::NameSpec spec, const World& world);
+
 // Says what of the guest's disk cannot be read, and why.
 void complain_of_unreadable(const graph::Chain& chain, const analysis::UnreadableRanges& unreadable,
                             World& world);

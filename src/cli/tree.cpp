@@ -2,6 +2,7 @@
 // tree: the backing tree of images, or the forest of a folder.
 #include "app.hpp"
 #include "common_options.hpp"
+#include "disks.hpp"
 #include "host_path.hpp"
 #include "option_values.hpp"
 #include "pending_warning.hpp"
@@ -39,6 +40,7 @@ struct TreeOptions {
   bool strict = false;
   std::optional<std::string> watermark;
   std::string extent = "4M";  // LVM's
+  DiskOptions disks;
   std::vector<std::string> images;
 };
 
@@ -68,9 +70,9 @@ void options(CommandLine app, TreeOptions& tree) {
   app.add_option("--glob", tree.glob,
                  "In folders, look only at files whose name matches this pattern, as in a shell")
       .type_name("PATTERN");
+  add_disk_options(app, tree.disks);
   app.add_option("IMAGE", tree.images,
                  "Images, or folders to scan for images; with folders, block devices, too")
-      .required()
       .type_name("");
   app.footer("Examples: coldchain tree top.qcow2; coldchain tree --fast /var/lib/libvirt/images");
 }
@@ -222,76 +224,142 @@ bool mark_short_layers(report::Tree& tree, const analysis::WatermarkRule& rule) 
   return has_short;
 }
 
-Result<ExitStatus> run_trees(const TreeOptions& options, World& world) {
-  TreeRequest request = TRY(request_of(options));
-  ExitStatus status = success;
-  bool has_short = false;
-  std::vector<OpenedTree> opened_trees;  // of domstats, which has the number of layers first
-  std::vector<std::string> names;
-  std::vector<report::Tree> trees;
-  report::JsonWriter json;
-  json.begin_object().member("schema", "coldchain.tree").member("version", 1);
-  json.key("trees").begin_array();
-  const report::Style style = style_for(world, options.common.color);
-  bool first = true;
-  for (const std::string& image : options.images) {
-    Result<OpenedTree> opened = open_tree(options.common, image, true, world);
-    if (!opened) {
-      TRY(check_evidence(options.common));
-      world.complain(opened.error());
-      report::write_tree_error_json(json, image, opened.error());
-      status = failure;
-      continue;
+// An image that the user named, or a disk of the machine that --disk names.
+struct Operand {
+  std::string name;
+  std::optional<graph::DomainDisk> disk;
+};
+
+class TreeRun {
+ public:
+  TreeRun(const TreeOptions& options, const TreeRequest& request, World& world)
+      : options_(options),
+        request_(request),
+        world_(world),
+        style_(style_for(world, options.common.color)) {}
+
+  Result<ExitStatus> run(const std::vector<Operand>& operands) {
+    json_.begin_object().member("schema", "coldchain.tree").member("version", 1);
+    json_.key("trees").begin_array();
+    for (const Operand& operand : operands)
+      TRY(show(operand));
+    json_.end_array();
+    if (options_.common.json()) {
+      if (options_.disks.file)
+        report::write_totals_json(json_, totals_);
+      json_.end_object();
+      TRY(world_.out(json_.take() + "\n"));
+    } else if (options_.common.output == "domstats") {
+      TRY(report::write_domstats(names_, trees_, current_folder(), world_.sink()));
+    } else if (options_.disks.file && !request_.watermark) {
+      TRY(report::write_totals_text(totals_, world_.sink()));
     }
-    TRY(warn_of_pending(options.common, *opened->top, world));
-    report::Tree tree = describe(*opened->top, options.fast, world);
+    return status_ == success && has_short_ ? low_on_space : status_;
+  }
+
+ private:
+  Result<void> show(const Operand& operand) {
+    Result<OpenedTree> opened =
+        operand.disk ? open_disk(options_.common, options_.disks, *operand.disk, world_)
+                     : open_tree(options_.common, operand.name, true, world_);
+    if (!opened) {
+      TRY(check_evidence(options_.common));
+      world_.complain(opened.error());
+      report::write_tree_error_json(json_, operand.name, opened.error());
+      status_ = failure;
+      return {};
+    }
+    TRY(warn_of_pending(options_.common, *opened->top, world_));
+    report::Tree tree = describe(*opened->top, options_.fast, world_);
     for (const report::TreeLayer& layer : tree) {
       if (layer.usage)
-        (void)tell_refusal(layer.usage->findings, host_path(*layer.node), world);
+        (void)tell_refusal(layer.usage->findings, host_path(*layer.node), world_);
     }
     if (!is_sound(tree))
-      status = failure;
-    if (request.watermark)
-      has_short = mark_short_layers(tree, *request.watermark) || has_short;
-    if (options.common.json()) {
-      report::write_tree_json(json, image, tree);
-      continue;
-    }
-    if (options.common.output == "domstats") {
-      opened_trees.push_back(std::move(*opened));
-      names.push_back(image);
-      trees.push_back(std::move(tree));
-      continue;
-    }
-    if (request.xml) {
-      request.xml->target = disk_name(names.size());
-      names.push_back(image);
-      const Result<void> written = report::write_libvirt_xml(tree, *request.xml, world.sink());
-      if (!written)
-        return fail(with_context(written.error(), to_terminal(image)));
-      continue;
-    }
-    if (request.watermark) {
-      TRY(report::write_watermarks(tree, style, world.sink()));
-      continue;
-    }
-    if (!first)
-      TRY(world.out("\n"));
-    TRY(report::write_tree_text(tree, options.details, style, world.sink()));
-    first = false;
+      status_ = failure;
+    if (request_.watermark)
+      has_short_ = mark_short_layers(tree, *request_.watermark) || has_short_;
+    totals_.add(tree);
+    return write(operand, std::move(tree), std::move(*opened));
   }
-  json.end_array().end_object();
-  if (options.common.json())
-    TRY(world.out(json.take() + "\n"));
-  if (options.common.output == "domstats")
-    TRY(report::write_domstats(names, trees, current_folder(), world.sink()));
-  return status == success && has_short ? low_on_space : status;
+
+  Result<void> write(const Operand& operand, report::Tree tree, OpenedTree opened) {
+    if (options_.common.json()) {
+      report::write_tree_json(json_, operand.name, tree);
+      return {};
+    }
+    names_.push_back(operand.name);
+    if (options_.common.output == "domstats") {
+      opened_.push_back(std::move(opened));
+      trees_.push_back(std::move(tree));
+      return {};
+    }
+    if (request_.xml) {
+      report::LibvirtXmlOptions xml = *request_.xml;
+      xml.target = disk_name(names_.size() - 1);
+      const Result<void> written = report::write_libvirt_xml(tree, xml, world_.sink());
+      return written ? written : fail(with_context(written.error(), to_terminal(operand.name)));
+    }
+    if (request_.watermark)
+      return report::write_watermarks(tree, style_, world_.sink());
+    if (names_.size() > 1)
+      TRY(world_.out("\n"));
+    if (operand.disk)
+      TRY(world_.out(fmt::format("disk {}:\n", to_terminal(operand.name))));
+    return report::write_tree_text(tree, options_.details, style_, world_.sink());
+  }
+
+  const TreeOptions& options_;
+  const TreeRequest& request_;
+  World& world_;
+  report::Style style_;
+  report::JsonWriter json_;
+  report::TreeTotals totals_;
+  ExitStatus status_ = success;
+  bool has_short_ = false;
+  std::vector<std::string> names_;  // of what was written
+  // Of domstats, whose first line is the number of layers.
+  std::vector<OpenedTree> opened_;
+  std::vector<report::Tree> trees_;
+};
+
+Result<ExitStatus> run_disks(const TreeOptions& options, World& world) {
+  if (options.common.format || options.common.image_opts)
+    return fail(ErrorCode::invalid_argument,
+                "-f and --image-opts are for images; the XML has the formats of a disk");
+  const TreeRequest request = TRY(request_of(options));
+  if (request.xml)
+    return fail(ErrorCode::invalid_argument,
+                "XML is written for images, not for the disks that --disk reads");
+  if (!options.glob.empty())
+    return fail(ErrorCode::invalid_argument, "--glob is for folders, and --disk names a machine");
+  std::vector<Operand> operands;
+  for (graph::DomainDisk& disk : TRY(read_disks(options.disks, options.images, world))) {
+    // A drive without a medium has no tree.
+    if (!disk.layers.empty())
+      operands.push_back({disk.target, std::move(disk)});
+  }
+  return TreeRun(options, request, world).run(operands);
+}
+
+Result<ExitStatus> run_trees(const TreeOptions& options, World& world) {
+  const TreeRequest request = TRY(request_of(options));
+  std::vector<Operand> operands;
+  for (const std::string& image : options.images)
+    operands.push_back({image, std::nullopt});
+  return TreeRun(options, request, world).run(operands);
 }
 
 Result<ExitStatus> run_verb(const TreeOptions& options, World& world) {
   const auto is_folder = [&](const std::string& path) {
     return !options.common.image_opts && world.is_directory(path);
   };
+  if (options.disks.file)
+    return run_disks(options, world);
+  if (!options.disks.pools.empty())
+    return fail(ErrorCode::invalid_argument, "--pool is for --disk");
+  if (options.images.empty())
+    return fail(ErrorCode::invalid_argument, "IMAGE is required, or --disk");
   graph::ScanRequest request{.folders = {}, .glob = options.glob};
   for (const std::string& image : options.images)
     (is_folder(image) ? request.folders : request.files).push_back(image);

@@ -233,6 +233,34 @@ Result<void> write_tree_text(const Tree& tree, bool details, const Style& style,
   return sink(out);
 }
 
+void TreeTotals::add(const Tree& tree) {
+  ++disks;
+  capacity += tree.front().sizes.capacity;
+  for (const TreeLayer& layer : tree) {
+    if (layer.node->file && files.insert(layer.node->file->status().identity).second) {
+      allocation += layer.sizes.allocation;
+      physical += layer.sizes.physical;
+    }
+  }
+}
+
+Result<void> write_totals_text(const TreeTotals& totals, const Sink& sink) {
+  return sink(fmt::format("\ndisks: {}, files: {}, capacity: {}, allocation: {}, physical: {}\n",
+                          totals.disks, totals.files.size(), human_size(totals.capacity),
+                          human_size(totals.allocation), human_size(totals.physical)));
+}
+
+void write_totals_json(JsonWriter& json, const TreeTotals& totals) {
+  json.key("totals")
+      .begin_object()
+      .member("disks", totals.disks)
+      .member("files", totals.files.size())
+      .member("capacity", totals.capacity)
+      .member("allocation", totals.allocation)
+      .member("physical", totals.physical)
+      .end_object();
+}
+
 void write_tree_json(JsonWriter& json, std::string_view image, const Tree& tree) {
   json.begin_object().name_member("image", image);
   json.key("layers").begin_array();

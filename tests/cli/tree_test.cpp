@@ -427,3 +427,67 @@ TEST_CASE("tree: forms of output that do not go together are refused") {
   for (const char* word : {"--output=xml", "--output=domstats", "--xml=domain", "--watermark=1G"})
     CHECK(run_coldchain({"tree", word, folder.path()}).status == 1);
 }
+
+TEST_CASE("tree: --disk shows the disks of a machine with totals; shared files count once") {
+  auto files = some_files();
+  const std::string xml = R"(<domain><devices>
+    <disk type='file'><driver type='qcow2'/><source file='top'/><target dev='vda'/></disk>
+    <disk type='file'><driver type='qcow2'/><source file='mid'/><target dev='vdb'/></disk>
+    <disk type='volume'><source pool='p' volume='base'/><target dev='vdc'/></disk>
+    <disk type='file' device='cdrom'><target dev='hda'/></disk></devices></domain>)";
+  files["xml"] = Bytes(reinterpret_cast<const std::byte*>(xml.data()),
+                       reinterpret_cast<const std::byte*>(xml.data() + xml.size()));
+  const auto ran = tree_of({"--disk", "xml", "--pool", "p=.", "--fast"}, files);
+  CHECK(ran.status == 1);  // in memory, "./base" is no file
+  CHECK(ran.err.find("Could not open 'vdc'") != std::string::npos);
+  CHECK(ran.out.find("disk vda:\n") == 0);
+  CHECK(ran.out.find("\n\ndisk vdb:\n") != std::string::npos);
+  CHECK(
+      ran.out.ends_with("\n\ndisks: 2, files: 3, capacity: 2 MiB, allocation: 1.31 MiB, physical: "
+                        "1.31 MiB\n"));
+  const auto one = nlohmann::json::parse(
+      tree_of({"--disk", "xml", "--fast", "--output=json", "vdb"}, files).out);
+  REQUIRE(one["trees"].size() == 1);
+  CHECK(one["trees"][0]["image"] == "vdb");
+  CHECK(one["totals"]["files"] == 2);
+  CHECK(tree_of({"--disk", "xml", "vdx"}, files).err == "coldchain: xml: there is no disk 'vdx'\n");
+  CHECK(tree_of({"--disk", "xml", "vdc"}, files)
+            .err.find("volume 'base' is in the pool 'p', whose folder is not known") !=
+        std::string::npos);
+  CHECK(tree_of({"--disk", "top"}, files).err.find("is not XML") != std::string::npos);
+  for (const std::vector<std::string>& words :
+       std::vector<std::vector<std::string>>{{"--disk", "xml", "-f", "qcow2"},
+                                             {"--disk", "xml", "--xml=domain"},
+                                             {"--disk", "xml", "--pool", "=x"},
+                                             {"--pool", "p=.", "top"},
+                                             {}})
+    CHECK(tree_of(words, files).status == 1);
+}
+
+TEST_CASE(
+    "tree: a chain that the definition gives stands above the headers, and differences show") {
+  auto files = some_files();
+  const auto with = [&](const std::string& chain) {
+    const std::string xml =
+        "<disk><driver type='qcow2'/><source file='top'/>" + chain + "<target dev='vda'/></disk>";
+    files["xml"] = Bytes(reinterpret_cast<const std::byte*>(xml.data()),
+                         reinterpret_cast<const std::byte*>(xml.data() + xml.size()));
+    return tree_of({"--disk", "xml"}, files);
+  };
+  const std::string base =
+      "<backingStore><format type='raw'/><source file='base'/><backingStore/></backingStore>";
+  const auto same =
+      with("<backingStore><format type='qcow2'/><source file='mid'/>" + base + "</backingStore>");
+  CHECK(same.status == 0);
+  CHECK(same.out.find("definition") == std::string::npos);
+  const auto other = with(base);
+  CHECK(other.out.find("[0] note link-definition-differs: the image records 'mid', and the "
+                       "definition names 'base'.") != std::string::npos);
+  CHECK(other.out.find("mid ") == std::string::npos);
+  const auto ended = with("<backingStore/>");
+  CHECK(ended.out.find("the image records 'mid', and the definition ends the chain above it") !=
+        std::string::npos);
+  const auto format = with("<backingStore><format type='raw'/><source file='mid'/></backingStore>");
+  CHECK(format.out.find("the image records the format qcow2 for 'mid', and the definition raw") !=
+        std::string::npos);
+}

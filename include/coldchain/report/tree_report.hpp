@@ -3,6 +3,7 @@
 #pragma once
 
 #include <optional>
+#include <set>
 #include <vector>
 
 #include <coldchain/analysis/usage.hpp>
@@ -24,6 +25,19 @@ struct TreeLayer {
 };
 
 using Tree = std::vector<TreeLayer>;  // the top first
+
+// What the trees of a machine take together. A file that several trees share counts once.
+struct TreeTotals {
+  std::uint64_t disks = 0;
+  std::uint64_t capacity = 0;    // of the tops
+  std::uint64_t allocation = 0;  // of all files
+  std::uint64_t physical = 0;
+  std::set<io::FileIdentity> files{};
+
+  void add(const Tree& tree);
+};
+[[nodiscard]] Result<void> write_totals_text(const TreeTotals& totals, const Sink& sink);
+void write_totals_json(JsonWriter& json, const TreeTotals& totals);
 
 [[nodiscard]] Result<void> write_tree_text(const Tree& tree, bool details, const Style& style,
                                            const Sink& sink);
