@@ -28,8 +28,6 @@ struct DomainSource {
   std::string protocol;   // of "network"
   io::Window window;      // <slices>, of a raw image
   std::string data_path;  // of an external data file, where the XML names one
-
-  friend bool operator==(const DomainSource&, const DomainSource&) = default;
 };
 
 struct DomainDisk {
