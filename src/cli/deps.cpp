@@ -39,7 +39,8 @@ void options(CommandLine app, DepsOptions& deps) {
 // As raw: only the file matters, whatever lies in it, and it may be in use.
 Result<OpenedTree> open_as_file(const DepsOptions& deps, const World& world) {
   CommonOptions common = deps.common;
-  common.format = "raw";
+  if (!common.image_opts)
+    common.format = "raw";
   common.force_share = true;
   return open_tree(common, deps.image, false, world);
 }
@@ -61,14 +62,11 @@ Result<ExitStatus> run_verb(const DepsOptions& deps, World& world) {
       *tree.files, policy,
       {.directories = answer.searched, .image = tree.top->file->status().identity},
       world.workers()));
-  TRY(check_evidence(deps.common));
   TRY(deps.common.json() ? report::write_deps_json(answer, world.sink())
                          : report::write_deps_text(answer, world.sink()));
   if (!answer.dependents.images.empty())
     return has_dependents;
-  const bool is_complete =
-      answer.dependents.unreadable.empty() && answer.dependents.unfollowed.empty();
-  return is_complete ? success : failure;
+  return answer.dependents.is_complete() ? success : failure;
 }
 
 }  // namespace

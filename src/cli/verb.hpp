@@ -14,8 +14,9 @@
 
 namespace coldchain::cli {
 
-// `Options` lives as long as the program; an error of `run` is told and becomes `failure`. A verb
-// that a signal stopped at a safe point ends as a shell reports a program that the signal killed.
+// `Options` lives as long as the program. An error of `run` is printed and becomes `failure`. A
+// verb that a signal stopped at a safe point ends as a shell reports a program that the signal
+// killed.
 template <class Options>
 void add_verb_with(CommandLine app, const std::string& name, const std::string& description,
                    World& world, int& status,
@@ -51,7 +52,7 @@ CommonOptions& common_of(Options& options) {
     return options.pull.common;
 }
 
-// A verb that only looks. What --evidence refused and the verb took for a gap fails here at last.
+// A verb that only looks. It fails if --evidence refused a file that the verb went on without.
 template <class Options>
 void add_looking_verb(CommandLine app, const std::string& name, const std::string& description,
                       World& world, int& status, void (*options)(CommandLine, Options&),

@@ -2,6 +2,8 @@
 #include <algorithm>
 #include <array>
 #include <iterator>
+#include <map>
+#include <ranges>
 #include <set>
 #include <utility>
 
@@ -20,19 +22,11 @@ using finding::Code;
 
 // After these, the chain of an image is not known to its end.
 constexpr std::array unfollowed_codes = {
-    Code::link_missing,
-    Code::link_not_permitted,
-    Code::link_unreadable,
-    Code::link_outside_root,
-    Code::link_not_local,
-    Code::link_not_allowed,
-    Code::link_probed_has_links,
-    Code::link_not_a_file,
-    Code::link_roles_contradict,
-    Code::link_overrides,
-    Code::image_unreadable,
-    Code::data_file_missing_name,
-    Code::link_loop,
+    Code::link_missing,          Code::link_not_permitted,     Code::link_unreadable,
+    Code::link_outside_root,     Code::link_not_local,         Code::link_not_allowed,
+    Code::link_probed_has_links, Code::link_relative_json,     Code::link_format_contradicts,
+    Code::link_not_a_file,       Code::link_roles_contradict,  Code::link_overrides,
+    Code::image_unreadable,      Code::data_file_missing_name, Code::link_loop,
 };
 
 // These can record a backing or parent file, and are not read.
@@ -53,12 +47,17 @@ class Search {
     for (std::size_t i = 0; i < forest_.images.size(); ++i) {
       if (identity(i) == request_.image)
         open.push_back(i);
+      if (forest_.images[i].cut_backing)
+        cut_overlays_.emplace(*forest_.images[i].cut_backing, i);
     }
     seen_.insert(open.begin(), open.end());
     while (!open.empty()) {
       const std::size_t at = open.back();
       open.pop_back();
+      const auto [first, last] = cut_overlays_.equal_range(at);
       for (const std::size_t user : forest_.images[at].overlays)
+        add(user, at, false, open);
+      for (const auto& [cut, user] : std::ranges::subrange(first, last))
         add(user, at, false, open);
       for (const std::size_t user : forest_.images[at].data_file_of)
         add(user, at, true, open);
@@ -85,8 +84,7 @@ class Search {
     open.push_back(user);
   }
 
-  // Of an image that is known to depend, and of the image itself, the rest of the chain is no
-  // matter.
+  // The rest of the chain does not matter for the image itself and for those known to depend on it.
   void note_unfollowed() {
     for (std::size_t i = 0; i < forest_.images.size(); ++i) {
       const ForestImage& image = forest_.images[i];
@@ -97,7 +95,11 @@ class Search {
           add_unfollowed(image.path,
                          fmt::format("{}: {}", finding::row(finding.code).slug, finding.detail));
       }
+      if (image.unfollowed)
+        add_unfollowed(image.path, *image.unfollowed);
     }
+    for (const std::string& link : forest_.folder_links)
+      add_unfollowed(link, "a symbolic link to a folder that was not searched");
     for (const OtherFile& other : forest_.others) {
       const bool may_have_link = std::find(formats_with_links.begin(), formats_with_links.end(),
                                            other.format) != formats_with_links.end();
@@ -115,11 +117,16 @@ class Search {
 
   const DependentsRequest& request_;
   const Forest& forest_;
+  std::multimap<std::size_t, std::size_t> cut_overlays_;  // those of the links that were cut
   std::set<std::size_t> seen_;
   Dependents found_;
 };
 
 }  // namespace
+
+bool Dependents::is_complete() const {
+  return unreadable.empty() && unfollowed.empty();
+}
 
 std::vector<std::string> Dependents::paths() const {
   std::vector<std::string> paths;

@@ -53,6 +53,9 @@ struct Link {
   }
 };
 
+constexpr const char* raw_as_qcow2 =
+    "another image says that it is raw; it begins like a qcow2 image that may name other files";
+
 // Cut headers, and those of no version, are raw to the probe.
 bool begins_as_qcow2(const io::File& file) {
   be32 magic;
@@ -74,6 +77,8 @@ class Scanner {
   Result<Forest> run(const ScanRequest& request, unsigned workers) {
     Listing listing = TRY(list_folders(files_, policy_, request.folders, request.glob));
     forest_.unreadable = std::move(listing.unreadable);
+    for (const std::string& link : listing.folder_links)
+      forest_.folder_links.push_back(files_.operand_of(link));
     // A file that is there under its own name is shown by that, not by a link to it.
     look_at_all(TRY(names_of(request.files)), workers);
     look_at_all(std::move(listing.files), workers);
@@ -114,19 +119,22 @@ class Scanner {
         continue;
       else if (const auto known = by_identity_.find(*one.identity); known != by_identity_.end())
         add_name(forest_.images[known->second], std::move(one.path));
+      else if (const auto other = others_.find(*one.identity); other != others_.end())
+        add_name(other->second, std::move(one.path));
       else if (one.image)
         add(std::move(*one.image));
       else
         others_.emplace(*one.identity,
-                        OtherFile{std::move(one.path), one.format, one.begins_as_qcow2});
+                        OtherFile{std::move(one.path), {}, one.format, one.begins_as_qcow2});
     }
   }
 
   // A file that was named, and lies in a folder that was named, too, has one name.
-  static void add_name(ForestImage& image, std::string path) {
-    const auto& others = image.other_paths;
-    if (path != image.path && std::find(others.begin(), others.end(), path) == others.end())
-      image.other_paths.push_back(std::move(path));
+  template <typename File>
+  static void add_name(File& file, std::string path) {
+    const auto& others = file.other_paths;
+    if (path != file.path && std::find(others.begin(), others.end(), path) == others.end())
+      file.other_paths.push_back(std::move(path));
   }
 
   [[nodiscard]] Looked look(const std::string& name) const {
@@ -152,6 +160,7 @@ class Scanner {
     image.name = name;
     image.format = format;
     image.status = file->status();
+    image.follows_links = policy_.follow;
     const Result<std::unique_ptr<Node>> node = open_file(std::move(file), name, format);
     if (!node) {
       image.findings.push_back({Code::image_unreadable, node.error().message});
@@ -190,7 +199,7 @@ class Scanner {
   // Also notes what is wrong with the names themselves.
   std::vector<Link> links_of(ForestImage& image) {
     std::vector<Link> links;
-    if (!policy_.follow || !image.header || !image.follows_links)
+    if (!image.header || !image.follows_links)
       return links;
     if (const std::optional<Link> backing = backing_link(image))
       links.push_back(*backing);
@@ -225,14 +234,13 @@ class Scanner {
     }
     if (is_ambiguous(*spec))
       image.findings.push_back({Code::link_relative_json, "read as relative to the overlay"});
+    const bool has_window = !spec->window.is_whole() || !spec->file_window.is_whole();
+    if (has_window && spec->format != "raw")
+      image.unfollowed = "its backing image lies in a part of a file, which is not read";
     const std::string path = resolve_path(image.name, spec->path);
-    return Link{path,
-                probed_name(*spec, path),
-                spec->format,
-                false,
-                !spec->window.is_whole() || !spec->file_window.is_whole(),
-                std::nullopt,
-                std::nullopt};
+    return Link{
+        path,        probed_name(*spec, path), spec->format, false, has_window, std::nullopt,
+        std::nullopt};
   }
 
   // Many images share a base: each name is opened once. Nothing is read, only told apart.
@@ -316,7 +324,14 @@ class Scanner {
     const bool is_recorded = link.format && (link.says_raw() || !link.has_window);
     ForestImage image =
         describe(link.path, is_recorded ? *link.format : std::string(*probed), std::move(*file));
-    image.in_scan = others_.erase(identity) != 0;
+    if (const auto other = others_.find(identity); other != others_.end()) {
+      image.other_paths = std::move(other->second.other_paths);
+      if (other->second.begins_as_qcow2)
+        image.unfollowed = raw_as_qcow2;
+      others_.erase(other);
+    } else {
+      image.in_scan = false;
+    }
     const bool has_links =
         image.header && (image.header->backing_file() || image.header->has_data_file());
     if (!link.format && has_links && !policy_.allow_probe) {
@@ -332,16 +347,21 @@ class Scanner {
       ForestImage& image = forest_.images[i];
       if (roles_[i] == Role::image)
         continue;
-      links_[i].clear();
+      const bool has_links = !std::exchange(links_[i], {}).empty();
       if (roles_[i] == Role::undecided) {
         image.follows_links = false;
         image.findings.push_back(
             {Code::link_roles_contradict, "it says of another that it is raw, and is called raw"});
       } else if (image.format == "qcow2") {
         const bool in_scan = image.in_scan;
+        std::vector<std::string> other_paths = std::move(image.other_paths);
+        const bool is_open = image.is_open;
         if (Result<std::unique_ptr<io::File>> file = files_.open(image.name); file)
           image = describe(image.name, "raw", std::move(*file));
         image.in_scan = in_scan;
+        image.other_paths = std::move(other_paths);
+        if (has_links || !is_open)
+          image.unfollowed = raw_as_qcow2;
       }
     }
   }
@@ -448,7 +468,7 @@ class Scanner {
       ForestImage& image = forest_.images[member];
       image.findings.push_back({Code::link_loop, "its chain leads back to itself"});
       std::erase(forest_.images[*image.backing].overlays, member);
-      image.backing.reset();
+      image.cut_backing = std::exchange(image.backing, std::nullopt);
       forest_.roots.push_back(member);
       reach(member, reached);
     }
@@ -486,8 +506,10 @@ bool is_orphan(const ForestImage& image) {
 }
 
 bool is_unused(const ForestImage& image) {
-  return image.in_scan && !image.backing && image.overlays.empty() && image.data_file_of.empty() &&
-         !is_orphan(image) && !image.is_in_loop;
+  const bool names_files =
+      image.header && (image.header->backing_file() || image.header->has_data_file());
+  return image.is_open && image.in_scan && image.follows_links && !names_files &&
+         image.overlays.empty() && image.data_file_of.empty();
 }
 
 Result<Forest> scan(const io::FileSource& files, const io::OpenPolicy& policy,

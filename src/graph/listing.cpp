@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "listing.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <filesystem>
 #include <utility>
@@ -34,6 +35,12 @@ bool leads_to_file(const io::FileSource& files, const std::string& name) {
          error.system_errno != ELOOP;
 }
 
+bool leads_to_folder(const io::FileSource& files, const std::string& name) {
+  const Result<std::string> target = files.real_folder(name);
+  std::error_code error;
+  return target && fs::is_directory(*target, error);
+}
+
 // What lies below `top`. Folder by folder, so that one that cannot be read costs nothing but
 // itself. Symbolic links to folders are not followed; those to files lead where `files` says, which
 // need not be where they lead for the system.
@@ -46,10 +53,12 @@ void list_files(const io::FileSource& files, const io::OpenPolicy& policy, Folde
     folders.pop_back();
     const auto add = [&](const io::FolderEntry& entry) {
       const std::string name = (fs::path(folder.name) / entry.name).string();
-      if (entry.kind != Kind::folder && !glob.empty() &&
-          fnmatch(glob.c_str(), entry.name.c_str(), 0) != 0)
+      const bool is_chosen = glob.empty() || fnmatch(glob.c_str(), entry.name.c_str(), 0) == 0;
+      if (entry.kind == Kind::symbolic_link && leads_to_folder(files, name))
+        listing.folder_links.push_back(name);
+      else if (entry.kind != Kind::folder && !is_chosen)
         return;
-      if (entry.kind == Kind::symbolic_link && leads_to_file(files, name))
+      else if (entry.kind == Kind::symbolic_link && leads_to_file(files, name))
         listing.links.push_back(name);
       else if (entry.kind == Kind::regular || entry.kind == Kind::block_device)
         listing.files.push_back(name);
@@ -83,15 +92,33 @@ Result<std::string> name_of_folder(const io::FileSource& files, const io::OpenPo
                   to_terminal(folder), to_terminal(root)));
 }
 
+// Links to folders that were listed under another name lead to nothing new.
+void forget_listed(const io::FileSource& files, const std::vector<std::string>& folders,
+                   std::vector<std::string>& links) {
+  std::vector<std::string> listed;  // with the last slash
+  for (const std::string& folder : folders) {
+    if (const Result<std::string> real = files.real_folder(folder))
+      listed.push_back((fs::path(*real) / "").string());
+  }
+  std::erase_if(links, [&](const std::string& link) {
+    const Result<std::string> real = files.real_folder(link);
+    const std::string target = real ? (fs::path(*real) / "").string() : "";
+    return std::any_of(listed.begin(), listed.end(),
+                       [&](const std::string& folder) { return target.starts_with(folder); });
+  });
+}
+
 }  // namespace
 
 Result<Listing> list_folders(const io::FileSource& files, const io::OpenPolicy& policy,
                              const std::vector<std::string>& folders, const std::string& glob) {
   Listing listing;
+  std::vector<std::string> names;
   for (const std::string& folder : folders) {
-    std::string name = TRY(name_of_folder(files, policy, folder));
-    list_files(files, policy, {folder, std::move(name)}, glob, listing);
+    names.push_back(TRY(name_of_folder(files, policy, folder)));
+    list_files(files, policy, {folder, names.back()}, glob, listing);
   }
+  forget_listed(files, names, listing.folder_links);
   return listing;
 }
 

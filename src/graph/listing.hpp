@@ -11,8 +11,9 @@
 namespace coldchain::graph {
 
 struct Listing {
-  std::vector<std::string> files;  // regular files and block devices
-  std::vector<std::string> links;  // symbolic links to such, wherever those are
+  std::vector<std::string> files;         // regular files and block devices
+  std::vector<std::string> links;         // symbolic links to such, wherever those are
+  std::vector<std::string> folder_links;  // symbolic links to folders that were not listed
   std::vector<Error> unreadable;
 };
 

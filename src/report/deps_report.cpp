@@ -10,10 +10,6 @@ namespace coldchain::report {
 
 namespace {
 
-bool is_complete(const graph::Dependents& found) {
-  return found.unreadable.empty() && found.unfollowed.empty();
-}
-
 std::string link_text(const graph::Dependent& image) {
   if (!image.is_direct)
     return "through " + to_terminal(image.through);
@@ -27,7 +23,7 @@ std::string verdict(const DepsAnswer& answer) {
     return fmt::format("1 image depends on '{}'.", image);
   if (count != 0)
     return fmt::format("{} images depend on '{}'.", count, image);
-  if (is_complete(answer.dependents))
+  if (answer.dependents.is_complete())
     return fmt::format("No image in the searched folders depends on '{}'.", image);
   return fmt::format("No image that was read depends on '{}', but not all could be read.", image);
 }
@@ -80,7 +76,7 @@ Result<void> write_deps_json(const DepsAnswer& answer, const Sink& sink) {
   };
   write_errors("unreadable", answer.dependents.unreadable);
   write_errors("unfollowed", answer.dependents.unfollowed);
-  json.member("complete", is_complete(answer.dependents)).end_object();
+  json.member("complete", answer.dependents.is_complete()).end_object();
   return sink(json.take() + "\n");
 }
 

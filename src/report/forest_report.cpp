@@ -25,7 +25,7 @@ const analysis::NodeUsage* usage_of(const ForestUsage& usage, const ForestImage&
   return found == usage.end() ? nullptr : &found->second;
 }
 
-// Of a file, its storage; of a device, what the image uses of it, once that has been read.
+// A file: its storage. A device: the part in use, once that has been read.
 std::optional<std::uint64_t> allocation_of(const ForestUsage& usage, const ForestImage& image) {
   if (image.status.kind != io::FileKind::block_device)
     return image.status.allocated;
@@ -76,15 +76,18 @@ void add_row(Table& table, const std::string& branch, const ForestImage& image,
              remark(image)});
 }
 
-// Depth first without recursion: a chain may be as long as a folder has files.
+// Depth first without recursion: a chain may be as long as a folder has files. From some depth on,
+// no further to the right.
 void add_rows(Table& table, const Forest& forest, std::size_t root, const ForestUsage& usage,
               const Style& style) {
   struct Place {
     std::size_t image;
-    std::string indent;  // of the children
-    std::string branch;
+    std::size_t depth = 0;
+    std::string indent{};  // of the children
+    std::string branch{};
   };
-  std::vector<Place> open_ends = {{root, "", ""}};
+  constexpr std::size_t deepest = 16;
+  std::vector<Place> open_ends = {{root}};
   while (!open_ends.empty()) {
     const Place place = std::move(open_ends.back());
     open_ends.pop_back();
@@ -94,7 +97,9 @@ void add_rows(Table& table, const Forest& forest, std::size_t root, const Forest
       const bool last = i + 1 == overlays.size();
       const char* fork = style.utf8 ? (last ? "└─ " : "├─ ") : (last ? "`- " : "|- ");
       const char* line = last ? "   " : style.utf8 ? "│  " : "|  ";
-      open_ends.push_back({overlays[i], place.indent + line, place.indent + fork});
+      open_ends.push_back({overlays[i], place.depth + 1,
+                           place.indent + (place.depth < deepest ? line : ""),
+                           place.indent + fork});
     }
   }
 }
@@ -120,7 +125,7 @@ std::uint64_t count_of(const Forest& forest, const Kind& kind) {
       std::count_if(forest.images.begin(), forest.images.end(), kind.has));
 }
 
-// One image, one line: others are told by their index.
+// Writes an image as one line, which names other images by their index.
 void write_image(JsonWriter& json, const Forest& forest, std::size_t index,
                  const ForestUsage& usage) {
   const ForestImage& image = forest.images[index];

@@ -163,6 +163,56 @@ TEST_CASE("deps: an image that names itself in a loop may depend on everything i
   const auto ran = run_coldchain({"deps", family.folder / "images/top"});
   CHECK(ran.status == 1);
   CHECK(has(ran.out, "link-loop"));
+  // The link that closes the loop counts, too.
+  for (const char* name : {"one", "two"}) {
+    const auto direct =
+        run_coldchain({"deps", "--output=json", family.folder / (std::string("images/") + name)});
+    CHECK(direct.status == 5);
+    CHECK(paths_in(direct.out) ==
+          std::vector<std::string>{name == std::string("one") ? "two" : "one"});
+  }
+}
+
+TEST_CASE("deps: an image that others record as raw may depend on what its header names") {
+  const Family family;
+  family.write("images/wrong", "mid", "raw");
+  const auto ran = run_coldchain({"deps", family.folder / "images/base.raw"});
+  CHECK(ran.status == 1);
+  CHECK(has(ran.out, "not followed: " + (family.folder / "images/mid") +
+                         ": another image says that it is raw"));
+  // An image that records the same file as qcow2 reads what the header names.
+  CHECK(has(ran.out,
+            "not followed: " + (family.folder / "images/top") + ": link-format-contradicts"));
+}
+
+TEST_CASE("deps: an image in a part of a file may depend on anything") {
+  const Family family;
+  family.write("images/inside",
+               "json:{\"driver\":\"qcow2\",\"file\":{\"driver\":\"raw\",\"offset\":512,"
+               "\"file\":{\"driver\":\"file\",\"filename\":\"" +
+                   (family.folder / "images/base.raw") + "\"}}}",
+               "");
+  const auto ran = run_coldchain({"deps", family.folder / "images/top"});
+  CHECK(ran.status == 1);
+  CHECK(has(ran.out, "not followed: " + (family.folder / "images/inside") +
+                         ": its backing image lies in a part of a file"));
+}
+
+TEST_CASE("deps: a relative name in json: leads QEMU elsewhere if it runs elsewhere") {
+  const Family family;
+  family.write("images/relative",
+               R"(json:{"driver":"qcow2","file":{"driver":"file","filename":"alone"}})", "");
+  CHECK(run_coldchain({"deps", family.folder / "images/alone"}).status == 5);
+  const auto ran = run_coldchain({"deps", family.folder / "images/top"});
+  CHECK(ran.status == 1);
+  CHECK(has(ran.out, "link-relative-json"));
+}
+
+TEST_CASE("deps: takes the image as options, too") {
+  const Family family;
+  const auto ran = run_coldchain(
+      {"deps", "--image-opts", "driver=qcow2,file.filename=" + (family.folder / "images/mid")});
+  CHECK(ran.status == 5);
 }
 
 TEST_CASE("deps: answers for an image that is damaged or in use, and refuses what is no file") {
@@ -171,4 +221,17 @@ TEST_CASE("deps: answers for an image that is damaged or in use, and refuses wha
   CHECK(run_coldchain({"deps", family.folder / "images/mid"}).status == 5);
   CHECK(run_coldchain({"deps", family.folder.path()}).status == 1);
   CHECK(run_coldchain({"deps", "--no-follow", family.folder / "images/mid"}).status == 1);
+}
+
+TEST_CASE("deps: a link to a folder outside of those that were searched is listed") {
+  const Family family;
+  std::filesystem::create_directory_symlink(family.folder / "elsewhere",
+                                            family.folder / "images/more");
+  const std::string top = family.folder / "images/top";
+  const auto ran = run_coldchain({"deps", top});
+  CHECK(ran.status == 1);
+  CHECK(has(ran.out, "not followed: " + (family.folder / "images/more") +
+                         ": a symbolic link to a folder that was not searched\n"));
+  // Searched under its own name, it hides nothing.
+  CHECK(run_coldchain({"deps", "--scan", family.folder.path(), top}).status == 0);
 }

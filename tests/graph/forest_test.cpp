@@ -108,6 +108,36 @@ TEST_CASE("scan: a link to an image outside is an image, a second name of one in
   CHECK(forest.images[1].path == folder / "in/link");
 }
 
+TEST_CASE("scan: the second name of a raw file is listed, whoever says that it is raw") {
+  const TempFolder folder;
+  testing::write_file(folder / "base.raw", std::string(65536, 'x'));
+  make(folder / "like", "");  // begins like qcow2
+  for (const char* name : {"base.raw", "like"}) {
+    std::filesystem::create_hard_link(folder / name, folder / (std::string(name) + "2"));
+    make(folder / (std::string("over-") + name), name, "raw");
+  }
+  const Forest forest = scanned(folder.path());
+  CHECK(image(forest, folder / "base.raw").other_paths == std::vector{folder / "base.raw2"});
+  CHECK(image(forest, folder / "like").other_paths == std::vector{folder / "like2"});
+}
+
+TEST_CASE("scan: an image is unused only if it was read and names no file") {
+  const TempFolder folder;
+  make(folder / "alone", "");
+  make(folder / "remote", "nbd://host/export");
+  make(folder / "undecided-a", "undecided-b", "raw");
+  make(folder / "undecided-b", "undecided-a", "raw");
+  make(folder / "damaged", "");
+  std::filesystem::resize_file(folder / "damaged", 60);
+  const Forest forest = scanned(folder.path());
+  for (const ForestImage& candidate : forest.images)
+    CHECK_MESSAGE(is_unused(candidate) == (candidate.path == folder / "alone"), candidate.path);
+  io::OpenPolicy alone;
+  alone.follow = false;
+  for (const ForestImage& candidate : scanned(folder.path(), 1, alone).images)
+    CHECK_FALSE(is_unused(candidate));
+}
+
 TEST_CASE("scan: a raw base in the folder is in the scan, however its overlay spells it") {
   const TempFolder folder;
   std::filesystem::create_directories(folder / "in");

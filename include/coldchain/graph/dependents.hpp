@@ -31,6 +31,7 @@ struct Dependents {
   // Links that lead nowhere, or that were not followed. The images with these may depend on it.
   std::vector<Error> unfollowed;
 
+  [[nodiscard]] bool is_complete() const;  // every link in the folders was followed to its end
   [[nodiscard]] std::vector<std::string> paths() const;
 };
 

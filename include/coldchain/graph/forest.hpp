@@ -28,15 +28,19 @@ struct ForestImage {
   std::optional<qcow2::Header> header;  // of qcow2 images
   io::FileStatus status;
   bool is_in_loop = false;    // its chain leads back to it
-  bool follows_links = true;  // false: no overlay records its format; its links are not opened
-  std::optional<std::size_t> backing;  // index of the image that backs this one
-  std::vector<std::size_t> overlays;   // indices of the images that this one backs, by path
+  bool follows_links = true;  // false: its links are not opened, as no overlay records its format
+                              // or the policy says so
+  // It names files that were not looked at: why. Not a finding, as nothing need be wrong.
+  std::optional<std::string> unfollowed;
+  std::optional<std::size_t> backing;      // index of the image that backs this one
+  std::optional<std::size_t> cut_backing;  // the same, where that link was cut, as it is in a loop
+  std::vector<std::size_t> overlays;       // indices of the images that this one backs, by path
   std::vector<std::size_t>
       data_file_of;  // indices of the images whose guest data lies in this file
   finding::Findings findings;
 };
 
-// What an image is to the others of a forest.
+// The role of an image in a forest.
 [[nodiscard]] bool is_leaf(const ForestImage& image);    // on a backing file, and under no image
 [[nodiscard]] bool is_shared(const ForestImage& image);  // under two overlays or more
 [[nodiscard]] bool is_orphan(const ForestImage& image);  // its backing or data file is not there
@@ -52,15 +56,17 @@ struct ScanRequest {
 // A file in the folders that is neither qcow2 nor named by an image.
 struct OtherFile {
   std::string path;
-  std::string format;            // as probed
-  bool begins_as_qcow2 = false;  // with qcow2's magic, but no header that is read
+  std::vector<std::string> other_paths;  // as of a ForestImage
+  std::string format;                    // as probed
+  bool begins_as_qcow2 = false;          // with qcow2's magic, but no header that is read
 };
 
 struct Forest {
   std::vector<ForestImage> images;  // by path
   std::vector<std::size_t> roots;   // images without a backing image here; of a loop, one member
   std::vector<OtherFile> others;    // by path
-  std::vector<Error> unreadable;    // folders and files that could not be read
+  std::vector<std::string> folder_links;  // operands: links to folders that were not searched
+  std::vector<Error> unreadable;          // folders and files that could not be read
 };
 
 // Called for each image while it is open, from several threads at once; again, from one thread, for
