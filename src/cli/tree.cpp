@@ -61,9 +61,9 @@ void options(CommandLine app, TreeOptions& tree) {
                "In XML, give every layer its sizes, permissions, times and features");
   app.add_flag("--strict", tree.strict, "In XML, leave out what libvirt's schemas do not know");
   app.add_option("--watermark", tree.watermark,
-                 "List the qcow2 images on block devices that have less than SIZE free behind "
+                 "List the qcow2 images on block devices that have less than LIMIT free behind "
                  "their image end; the exit status is 3 if there is one")
-      .type_name("SIZE");
+      .type_name("LIMIT");
   app.add_option("--extent", tree.extent,
                  "With --watermark, the devices grow by multiples of SIZE (default 4M)")
       .type_name("SIZE");
@@ -82,7 +82,7 @@ std::string current_folder() {
   return std::filesystem::current_path(ignored).string();
 }
 
-// What the words of the options mean.
+// The options, translated.
 struct TreeRequest {
   std::optional<analysis::WatermarkRule> watermark;
   std::optional<report::LibvirtXmlOptions> xml;
@@ -103,6 +103,10 @@ Result<TreeRequest> request_of(const TreeOptions& options) {
                    .folder = current_folder(),
                    .target = ""};
   }
+  const bool shows_image_end = options.common.output == "domstats" || (is_xml && options.recursive);
+  if (options.fast && shows_image_end)
+    return fail(ErrorCode::invalid_argument,
+                "--recursive and domstats show image ends, which --fast does not read");
   if (options.watermark) {
     if (options.fast)
       return fail(ErrorCode::invalid_argument,
@@ -117,23 +121,25 @@ Result<TreeRequest> request_of(const TreeOptions& options) {
   return request;
 }
 
-report::Tree describe(const graph::Node& top, bool fast, World& world) {
+report::Tree describe(const graph::Node& top, bool reads_tables, bool reads_chain, World& world) {
   report::Tree tree;
   for (const graph::Node* node : graph::chain_of(top)) {
     report::TreeLayer layer;
     layer.node = node;
     layer.sizes = analysis::sizes_of(*node);
-    if (!fast && node->is_open())
+    if (reads_tables && node->is_open())
       layer.usage = analysis::usage_of(*node);
-    // What a qcow2 image uses of a block device is known once its refcounts have been read.
+    // On a block device, the allocation of a qcow2 image is its image end, if it is known exactly.
     const bool on_device = node->file && node->file->status().kind == io::FileKind::block_device;
-    if (on_device && layer.usage && layer.usage->image_end)
+    const bool has_exact_end =
+        layer.usage && layer.usage->image_end && !layer.usage->image_end->is_lower_bound;
+    if (on_device && has_exact_end)
       layer.sizes.allocation = layer.usage->image_end->offset.value;
     tree.push_back(std::move(layer));
   }
-  if (fast)
+  if (!reads_chain)
     return tree;
-  // A chain with a broken link has no guest view; what each layer holds has been told all the same.
+  // A chain with a broken link has no guest view. The numbers of each layer are there.
   const Result<graph::Chain> chain = graph::Chain::make(top);
   if (!chain)
     return tree;
@@ -270,7 +276,7 @@ class TreeRun {
       return {};
     }
     TRY(warn_of_pending(options_.common, *opened->top, world_));
-    report::Tree tree = describe(*opened->top, options_.fast, world_);
+    report::Tree tree = describe(*opened->top, !options_.fast, shows_provision(), world_);
     for (const report::TreeLayer& layer : tree) {
       if (layer.usage)
         (void)tell_refusal(layer.usage->findings, host_path(*layer.node), world_);
@@ -281,6 +287,12 @@ class TreeRun {
       has_short_ = mark_short_layers(tree, *request_.watermark) || has_short_;
     totals_.add(tree);
     return write(operand, std::move(tree), std::move(*opened));
+  }
+
+  // XML, domstats and the table of watermarks are about each layer alone.
+  [[nodiscard]] bool shows_provision() const {
+    const bool is_human = options_.common.output == "human" && !request_.watermark;
+    return !options_.fast && !request_.xml && (is_human || options_.common.json());
   }
 
   Result<void> write(const Operand& operand, report::Tree tree, OpenedTree opened) {
@@ -318,7 +330,7 @@ class TreeRun {
   ExitStatus status_ = success;
   bool has_short_ = false;
   std::vector<std::string> names_;  // of what was written
-  // Of domstats, whose first line is the number of layers.
+  // For domstats, whose first line is the number of layers.
   std::vector<OpenedTree> opened_;
   std::vector<report::Tree> trees_;
 };
@@ -359,7 +371,7 @@ Result<ExitStatus> run_verb(const TreeOptions& options, World& world) {
   if (!options.disks.pools.empty())
     return fail(ErrorCode::invalid_argument, "--pool is for --disk");
   if (options.images.empty())
-    return fail(ErrorCode::invalid_argument, "IMAGE is required, or --disk");
+    return fail(ErrorCode::invalid_argument, "no IMAGE is given, nor a machine with --disk");
   graph::ScanRequest request{.folders = {}, .glob = options.glob};
   for (const std::string& image : options.images)
     (is_folder(image) ? request.folders : request.files).push_back(image);

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <charconv>
 #include <initializer_list>
 #include <map>
 
@@ -9,7 +10,7 @@ namespace coldchain::graph {
 
 namespace {
 
-// What lies before the first `mark`, which is taken off `text` with it; all of it without one.
+// Takes the part before the first `mark` off `text`, and the mark with it; without one, all of it.
 std::string_view take_until(std::string_view& text, std::string_view mark) {
   const std::size_t end = text.find(mark);
   const std::string_view taken = text.substr(0, end);
@@ -29,6 +30,23 @@ void set_host(LibvirtSource& source, std::string_view text) {
   source.port = text;
 }
 
+// %41 is A. A '%' without two hexadecimal digits stays.
+std::string decoded(std::string_view text) {
+  std::string out;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    unsigned char byte = 0;
+    const char* digits = text.data() + i + 1;
+    if (text[i] == '%' && i + 2 < text.size() &&
+        std::from_chars(digits, digits + 2, byte, 16).ptr == digits + 2) {
+      out += static_cast<char>(byte);
+      i += 2;
+    } else {
+      out += text[i];
+    }
+  }
+  return out;
+}
+
 // PROTOCOL[+TRANSPORT]://[USER@]HOST[:PORT]/NAME[?socket=PATH]
 void read_uri(LibvirtSource& source, std::string_view name) {
   std::string_view scheme = take_until(name, "://");
@@ -38,10 +56,17 @@ void read_uri(LibvirtSource& source, std::string_view name) {
     address.remove_prefix(user + 1);
   set_host(source, address);
   const bool keeps_query = source.protocol.starts_with("http");
-  source.export_name = keeps_query ? name : take_until(name, "?");
-  constexpr std::string_view socket = "socket=";
-  if (const std::size_t at = name.find(socket); !keeps_query && at != std::string_view::npos)
-    source.socket = name.substr(at + socket.size(), name.find('&', at) - at - socket.size());
+  source.export_name = decoded(take_until(name, "?"));
+  if (keeps_query) {
+    if (!name.empty())
+      source.export_name.append("?").append(name);
+    return;
+  }
+  while (!name.empty()) {
+    std::string_view parameter = take_until(name, "&");
+    if (take_until(parameter, "=") == "socket")
+      source.socket = decoded(parameter);
+  }
 }
 
 // nbd:unix:PATH[:exportname=NAME], nbd:HOST:PORT[:exportname=NAME]
@@ -68,20 +93,31 @@ void read_options(LibvirtSource& source, const std::map<std::string, std::string
     read_uri(source, url);
     return;
   }
-  source.export_name = first_of({"export", "volume", "image", "path"});
-  source.host = first_of({"server.host", "server.0.host", "host"});
-  source.port = first_of({"server.port", "server.0.port", "port"});
-  source.socket = first_of({"server.path", "server.socket", "server.0.path"});
+  // The parts of a name that libvirt has in one attribute.
+  const std::string container = first_of({"pool", "volume", "target"});
+  std::string inside = first_of({"export", "image", "path", "vdi", "lun"});
+  if (source.protocol == "iscsi" && inside.empty())
+    inside = "0";
+  if (!container.empty() && !inside.starts_with('/'))
+    inside.insert(0, "/");
+  source.export_name = container + inside;
+  if (const std::string portal = first_of({"portal"}); !portal.empty()) {
+    set_host(source, portal);
+  } else {
+    source.host = first_of({"server.host", "server.0.host", "host"});
+    source.port = first_of({"server.port", "server.0.port", "port"});
+  }
+  source.socket = first_of({"server.path", "server.socket", "server.0.path", "server.0.socket"});
 }
 
-// Of the drivers of formats, libvirt knows that of raw.
+// libvirt knows one driver of formats: raw.
 void read_json(LibvirtSource& source, std::string_view name) {
   const Result<NameSpec> spec = parse_name(name);
   if (!spec)
     return;
   if (!spec->protocol.empty()) {
-    read_options(source, spec->protocol_options);
     source.protocol = spec->protocol;
+    read_options(source, spec->protocol_options);
   } else if (!spec->format || *spec->format != "qcow2") {
     source.is_local = true;
     source.path = spec->path;

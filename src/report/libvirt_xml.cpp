@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
 #include <array>
+#include <filesystem>
 
 #include <coldchain/analysis/luks.hpp>
 #include <coldchain/base/text.hpp>
@@ -22,8 +23,18 @@ constexpr std::array<std::string_view, 13> protocols = {
     "nbd",  "rbd",     "iscsi",    "http", "https", "ftp", "ftps",
     "tftp", "gluster", "sheepdog", "ssh",  "nfs",   "vxhs"};
 
+// The formats that libvirt has.
+constexpr std::array<std::string_view, 16> formats = {
+    "raw", "dir", "bochs", "cloop", "dmg",  "iso",   "vpc", "vdi",
+    "fat", "vhd", "ploop", "cow",   "qcow", "qcow2", "qed", "vmdk"};
+
+template <std::size_t count>
+bool is_one_of(const std::array<std::string_view, count>& words, std::string_view word) {
+  return std::find(words.begin(), words.end(), word) != words.end();
+}
+
 std::string folder_of(const std::string& path) {
-  return path.substr(0, path.rfind('/'));
+  return std::filesystem::path(path).lexically_normal().parent_path().string();
 }
 
 std::string timestamp(const io::Timestamp& time) {
@@ -80,11 +91,18 @@ class Writer {
     return recorded ? std::string(*recorded) : tree_[i].node->filename;
   }
 
-  // As libvirt: a volume whose name leads to no file is raw to it.
+  // As libvirt: a volume whose name leads to no file, or whose format libvirt does not have, is
+  // raw.
   [[nodiscard]] std::string format_of(std::size_t i) const {
     const std::string& format = tree_[i].node->format;
-    const bool is_known = sources_[i].is_local || options_.form == LibvirtXmlOptions::Form::domain;
+    const bool is_known = options_.form == LibvirtXmlOptions::Form::domain ||
+                          (sources_[i].is_local && has_form(format));
     return is_known && !format.empty() ? format : "raw";
+  }
+
+  // The recursive form is for looking. A machine with another format would read other data.
+  [[nodiscard]] bool has_form(const std::string& format) const {
+    return options_.recursive || format.empty() || is_one_of(formats, format);
   }
 
   [[nodiscard]] std::string type_of(std::size_t i) const {
@@ -151,11 +169,14 @@ class Writer {
     if (qcow2 == nullptr)
       return;
     const qcow2::Header& header = qcow2->header();
-    if (header.version >= 3)
+    // libvirt stops to read a header at a backing format that it does not have.
+    const bool is_read_whole = options_.form == LibvirtXmlOptions::Form::domain ||
+                               tree_.size() < 2 || has_form(tree_[1].node->format);
+    if (header.version >= 3 && is_read_whole)
       xml_.text("compat", "1.1");
     if (options_.form == LibvirtXmlOptions::Form::volume)
       xml_.text("clusterSize", std::to_string(header.cluster_size()), {{"unit", "B"}});
-    if (header.version < 3)
+    if (header.version < 3 || !is_read_whole)
       return;
     if (!header.has_lazy_refcounts() && !header.has_extended_l2()) {
       xml_.empty("features");
@@ -173,7 +194,7 @@ class Writer {
   void write_volume_layer(std::size_t i) {
     const LibvirtSource& source = sources_[i];
     const graph::Node& node = *tree_[i].node;
-    const bool is_near = source.is_local && !is_device(node) &&
+    const bool is_near = source.is_local && is_device(node) == is_device(*tree_.front().node) &&
                          folder_of(source.path) == folder_of(sources_.front().path);
     if (!options_.recursive || is_near)
       xml_.open("backingStore");
@@ -195,7 +216,7 @@ class Writer {
     xml_.close();
   }
 
-  // Of a disk, features belong to the format.
+  // In a <disk>, features belong to the format.
   void write_format(std::string_view element, const graph::Node& node,
                     XmlWriter::Attributes attributes) {
     if (!options_.recursive || node.qcow2_image() == nullptr) {
@@ -207,9 +228,14 @@ class Writer {
     xml_.close();
   }
 
-  // From the source of a layer on, with all that lies below it.
+  // The source of a layer, and all layers below it.
   Result<void> write_disk_layer(std::size_t i) {
     const TreeLayer& layer = tree_[i];
+    if (!has_form(layer.node->format))
+      return fail(ErrorCode::unsupported,
+                  fmt::format("'{}': libvirt has no format '{}'; --recursive or --output=json "
+                              "shows the layer",
+                              to_terminal(layer.node->filename), to_terminal(layer.node->format)));
     TRY(write_source(i));
     if (options_.recursive) {
       write_sizes(layer);
@@ -247,12 +273,13 @@ class Writer {
 
   Result<void> write_network_source(const LibvirtSource& source) {
     const bool needs_host = source.protocol != "rbd" && source.protocol != "sheepdog";
-    const bool is_known =
-        std::find(protocols.begin(), protocols.end(), source.protocol) != protocols.end();
-    if (!is_known || (needs_host && source.host.empty() && source.socket.empty()))
-      return fail(ErrorCode::unsupported,
-                  fmt::format("libvirt has no form for the backing file '{}'; use --output=json",
-                              to_terminal(source.path)));
+    if (!is_one_of(protocols, source.protocol) ||
+        (needs_host && source.host.empty() && source.socket.empty()))
+      return fail(
+          ErrorCode::unsupported,
+          fmt::format("coldchain cannot write the backing file '{}' as a source of libvirt; "
+                      "--output=json shows it",
+                      to_terminal(source.path)));
     if (source.export_name.empty())
       xml_.open("source", {{"protocol", source.protocol}});
     else

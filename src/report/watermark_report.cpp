@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <coldchain/base/text.hpp>
+#include <coldchain/graph/name.hpp>
 #include <coldchain/report/watermark_report.hpp>
 
 #include <fmt/format.h>
@@ -40,8 +41,10 @@ Result<void> write_domstats(const std::vector<std::string>& names, const std::ve
       if (depth != 0)
         add("backingIndex", std::to_string(depth));
       const std::string& path = layer.node->filename;
-      const bool is_absolute = path.starts_with('/') || !layer.node->file;
-      add("path", to_terminal(is_absolute ? path : fmt::format("{}/{}", folder, path)));
+      if (path.starts_with('/'))
+        add("path", to_terminal(path));
+      else if (!graph::has_protocol(path))
+        add("path", to_terminal(fmt::format("{}/{}", folder, path)));
       if (!layer.node->is_open())
         continue;
       add("allocation", std::to_string(layer.sizes.allocation));

@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 using namespace coldchain;
@@ -405,12 +406,53 @@ TEST_CASE("tree: recursive XML has every layer with its sizes and features, and 
   CHECK(xml({"--output=xml", "mid"}).find("<volume type='file'>\n  <name>mid</name>\n") == 0);
 }
 
+TEST_CASE(
+    "tree: recursive XML has plain layers in the folder of the volume, however it is spelled") {
+  const TempFolder folder;
+  std::filesystem::create_directories(folder / "other");
+  const auto write = [&](const std::string& name, const std::string& backing) {
+    ImageOptions options;
+    options.backing_file = backing;
+    options.backing_format = backing.empty() ? "" : "qcow2";
+    ImageBuilder(options).build().write_to(folder / name);
+  };
+  write("other/far", "");
+  write("base", "other/far");
+  write("mid", "./base");
+  write("top", "other/../mid");
+  const std::string xml =
+      run_coldchain({"tree", "--xml=volume", "--recursive", folder / "top"}).out;
+  CHECK(xml.find("<backingStore>\n    <path>" + (folder / "other/../mid")) != std::string::npos);
+  CHECK(xml.find("<backingStore>\n      <path>" + (folder / "other/.././base")) !=
+        std::string::npos);
+  CHECK(xml.find("<backingStore type='file'>\n        <path>") != std::string::npos);
+}
+
+TEST_CASE("tree: a chain in a folder may be as long as the folder has files") {
+  const TempFolder folder;
+  for (int i = 0; i < 40; ++i) {
+    ImageOptions options;
+    options.backing_file = i == 0 ? "" : fmt::format("image{:02}", i - 1);
+    options.backing_format = i == 0 ? "" : "qcow2";
+    ImageBuilder(options).build().write_to(folder / fmt::format("image{:02}", i));
+  }
+  const std::string out = run_coldchain({"tree", "--fast", folder.path()}).out;
+  const auto indent_of = [&](const char* name) {
+    const std::size_t at = out.find(folder / name);
+    return at - (out.rfind('\n', at) + 1);
+  };
+  CHECK(indent_of("image03") > indent_of("image02"));
+  CHECK(indent_of("image39") == indent_of("image38"));
+}
+
 TEST_CASE("tree: forms of output that do not go together are refused") {
   for (const std::vector<std::string>& words :
        std::vector<std::vector<std::string>>{{"--xml=volume", "--output=json"},
                                              {"--recursive"},
                                              {"--strict"},
                                              {"--watermark", "1G", "--fast"},
+                                             {"--output=domstats", "--fast"},
+                                             {"--xml=volume", "--recursive", "--fast"},
                                              {"--watermark", "1G", "--xml=domain"},
                                              {"--watermark", "many"},
                                              {"--watermark", "1G", "--extent", "0"},

@@ -68,6 +68,19 @@ TEST_CASE("libvirt_source: protocols give host, port, socket and export") {
   CHECK(libvirt_source("/d/top",
                        R"(json:{"driver":"nbd","server.type":"unix","server.path":"/run/s"})")
             .socket == "/run/s");
+  const auto name_of = [](const char* name) {
+    const LibvirtSource source = libvirt_source("/d/top", name);
+    return source.protocol + " " + source.host + " " + source.port + " " + source.export_name;
+  };
+  CHECK(name_of(R"(json:{"driver":"rbd","pool":"p","image":"i"})") == "rbd   p/i");
+  CHECK(name_of(R"(json:{"driver":"gluster","volume":"v","path":"a/b","server":[{"type":"inet",)"
+                R"("host":"h","port":"24007"},{"type":"unix","path":"/s"}]})") ==
+        "gluster h 24007 v/a/b");
+  CHECK(name_of(
+            R"(json:{"driver":"iscsi","portal":"h:3260","target":"iqn.x:t","transport":"tcp"})") ==
+        "iscsi h 3260 iqn.x:t/0");
+  CHECK(name_of("gluster+tcp://h/v/a%20b%zz") == "gluster h  v/a b%zz");
+  CHECK(libvirt_source("/d/top", "nbd+unix:///x?a=b&socket=%2Frun%2Fs").socket == "/run/s");
   const LibvirtSource url =
       libvirt_source("/d/top", R"(json:{"driver":"https","url":"https://h:8/a"})");
   CHECK(url.host == "h");

@@ -40,6 +40,9 @@ on absolute $PWD/base.raw
 on dots ./folder/../base.raw
 on folder $PWD/folder
 on file file:base.raw
+on parallels base.raw parallels
+on vhdx missing.vhdx vhdx
+on vpc base.raw vpc
 on nbd nbd://host/export qcow2
 on nbd-unix nbd+unix:///export?socket=/tmp/socket
 on nbd-colon nbd:localhost:1234:exportname=x qcow2
@@ -113,7 +116,9 @@ TEST_CASE("oracle: the XML of a disk fits libvirt's schema, with all kinds of ba
   for (const auto& entry : std::filesystem::directory_iterator(folder.path())) {
     const std::string path = entry.path();
     CAPTURE(path);
-    if (entry.is_directory() || path.ends_with("/on-file"))
+    const bool is_refused =
+        path.ends_with("/on-file") || path.ends_with("/on-vhdx") || path.ends_with("/on-parallels");
+    if (entry.is_directory() || is_refused)
       continue;
     check_schema(schema, domain_around(xml_of("/", {"--xml=domain", path})));
     const std::string strict = xml_of("/", {"--xml=domain", "--recursive", "--strict", path});
@@ -126,7 +131,12 @@ TEST_CASE("oracle: the XML of a disk fits libvirt's schema, with all kinds of ba
   CHECK(two.find("<backingStore type='file' index='2'>") != std::string::npos);
   const auto refused = run_coldchain_in(folder.path(), {"tree", "--xml=domain", "on-file"});
   CHECK(refused.status == 1);
-  CHECK(refused.err.find("libvirt has no form for the backing file") != std::string::npos);
+  CHECK(refused.err.find("coldchain cannot write the backing file") != std::string::npos);
+  const auto format = run_coldchain_in(folder.path(), {"tree", "--xml=domain", "on-vhdx"});
+  CHECK(format.status == 1);
+  CHECK(format.err.find("libvirt has no format 'vhdx'") != std::string::npos);
+  CHECK(xml_of(folder.path(), {"--xml=domain", "--recursive", "on-vhdx"}).find("'vhdx'") !=
+        std::string::npos);
 }
 
 TEST_CASE("oracle: the watermark of a device counts from the image end that qemu-img knows") {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// What libvirt makes of the name of a backing file: a local path, or a source on the network. As
-// libvirt 9.0 does, which differs from QEMU: 'file:' is no protocol to it, and of json: names it
-// knows the raw format and the protocols only. Nothing is opened.
+// Reads the name of a backing file as libvirt 9.0 does: as a local path, or as a source on the
+// network. QEMU reads some names in another way: 'file:' is no protocol to libvirt, and of json:
+// names libvirt knows the raw format and the protocols only. Nothing is opened.
 #pragma once
 
 #include <optional>
@@ -13,7 +13,7 @@
 namespace coldchain::graph {
 
 struct LibvirtSource {
-  // Of a local file: the literal join of the overlay's folder and the name. Otherwise the name.
+  // A local file: the literal join of the overlay's folder and the name. Otherwise: the name.
   std::string path;
   bool is_local = false;
   std::string protocol{};  // of a source on the network; empty where libvirt cannot read the name
