@@ -2,6 +2,7 @@
 // info: qemu-img's, and the fields of a header, also of an image that cannot be opened.
 #include "app.hpp"
 #include "common_options.hpp"
+#include "disks.hpp"
 #include "host_path.hpp"
 #include "pending_warning.hpp"
 #include "refusals.hpp"
@@ -28,6 +29,7 @@ struct InfoOptions {
   CommonOptions common;
   bool backing_chain = false;
   bool header = false;
+  DiskOptions disks;
   std::string image;
 };
 
@@ -38,6 +40,7 @@ void options(CommandLine app, InfoOptions& info) {
   app.add_flag("--header", info.header,
                "Describe every header field with its raw value, and whether it is valid")
       .excludes(backing_chain);
+  add_disk_options(app, info.disks);
   app.add_option("IMAGE", info.image, "Path, block device or json:{…}").required().type_name("");
   app.footer("Example: coldchain info --backing-chain --output=json top.qcow2");
 }
@@ -77,22 +80,37 @@ Error with_advice(Error error, const InfoOptions& info, const World& world) {
   return error;
 }
 
+// Without --backing-chain, an image alone; a disk is opened whole, as its names count from its top.
+Result<OpenedTree> open_image(const InfoOptions& info, World& world) {
+  if (info.disks.file)
+    return TRY(open_operand(info.common, info.disks, info.image, world)).tree;
+  return open_tree(info.common, info.image, info.backing_chain, world);
+}
+
 Result<ExitStatus> run_verb(const InfoOptions& info, World& world) {
+  TRY(check_disk_options(info.common, info.disks));
+  if (info.header && info.disks.file)
+    return fail(ErrorCode::invalid_argument, "--header is for a file, and --disk names a machine");
   if (info.header)
     return describe_header(info, world);
-  Result<OpenedTree> opened = open_tree(info.common, info.image, info.backing_chain, world);
-  if (!opened) {
+  Result<OpenedTree> opened = open_image(info, world);
+  if (!opened && !info.disks.file) {
     TRY(check_evidence(info.common));
     return fail(with_advice(opened.error(), info, world));
   }
+  if (!opened)
+    return fail(opened.error());
   const OpenedTree tree = std::move(*opened);
   TRY(warn_of_pending(info.common, *tree.top, world));
   std::vector<analysis::ImageInfo> images;
-  const std::vector<const graph::Node*> nodes = graph::chain_of(*tree.top);
+  std::vector<const graph::Node*> nodes = graph::chain_of(*tree.top);
+  if (!info.backing_chain)
+    nodes.resize(1);
   for (const graph::Node* node : nodes) {
     // A missing data file does not hide the metadata; a missing layer would.
     if (!node->is_open())
-      return fail(node == tree.top.get() ? with_advice(*node->gap, info, world) : *node->gap);
+      return fail(node == tree.top.get() && !info.disks.file ? with_advice(*node->gap, info, world)
+                                                             : *node->gap);
     images.push_back(analysis::image_info(*node));
     if (info.backing_chain && node->gap && node->gap->code == ErrorCode::refused)
       return fail(*node->gap);

@@ -2,6 +2,7 @@
 // map: qemu-img's, and what an NBD client would see.
 #include "app.hpp"
 #include "common_options.hpp"
+#include "disks.hpp"
 #include "option_values.hpp"
 #include "pending_warning.hpp"
 #include "refusals.hpp"
@@ -33,11 +34,16 @@ struct MapOptions {
   std::optional<std::string> max_length;
   bool provenance = false;
   bool summary = false;
-  std::optional<std::size_t> layer;
+  std::optional<std::string> layer;
   std::optional<std::string> snapshot;
   std::optional<std::string> context;
+  DiskOptions disks;
   std::string image;
 };
+
+std::string layer_number_or_name(std::string& value) {
+  return value.ends_with(']') ? "" : number_from(0, graph::max_layers - 1)(value);
+}
 
 void options(CommandLine app, MapOptions& map) {
   add_common_options(app, map.common);
@@ -56,14 +62,33 @@ void options(CommandLine app, MapOptions& map) {
   provenance.excludes(summary);
   provenance.excludes(context);
   summary.excludes(context);
-  app.add_option("--layer", map.layer,
-                 "One layer alone, as if it had no backing file; 0 is the top")
-      .check(number_from(0, graph::max_layers - 1))
-      .type_name("N");
+  app.add_option(
+         "--layer", map.layer,
+         "One layer alone, as if it had no backing file; 0 is the top. With --disk also the "
+         "name of the layer")
+      .check(layer_number_or_name)
+      .type_name("N|NAME");
   app.add_option("--snapshot", map.snapshot, "An internal snapshot of the top, by ID or name")
       .type_name("ID");
+  add_disk_options(app, map.disks);
   app.add_option("IMAGE", map.image, "Path, block device or json:{…}").required().type_name("");
   app.footer("Example: coldchain map --summary top.qcow2");
+}
+
+Result<std::optional<std::size_t>> wanted_layer(const MapOptions& map, const OpenedDisk& opened) {
+  if (!map.layer)
+    return std::nullopt;
+  if (!map.layer->ends_with(']'))
+    return std::stoul(*map.layer);  // checked
+  const auto named = std::find_if(opened.names.begin(), opened.names.end(), [&](const auto& name) {
+    return name.position == *map.layer || name.node == *map.layer;
+  });
+  if (named == opened.names.end())
+    return fail(ErrorCode::not_found,
+                fmt::format("--layer: '{}' names no layer of '{}'; 'coldchain tree --disk' lists "
+                            "the names",
+                            to_terminal(*map.layer), to_terminal(map.image)));
+  return static_cast<std::size_t>(named - opened.names.begin());
 }
 
 // The part of the guest's disk that -s and -l ask for; it may begin past the end, and is empty
@@ -116,11 +141,13 @@ Result<ExitStatus> run_verb(const MapOptions& map, World& world) {
                               "qemu:allocation-depth and qemu:joint-allocation",
                               to_terminal(*map.context)));
   }
-  const OpenedTree tree = TRY(open_tree(map.common, map.image, true, world));
+  const OpenedDisk opened = TRY(open_operand(map.common, map.disks, map.image, world));
+  const OpenedTree& tree = opened.tree;
   TRY(warn_of_pending(map.common, *tree.top, world));
   const bool is_refused = tell_refusals(*tree.top, world);
+  const std::optional<std::size_t> layer = TRY(wanted_layer(map, opened));
   const graph::Chain chain =
-      TRY(graph::Chain::make(*tree.top, {.snapshot = map.snapshot, .layer = map.layer}));
+      TRY(graph::Chain::make(*tree.top, {.snapshot = map.snapshot, .layer = layer}));
   const GuestRange range = TRY(wanted_range(map, chain.guest_size()));
   analysis::UnreadableRanges unreadable;
   if (context) {

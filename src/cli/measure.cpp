@@ -3,6 +3,7 @@
 #include "app.hpp"
 #include "common_options.hpp"
 #include "create_options.hpp"
+#include "disks.hpp"
 #include "pending_warning.hpp"
 #include "refusals.hpp"
 #include "sizes.hpp"
@@ -25,6 +26,7 @@ struct MeasureOptions {
   std::vector<std::string> create;
   std::optional<std::string> snapshot;
   std::optional<std::string> size;
+  DiskOptions disks;
   std::optional<std::string> image;
 };
 
@@ -39,6 +41,7 @@ void options(CommandLine app, MeasureOptions& measure) {
       .type_name("ID");
   app.add_option("--size", measure.size, "Measure an empty disk of N bytes (k, M, G, T suffix)")
       .type_name("N");
+  add_disk_options(app, measure.disks);
   app.add_option("IMAGE", measure.image, "Path, block device or json:{…}").type_name("");
   app.footer("Example: coldchain measure -O qcow2 disk.raw");
 }
@@ -46,6 +49,8 @@ void options(CommandLine app, MeasureOptions& measure) {
 Result<void> check_usage(const MeasureOptions& measure) {
   const bool is_of_an_image =
       measure.common.format || measure.common.image_opts || measure.snapshot;
+  if (!measure.image && measure.disks.file)
+    return fail(ErrorCode::invalid_argument, "--disk needs the name of a disk, as 'vda'");
   if (!measure.image && is_of_an_image)
     return fail(ErrorCode::invalid_argument,
                 "--image-opts, -f, and -l can only be used with a filename argument.");
@@ -68,7 +73,8 @@ Result<analysis::Measure> measure_image(const MeasureOptions& measure,
     const std::uint64_t size = TRY(parse_size("image size", *measure.size));
     return is_raw ? analysis::measure_raw(size) : analysis::measure_qcow2(made, size);
   }
-  const OpenedTree tree = TRY(open_tree(measure.common, *measure.image, true, world));
+  const OpenedDisk opened = TRY(open_operand(measure.common, measure.disks, *measure.image, world));
+  const OpenedTree& tree = opened.tree;
   TRY(warn_of_pending(measure.common, *tree.top, world));
   is_refused = tell_refusals(*tree.top, world);
   const graph::Chain chain = TRY(graph::Chain::make(*tree.top, {.snapshot = measure.snapshot}));

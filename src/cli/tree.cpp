@@ -233,7 +233,7 @@ bool mark_short_layers(report::Tree& tree, const analysis::WatermarkRule& rule) 
 // An image that the user named, or a disk of the machine that --disk names.
 struct Operand {
   std::string name;
-  std::optional<graph::DomainDisk> disk;
+  std::optional<NamedDisk> disk;
 };
 
 class TreeRun {
@@ -265,18 +265,21 @@ class TreeRun {
 
  private:
   Result<void> show(const Operand& operand) {
-    Result<OpenedTree> opened =
+    Result<OpenedDisk> disk =
         operand.disk ? open_disk(options_.common, options_.disks, *operand.disk, world_)
-                     : open_tree(options_.common, operand.name, true, world_);
-    if (!opened) {
+                     : open_operand(options_.common, options_.disks, operand.name, world_);
+    if (!disk) {
       TRY(check_evidence(options_.common));
-      world_.complain(opened.error());
-      report::write_tree_error_json(json_, operand.name, opened.error());
+      world_.complain(disk.error());
+      report::write_tree_error_json(json_, operand.name, disk.error());
       status_ = failure;
       return {};
     }
-    TRY(warn_of_pending(options_.common, *opened->top, world_));
-    report::Tree tree = describe(*opened->top, !options_.fast, shows_provision(), world_);
+    const OpenedTree& opened = disk->tree;
+    TRY(warn_of_pending(options_.common, *opened.top, world_));
+    report::Tree tree = describe(*opened.top, !options_.fast, shows_provision(), world_);
+    for (std::size_t i = 0; i < disk->names.size(); ++i)
+      tree[i].name = disk->names[i];
     for (const report::TreeLayer& layer : tree) {
       if (layer.usage)
         (void)tell_refusal(layer.usage->findings, host_path(*layer.node), world_);
@@ -286,7 +289,7 @@ class TreeRun {
     if (request_.watermark)
       has_short_ = mark_short_layers(tree, *request_.watermark) || has_short_;
     totals_.add(tree);
-    return write(operand, std::move(tree), std::move(*opened));
+    return write(operand, std::move(tree), std::move(disk->tree));
   }
 
   // XML, domstats and the table of watermarks are about each layer alone.
@@ -336,9 +339,6 @@ class TreeRun {
 };
 
 Result<ExitStatus> run_disks(const TreeOptions& options, World& world) {
-  if (options.common.format || options.common.image_opts)
-    return fail(ErrorCode::invalid_argument,
-                "-f and --image-opts are for images; the XML has the formats of a disk");
   const TreeRequest request = TRY(request_of(options));
   if (request.xml)
     return fail(ErrorCode::invalid_argument,
@@ -346,10 +346,11 @@ Result<ExitStatus> run_disks(const TreeOptions& options, World& world) {
   if (!options.glob.empty())
     return fail(ErrorCode::invalid_argument, "--glob is for folders, and --disk names a machine");
   std::vector<Operand> operands;
-  for (graph::DomainDisk& disk : TRY(read_disks(options.disks, options.images, world))) {
+  const std::vector<NamedDisk> disks = TRY(read_disks(options.disks, options.images, world));
+  for (const NamedDisk& named : disks) {
     // A drive without a medium has no tree.
-    if (!disk.layers.empty())
-      operands.push_back({disk.target, std::move(disk)});
+    if (!named.disk.layers.empty())
+      operands.push_back({named.word, named});
   }
   return TreeRun(options, request, world).run(operands);
 }
@@ -366,10 +367,9 @@ Result<ExitStatus> run_verb(const TreeOptions& options, World& world) {
   const auto is_folder = [&](const std::string& path) {
     return !options.common.image_opts && world.is_directory(path);
   };
+  TRY(check_disk_options(options.common, options.disks));
   if (options.disks.file)
     return run_disks(options, world);
-  if (!options.disks.pools.empty())
-    return fail(ErrorCode::invalid_argument, "--pool is for --disk");
   if (options.images.empty())
     return fail(ErrorCode::invalid_argument, "no IMAGE is given, nor a machine with --disk");
   graph::ScanRequest request{.folders = {}, .glob = options.glob};

@@ -15,6 +15,17 @@ namespace coldchain::graph {
 
 namespace {
 
+// "4" or "[4]"; nothing for anything else.
+std::optional<std::uint32_t> count_of(const pugi::xml_attribute& attribute) {
+  std::string_view text = attribute.value();
+  if (text.starts_with('[') && text.ends_with(']'))
+    text = text.substr(1, text.size() - 2);
+  std::uint32_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  const bool is_number = error == std::errc() && end == text.data() + text.size();
+  return is_number ? std::optional(number) : std::nullopt;
+}
+
 Result<std::uint64_t> number_of(const pugi::xml_node& node, const char* name) {
   const std::string_view text = node.attribute(name).value();
   std::uint64_t number = 0;
@@ -42,6 +53,11 @@ Result<DomainSource> source_of(const pugi::xml_node& element, const pugi::xml_no
     if (std::string_view(slice.attribute("type").value()) == "storage")
       layer.window = {TRY(number_of(slice, "offset")), TRY(number_of(slice, "size"))};
   }
+  const bool is_top = std::string_view(element.name()) == "disk";
+  layer.index = count_of((is_top ? source : element).attribute("index"));
+  layer.node = count_of(element.child("driver").attribute("node"));
+  if (!layer.node)
+    layer.node = count_of(element.attribute("node"));
   layer.data_path = source.child("dataStore").child("source").attribute("file").value();
   return layer;
 }

@@ -146,6 +146,13 @@ void write_layer(JsonWriter& json, const Tree& tree, std::size_t index) {
   json.begin_object().member("index", index);
   json.name_member("name", node.name).name_member("filename", node.filename);
   json.member("depth", index).member("opened", node.is_open());
+  if (layer.name) {
+    json.name_member("position", layer.name->position);
+    if (!layer.name->node.empty())
+      json.name_member("node", layer.name->node);
+    if (layer.name->index)
+      json.member("xml-index", *layer.name->index);
+  }
   if (!node.format.empty())
     json.name_member("format", node.format).member("format-probed", node.format_probed);
   if (node.is_open())
@@ -172,6 +179,16 @@ void write_layer(JsonWriter& json, const Tree& tree, std::size_t index) {
   if (index + 1 < tree.size())
     json.value(index + 1);
   json.end_array().end_object();
+}
+
+// Only what the table does not say.
+std::string name_line(const graph::LayerName& name) {
+  std::string more;
+  if (!name.node.empty())
+    more += fmt::format(" is the node {}", to_terminal(name.node));
+  if (name.index)
+    more += fmt::format("{} has the index {} in the XML", more.empty() ? "" : " and", *name.index);
+  return more.empty() ? "" : to_terminal(name.position) + more + "\n";
 }
 
 }  // namespace
@@ -226,6 +243,8 @@ Result<void> write_tree_text(const Tree& tree, bool details, const Style& style,
   std::string out = table.text(style);
   for (std::size_t i = 0; details && i < tree.size(); ++i)
     out += details_text(i, tree[i]);
+  for (const TreeLayer& layer : tree)
+    out += layer.name ? name_line(*layer.name) : "";
   for (std::size_t i = 0; i < tree.size(); ++i) {
     for (const finding::Finding& finding : all_findings(tree[i]))
       out += fmt::format("[{}] {}\n", i, finding_line(style, finding));

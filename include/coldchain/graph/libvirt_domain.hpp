@@ -5,6 +5,7 @@
 // expanded, and size, disks and layers are bounded.
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <optional>
 #include <string>
@@ -25,9 +26,11 @@ struct DomainSource {
   std::string path;    // of "file" and "block"
   std::string pool;    // of "volume"
   std::string volume;
-  std::string protocol;   // of "network"
-  io::Window window;      // <slices>, of a raw image
-  std::string data_path;  // of an external data file, where the XML names one
+  std::string protocol;                // of "network"
+  io::Window window;                   // <slices>, of a raw image
+  std::string data_path;               // of an external data file, where the XML names one
+  std::optional<std::uint32_t> index;  // index=, as in the XML of a running machine
+  std::optional<std::uint32_t> node;   // node='[4]', on <driver> or <backingStore>
 };
 
 struct DomainDisk {
