@@ -3,7 +3,6 @@
 #include <array>
 #include <iterator>
 #include <map>
-#include <ranges>
 #include <set>
 #include <utility>
 
@@ -48,16 +47,15 @@ class Search {
       if (identity(i) == request_.image)
         open.push_back(i);
       if (forest_.images[i].cut_backing)
-        cut_overlays_.emplace(*forest_.images[i].cut_backing, i);
+        cut_overlays_[*forest_.images[i].cut_backing].push_back(i);
     }
     seen_.insert(open.begin(), open.end());
     while (!open.empty()) {
       const std::size_t at = open.back();
       open.pop_back();
-      const auto [first, last] = cut_overlays_.equal_range(at);
       for (const std::size_t user : forest_.images[at].overlays)
         add(user, at, false, open);
-      for (const auto& [cut, user] : std::ranges::subrange(first, last))
+      for (const std::size_t user : cut_overlays_[at])
         add(user, at, false, open);
       for (const std::size_t user : forest_.images[at].data_file_of)
         add(user, at, true, open);
@@ -117,7 +115,7 @@ class Search {
 
   const DependentsRequest& request_;
   const Forest& forest_;
-  std::multimap<std::size_t, std::size_t> cut_overlays_;  // those of the links that were cut
+  std::map<std::size_t, std::vector<std::size_t>> cut_overlays_;  // by the image below the cut
   std::set<std::size_t> seen_;
   Dependents found_;
 };
