@@ -77,16 +77,10 @@ Result<std::vector<NamedDisk>> read_disks(const DiskOptions& options,
     return named;
   }
   for (const std::string& word : words) {
-    const std::string_view name = graph::disk_part(word);
-    const auto disk =
-        std::find_if(disks->begin(), disks->end(), [&](const graph::DomainDisk& other) {
-          // An alias alone is the device of the guest, not a layer.
-          return other.target == name || (name != word && other.alias == name);
-        });
-    if (disk == disks->end())
-      return fail(ErrorCode::not_found, fmt::format("{}: there is no disk '{}'",
-                                                    to_terminal(*options.file), to_terminal(name)));
-    named.push_back({word, *disk});
+    const Result<std::size_t> disk = graph::find_disk(*disks, word);
+    if (!disk)
+      return fail(with_context(disk.error(), to_terminal(*options.file)));
+    named.push_back({word, (*disks)[*disk]});
   }
   return named;
 }
@@ -102,7 +96,7 @@ Result<OpenedDisk> open_disk(const CommonOptions& common, const DiskOptions& opt
   graph::compare_with_headers(*opened.tree.files, *opened.tree.top);
   opened.names =
       graph::layer_names(disk, graph::chain_of(*opened.tree.top).size(), options.renumber);
-  const Result<std::size_t> position = graph::find_layer(disk, opened.names, named.word);
+  const Result<std::size_t> position = graph::find_layer(opened.names, named.word);
   if (!position)
     return fail(with_context(position.error(), to_terminal(*options.file)));
   const graph::LayerName& name = opened.names[*position];

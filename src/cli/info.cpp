@@ -80,7 +80,8 @@ Error with_advice(Error error, const InfoOptions& info, const World& world) {
   return error;
 }
 
-// Without --backing-chain, an image alone; a disk is opened whole, as its names count from its top.
+// Opens an image alone without --backing-chain. Opens the whole chain of a disk, because names
+// count from the top.
 Result<OpenedTree> open_image(const InfoOptions& info, World& world) {
   if (info.disks.file)
     return TRY(open_operand(info.common, info.disks, info.image, world)).tree;
@@ -90,7 +91,7 @@ Result<OpenedTree> open_image(const InfoOptions& info, World& world) {
 Result<ExitStatus> run_verb(const InfoOptions& info, World& world) {
   TRY(check_disk_options(info.common, info.disks));
   if (info.header && info.disks.file)
-    return fail(ErrorCode::invalid_argument, "--header is for a file, and --disk names a machine");
+    return fail(ErrorCode::invalid_argument, "--header cannot be used with --disk");
   if (info.header)
     return describe_header(info, world);
   Result<OpenedTree> opened = open_image(info, world);

@@ -80,15 +80,14 @@ Result<std::optional<std::size_t>> wanted_layer(const MapOptions& map, const Ope
     return std::nullopt;
   if (!map.layer->ends_with(']'))
     return std::stoul(*map.layer);  // checked
-  const auto named = std::find_if(opened.names.begin(), opened.names.end(), [&](const auto& name) {
-    return name.position == *map.layer || name.node == *map.layer;
-  });
-  if (named == opened.names.end())
-    return fail(ErrorCode::not_found,
-                fmt::format("--layer: '{}' names no layer of '{}'; 'coldchain tree --disk' lists "
-                            "the names",
-                            to_terminal(*map.layer), to_terminal(map.image)));
-  return static_cast<std::size_t>(named - opened.names.begin());
+  if (opened.names.empty())
+    return fail(ErrorCode::invalid_argument,
+                fmt::format("--layer: '{}' is the name of a layer, which needs --disk",
+                            to_terminal(*map.layer)));
+  const Result<std::size_t> named = graph::find_layer(opened.names, *map.layer);
+  if (!named)
+    return fail(with_context(named.error(), "--layer"));
+  return *named;
 }
 
 // The part of the guest's disk that -s and -l ask for; it may begin past the end, and is empty

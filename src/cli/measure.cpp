@@ -47,10 +47,11 @@ void options(CommandLine app, MeasureOptions& measure) {
 }
 
 Result<void> check_usage(const MeasureOptions& measure) {
+  TRY(check_disk_options(measure.common, measure.disks));
   const bool is_of_an_image =
       measure.common.format || measure.common.image_opts || measure.snapshot;
   if (!measure.image && measure.disks.file)
-    return fail(ErrorCode::invalid_argument, "--disk needs the name of a disk, as 'vda'");
+    return fail(ErrorCode::invalid_argument, "--disk needs the name of a disk, such as 'vda'");
   if (!measure.image && is_of_an_image)
     return fail(ErrorCode::invalid_argument,
                 "--image-opts, -f, and -l can only be used with a filename argument.");

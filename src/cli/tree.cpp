@@ -348,8 +348,8 @@ Result<ExitStatus> run_disks(const TreeOptions& options, World& world) {
   std::vector<Operand> operands;
   const std::vector<NamedDisk> disks = TRY(read_disks(options.disks, options.images, world));
   for (const NamedDisk& named : disks) {
-    // A drive without a medium has no tree.
-    if (!named.disk.layers.empty())
+    // A drive without a medium has no tree. If it is named, that is an error.
+    if (!named.disk.layers.empty() || !options.images.empty())
       operands.push_back({named.word, named});
   }
   return TreeRun(options, request, world).run(operands);

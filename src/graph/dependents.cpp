@@ -21,11 +21,11 @@ using finding::Code;
 
 // After these, the chain of an image is not known to its end.
 constexpr std::array unfollowed_codes = {
-    Code::link_missing,          Code::link_not_permitted,     Code::link_unreadable,
-    Code::link_outside_root,     Code::link_not_local,         Code::link_not_allowed,
-    Code::link_probed_has_links, Code::link_relative_json,     Code::link_format_contradicts,
-    Code::link_not_a_file,       Code::link_roles_contradict,  Code::link_overrides,
-    Code::image_unreadable,      Code::data_file_missing_name, Code::link_loop,
+    Code::link_missing,           Code::link_not_permitted, Code::link_unreadable,
+    Code::link_outside_root,      Code::link_not_local,     Code::link_not_allowed,
+    Code::link_probed_has_links,  Code::link_relative_json, Code::link_not_a_file,
+    Code::link_roles_contradict,  Code::link_overrides,     Code::image_unreadable,
+    Code::data_file_missing_name, Code::link_loop,
 };
 
 // These can record a backing or parent file, and are not read.
@@ -98,6 +98,8 @@ class Search {
     }
     for (const std::string& link : forest_.folder_links)
       add_unfollowed(link, "a symbolic link to a folder that was not searched");
+    for (const std::string& link : forest_.broken_links)
+      add_unfollowed(link, "a symbolic link that leads nowhere");
     for (const OtherFile& other : forest_.others) {
       const bool may_have_link = std::find(formats_with_links.begin(), formats_with_links.end(),
                                            other.format) != formats_with_links.end();

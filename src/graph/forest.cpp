@@ -64,6 +64,10 @@ bool begins_as_qcow2(const io::File& file) {
   return read && magic.get() == qcow2::magic;
 }
 
+bool names_files(const ForestImage& image) {
+  return image.header && (image.header->backing_file() || image.header->has_data_file());
+}
+
 // A drive with nothing in it holds no image.
 bool is_without_medium(const Error& error) {
   return error.system_errno == ENOMEDIUM || error.system_errno == ENXIO;
@@ -79,6 +83,8 @@ class Scanner {
     forest_.unreadable = std::move(listing.unreadable);
     for (const std::string& link : listing.folder_links)
       forest_.folder_links.push_back(files_.operand_of(link));
+    for (const std::string& link : listing.broken_links)
+      forest_.broken_links.push_back(files_.operand_of(link));
     // A file that is there under its own name is shown by that, not by a link to it.
     look_at_all(TRY(names_of(request.files)), workers);
     look_at_all(std::move(listing.files), workers);
@@ -310,6 +316,15 @@ class Scanner {
     return links_.size() - count;
   }
 
+  // If the file were qcow2, as it begins.
+  [[nodiscard]] bool would_name_files(const std::string& path) const {
+    Result<std::unique_ptr<io::File>> file = files_.open(path);
+    if (!file)
+      return true;
+    const ForestImage image = describe(path, "qcow2", std::move(*file));
+    return !image.is_open || names_files(image);
+  }
+
   // Why it could not be added, or nothing.
   std::optional<Error> add_target(const Link& link) {
     Result<std::unique_ptr<io::File>> file = files_.open(link.path);
@@ -332,9 +347,9 @@ class Scanner {
     } else {
       image.in_scan = false;
     }
-    const bool has_links =
-        image.header && (image.header->backing_file() || image.header->has_data_file());
-    if (!link.format && has_links && !policy_.allow_probe) {
+    if (*probed == "qcow2" && link.says_raw() && would_name_files(link.path))
+      image.unfollowed = raw_as_qcow2;
+    if (!link.format && names_files(image) && !policy_.allow_probe) {
       image.follows_links = false;
       image.findings.push_back({Code::link_probed_has_links, "its links are not followed"});
     }
@@ -347,7 +362,7 @@ class Scanner {
       ForestImage& image = forest_.images[i];
       if (roles_[i] == Role::image)
         continue;
-      const bool has_links = !std::exchange(links_[i], {}).empty();
+      links_[i].clear();
       if (roles_[i] == Role::undecided) {
         image.follows_links = false;
         image.findings.push_back(
@@ -355,12 +370,12 @@ class Scanner {
       } else if (image.format == "qcow2") {
         const bool in_scan = image.in_scan;
         std::vector<std::string> other_paths = std::move(image.other_paths);
-        const bool is_open = image.is_open;
+        const bool may_name_files = !image.is_open || names_files(image);
         if (Result<std::unique_ptr<io::File>> file = files_.open(image.name); file)
           image = describe(image.name, "raw", std::move(*file));
         image.in_scan = in_scan;
         image.other_paths = std::move(other_paths);
-        if (has_links || !is_open)
+        if (may_name_files)
           image.unfollowed = raw_as_qcow2;
       }
     }
@@ -397,6 +412,8 @@ class Scanner {
     else if (*link.format == "qcow2" && roles_[target] == Role::raw)
       image.findings.push_back({Code::link_format_contradicts,
                                 name + ": recorded qcow2, but another image records raw"});
+    if (!image.unfollowed && link.format == "qcow2" && roles_[target] == Role::raw)
+      image.unfollowed = "it records its backing file as qcow2, and another image as raw";
     if (!backing.is_open || link.has_window)
       return;
     const finding::Findings differences = compare_ends(
@@ -506,9 +523,7 @@ bool is_orphan(const ForestImage& image) {
 }
 
 bool is_unused(const ForestImage& image) {
-  const bool names_files =
-      image.header && (image.header->backing_file() || image.header->has_data_file());
-  return image.is_open && image.in_scan && image.follows_links && !names_files &&
+  return image.is_open && image.in_scan && image.follows_links && !names_files(image) &&
          image.overlays.empty() && image.data_file_of.empty();
 }
 

@@ -24,21 +24,37 @@ struct FolderToList {
   std::string name;     // by which its files are opened
 };
 
-// Whether a symbolic link in a folder leads to a file, or to one that cannot be looked at.
-bool leads_to_file(const io::FileSource& files, const std::string& name) {
+enum class Target {
+  file,  // also one that cannot be opened
+  nothing,
+  other,
+};
+
+// What a symbolic link in a folder leads to, if not to a folder.
+Target target_of(const io::FileSource& files, const std::string& name) {
   const Result<std::unique_ptr<io::File>> file = files.open(name);
-  if (file)
-    return (*file)->status().kind == io::FileKind::regular ||
-           (*file)->status().kind == io::FileKind::block_device;
+  if (file) {
+    const io::FileKind kind = (*file)->status().kind;
+    return kind == io::FileKind::regular || kind == io::FileKind::block_device ? Target::file
+                                                                               : Target::other;
+  }
   const Error& error = file.error();
-  return error.code != ErrorCode::not_found && error.code != ErrorCode::invalid_argument &&
-         error.system_errno != ELOOP;
+  if (error.code == ErrorCode::not_found || error.system_errno == ELOOP)
+    return Target::nothing;
+  return error.code == ErrorCode::invalid_argument ? Target::other : Target::file;
 }
 
 bool leads_to_folder(const io::FileSource& files, const std::string& name) {
   const Result<std::string> target = files.real_folder(name);
   std::error_code error;
   return target && fs::is_directory(*target, error);
+}
+
+void add_link(Target target, const std::string& name, Listing& listing) {
+  if (target == Target::file)
+    listing.links.push_back(name);
+  else if (target == Target::nothing)
+    listing.broken_links.push_back(name);
 }
 
 // What lies below `top`. Folder by folder, so that one that cannot be read costs nothing but
@@ -58,8 +74,8 @@ void list_files(const io::FileSource& files, const io::OpenPolicy& policy, Folde
         listing.folder_links.push_back(name);
       else if (entry.kind != Kind::folder && !is_chosen)
         return;
-      else if (entry.kind == Kind::symbolic_link && leads_to_file(files, name))
-        listing.links.push_back(name);
+      else if (entry.kind == Kind::symbolic_link)
+        add_link(target_of(files, name), name, listing);
       else if (entry.kind == Kind::regular || entry.kind == Kind::block_device)
         listing.files.push_back(name);
       else if (entry.kind == Kind::folder)
@@ -100,6 +116,7 @@ void forget_listed(const io::FileSource& files, const std::vector<std::string>& 
     if (const Result<std::string> real = files.real_folder(folder))
       listed.push_back((fs::path(*real) / "").string());
   }
+  listed.emplace_back("/proc/");  // as /dev/fd: no folder of images
   std::erase_if(links, [&](const std::string& link) {
     const Result<std::string> real = files.real_folder(link);
     const std::string target = real ? (fs::path(*real) / "").string() : "";
@@ -119,6 +136,10 @@ Result<Listing> list_folders(const io::FileSource& files, const io::OpenPolicy& 
     list_files(files, policy, {folder, names.back()}, glob, listing);
   }
   forget_listed(files, names, listing.folder_links);
+  for (std::vector<std::string>* links : {&listing.folder_links, &listing.broken_links}) {
+    std::sort(links->begin(), links->end());
+    links->erase(std::unique(links->begin(), links->end()), links->end());
+  }
   return listing;
 }
 

@@ -14,6 +14,7 @@ struct Listing {
   std::vector<std::string> files;         // regular files and block devices
   std::vector<std::string> links;         // symbolic links to such, wherever those are
   std::vector<std::string> folder_links;  // symbolic links to folders that were not listed
+  std::vector<std::string> broken_links;  // symbolic links that lead nowhere
   std::vector<Error> unreadable;
 };
 

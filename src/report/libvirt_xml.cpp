@@ -100,7 +100,8 @@ class Writer {
     return is_known && !format.empty() ? format : "raw";
   }
 
-  // The recursive form is for looking. A machine with another format would read other data.
+  // The recursive form describes images; no machine uses it. With another format, a machine would
+  // read other data.
   [[nodiscard]] bool has_form(const std::string& format) const {
     return options_.recursive || format.empty() || is_one_of(formats, format);
   }
@@ -169,7 +170,7 @@ class Writer {
     if (qcow2 == nullptr)
       return;
     const qcow2::Header& header = qcow2->header();
-    // libvirt stops to read a header at a backing format that it does not have.
+    // libvirt stops reading a header at a backing format that it does not have.
     const bool is_read_whole = options_.form == LibvirtXmlOptions::Form::domain ||
                                tree_.size() < 2 || has_form(tree_[1].node->format);
     if (header.version >= 3 && is_read_whole)

@@ -181,7 +181,7 @@ void write_layer(JsonWriter& json, const Tree& tree, std::size_t index) {
   json.end_array().end_object();
 }
 
-// Only what the table does not say.
+// The names that the table does not show.
 std::string name_line(const graph::LayerName& name) {
   std::string more;
   if (!name.node.empty())

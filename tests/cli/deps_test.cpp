@@ -181,8 +181,47 @@ TEST_CASE("deps: an image that others record as raw may depend on what its heade
   CHECK(has(ran.out, "not followed: " + (family.folder / "images/mid") +
                          ": another image says that it is raw"));
   // An image that records the same file as qcow2 reads what the header names.
-  CHECK(has(ran.out,
-            "not followed: " + (family.folder / "images/top") + ": link-format-contradicts"));
+  CHECK(has(ran.out, "not followed: " + (family.folder / "images/top") +
+                         ": it records its backing file as qcow2, and another image as raw"));
+  // So may one outside of the folders.
+  std::filesystem::create_directory(family.folder / "alone");
+  family.write("alone/wrong", "../images/mid", "raw");
+  const auto outside =
+      run_coldchain({"deps", "--scan", family.folder / "alone", family.folder / "images/base.raw"});
+  CHECK(outside.status == 1);
+}
+
+TEST_CASE("deps: a raw disk on which a guest made another format depends on nothing") {
+  const Family family;
+  testing::write_file(family.folder / "images/luks", "LUKS\xba\xbe" + std::string(65536, '\0'));
+  family.write("images/over-luks", "luks", "raw");
+  family.write("images/plain", "", "");  // names no file
+  family.write("images/over-plain", "plain", "raw");
+  const auto ran = run_coldchain({"deps", family.folder / "images/alone"});
+  CHECK_MESSAGE(ran.status == 0, ran.out);
+}
+
+TEST_CASE("deps: a name on the network in a header that others record as raw is not followed") {
+  const Family family;
+  family.write("images/remote", "nbd://host/export", "raw");
+  family.write("images/wrong", "remote", "raw");
+  const auto ran = run_coldchain({"deps", family.folder / "images/alone"});
+  CHECK(ran.status == 1);
+  CHECK(has(ran.out, "not followed: " + (family.folder / "images/remote") + ": another image"));
+}
+
+TEST_CASE("deps: a link that leads nowhere may hide a dependent") {
+  const Family family;
+  std::filesystem::create_symlink("/nonexistent/overlay", family.folder / "images/gone");
+  std::filesystem::create_symlink("/proc/self/fd", family.folder / "images/fd");
+  const auto ran = run_coldchain({"deps", "--scan", family.folder / "images", "--scan",
+                                  family.folder / "images", family.folder / "images/alone"});
+  CHECK(ran.status == 1);
+  const std::string line =
+      "not followed: " + (family.folder / "images/gone") + ": a symbolic link that leads nowhere\n";
+  CHECK(has(ran.out, line));
+  CHECK(ran.out.find(line) == ran.out.rfind(line));
+  CHECK_FALSE(has(ran.out, "images/fd"));
 }
 
 TEST_CASE("deps: an image in a part of a file may depend on anything") {

@@ -77,7 +77,7 @@ TEST_CASE("disks: map takes the name of a layer for --layer") {
     CHECK(machine.run("map", {"--output=json", "--layer", layer, "vda"}).out == expected);
   const auto wrong = machine.run("map", {"--layer", "vda[7]", "vda"});
   CHECK(wrong.status == 1);
-  CHECK(contains(wrong.err, "--layer: 'vda[7]' names no layer of 'vda'"));
+  CHECK(contains(wrong.err, "--layer: there is no layer 'vda[7]'"));
 }
 
 TEST_CASE("disks: tree shows the nodes, and starts at the layer that is named") {
@@ -107,6 +107,37 @@ TEST_CASE("disks: an index of the XML that is not the position is shown beside i
   CHECK(machine.run("info", {"vda"}).err.empty());
 }
 
+TEST_CASE("disks: a target stands above an alias, and a name that is given twice is refused") {
+  const Machine machine;
+  const auto define = [&](const std::string& one, const std::string& two) {
+    const auto disk = [&](const char* file, const char* format, const std::string& names) {
+      return std::string("<disk><driver type='") + format + "'/><source file='" +
+             (machine.folder / file) + "'/>" + names + "</disk>";
+    };
+    testing::write_file(machine.xml, "<domain><devices>" + disk("top", "qcow2", one) +
+                                         disk("base", "raw", two) + "</devices></domain>");
+  };
+  define("<target dev='vda'/><alias name='vdb'/>", "<target dev='vdb'/>");
+  for (const char* word : {"vdb", "vdb[0]"})
+    CHECK(contains(machine.run("info", {word}).out, "image: " + (machine.folder / "base") + "\n"));
+  define("<target dev='vda'/><alias name='vda'/>", "<target dev='vdb'/>");
+  CHECK(
+      contains(machine.run("info", {"vda[2]"}).out, "image: " + (machine.folder / "base") + "\n"));
+  define("<target dev='x[1]'/>", "<target dev='vdb'/>");
+  CHECK(contains(machine.run("info", {"x[1]"}).out, "image: " + (machine.folder / "top") + "\n"));
+  define("<target dev='vda'/>", "<target dev='vda'/>");
+  const auto twice = machine.run("info", {"vda"});
+  CHECK(twice.status == 1);
+  CHECK(contains(twice.err, "the name 'vda' is given twice in the XML"));
+}
+
+TEST_CASE("disks: an empty drive that is named is an error") {
+  const Machine machine;
+  testing::write_file(machine.xml, "<disk device='cdrom'><target dev='hda'/></disk>");
+  CHECK(machine.run("tree", {}).status == 0);
+  CHECK(machine.run("tree", {"hda"}).status == 1);
+}
+
 TEST_CASE("disks: names that do not exist, and options that do not fit, are refused") {
   const Machine machine;
   const auto layer = machine.run("info", {"vda[3]"});
@@ -117,6 +148,9 @@ TEST_CASE("disks: names that do not exist, and options that do not fit, are refu
   CHECK(machine.run("info", {"--header", "vda"}).status == 1);
   CHECK(machine.run("map", {"-f", "qcow2", "vda"}).status == 1);
   CHECK(machine.run("measure", {}).status == 1);
+  CHECK(run_coldchain({"measure", "--size", "1G", "--renumber"}).status == 1);
+  CHECK(contains(run_coldchain({"map", "--layer", "vda[1]", machine.folder / "top"}).err,
+                 "needs --disk"));
   CHECK(run_coldchain({"map", "--renumber", machine.folder / "top"}).status == 1);
   CHECK(run_coldchain({"info", "--pool", "p=x", machine.folder / "top"}).status == 1);
 }

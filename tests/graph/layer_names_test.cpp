@@ -30,9 +30,9 @@ TEST_CASE("layer_names: positions count from the top, nodes from the last backin
   CHECK(names[0].position == "hda[0]");
   CHECK(names[1].position == "hda[1]");
   CHECK(nodes_of(names) == std::vector<std::string>{"ide0-0-0[1]", "ide0-0-0[0]"});
-  CHECK(find_layer(disk, names, "hda").value() == 0);
-  CHECK(find_layer(disk, names, "hda[0]").value() == 0);
-  CHECK(find_layer(disk, names, "ide0-0-0[0]").value() == 1);
+  CHECK(find_layer(names, "hda").value() == 0);
+  CHECK(find_layer(names, "hda[0]").value() == 0);
+  CHECK(find_layer(names, "ide0-0-0[0]").value() == 1);
 }
 
 TEST_CASE("layer_names: numbers of the XML stay, and none is used twice") {
@@ -58,11 +58,21 @@ TEST_CASE("layer_names: a word that names no layer is an error that lists the na
   const DomainDisk disk = disk_of("<source file='c'/>");
   const auto names = layer_names(disk, 2, false);
   for (const char* word : {"hda[2]", "hda[00]", "hda[]", "hda[-1]", "hda[1", "ide0-0-0", "]", ""})
-    CHECK_FALSE(find_layer(disk, names, word));
-  CHECK(find_layer(disk, names, "hda[2]").error().message ==
-        "there is no layer 'hda[2]'; the disk has 'hda[0]' to 'hda[1]', and the nodes "
-        "'ide0-0-0[n]'");
-  CHECK(disk_part("hda[12]") == "hda");
-  CHECK(disk_part("hda") == "hda");
-  CHECK(disk_part("]") == "]");
+    CHECK_FALSE(find_layer(names, word));
+  CHECK(find_layer(names, "hda[2]").error().message ==
+        "there is no layer 'hda[2]'; the disk has 'hda[0]' to 'hda[1]', node 'ide0-0-0[1]', node "
+        "'ide0-0-0[0]'");
+}
+
+TEST_CASE("layer_names: an index of the XML that is no position is in the error") {
+  const auto names = layer_names(disk_of("<source file='d' index='3'/>"), 1, false);
+  CHECK(find_layer(names, "hda[3]").error().message.ends_with("index 3 for 'hda[0]'"));
+}
+
+TEST_CASE("layer_names: a node that is given twice is refused") {
+  const DomainDisk disk = disk_of(
+      "<driver node='[4]'/><source file='d'/>"
+      "<backingStore node='4'><source file='c'/></backingStore>");
+  CHECK_FALSE(find_layer(layer_names(disk, 2, false), "ide0-0-0[4]"));
+  CHECK(find_layer(layer_names(disk, 2, true), "ide0-0-0[0]").value() == 1);
 }

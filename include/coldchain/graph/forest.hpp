@@ -30,10 +30,10 @@ struct ForestImage {
   bool is_in_loop = false;    // its chain leads back to it
   bool follows_links = true;  // false: its links are not opened, as no overlay records its format
                               // or the policy says so
-  // It names files that were not looked at: why. Not a finding, as nothing need be wrong.
+  // Why files that the image names were not read. This is no finding: the image may be sound.
   std::optional<std::string> unfollowed;
   std::optional<std::size_t> backing;      // index of the image that backs this one
-  std::optional<std::size_t> cut_backing;  // the same, where that link was cut, as it is in a loop
+  std::optional<std::size_t> cut_backing;  // what backed this image before a loop was cut here
   std::vector<std::size_t> overlays;       // indices of the images that this one backs, by path
   std::vector<std::size_t>
       data_file_of;  // indices of the images whose guest data lies in this file
@@ -66,6 +66,7 @@ struct Forest {
   std::vector<std::size_t> roots;   // images without a backing image here; of a loop, one member
   std::vector<OtherFile> others;    // by path
   std::vector<std::string> folder_links;  // operands: links to folders that were not searched
+  std::vector<std::string> broken_links;  // operands: links that lead nowhere
   std::vector<Error> unreadable;          // folders and files that could not be read
 };
 

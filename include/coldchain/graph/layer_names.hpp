@@ -28,12 +28,14 @@ struct LayerName {
 [[nodiscard]] std::vector<LayerName> layer_names(const DomainDisk& disk, std::size_t layers,
                                                  bool renumber);
 
-// The target or alias that a word begins with: "vda" of "vda[1]".
-[[nodiscard]] std::string_view disk_part(std::string_view word);
-
-// The position of the layer that a word names. Errors: not_found.
-[[nodiscard]] Result<std::size_t> find_layer(const DomainDisk& disk,
-                                             const std::vector<LayerName>& names,
+// The index in `names` of the layer that a word names; a position stands above a node. Errors:
+// not_found, invalid_argument (two layers have this name).
+[[nodiscard]] Result<std::size_t> find_layer(const std::vector<LayerName>& names,
                                              std::string_view word);
+
+// The disk that a word names, or a layer of which it names. A target stands above an alias, which
+// needs a number: alone, it is the guest's device. Errors: as above.
+[[nodiscard]] Result<std::size_t> find_disk(const std::vector<DomainDisk>& disks,
+                                            std::string_view word);
 
 }  // namespace coldchain::graph
