@@ -79,7 +79,7 @@ Result<DomainDisk> disk_of(const pugi::xml_node& element) {
     if (disk.layers.size() == max_layers)
       return fail(ErrorCode::invalid_argument, fmt::format("disk '{}' has more than {} layers",
                                                            to_terminal(disk.target), max_layers));
-    // Seed forms of a format: libvirt has <format>, and a <driver> has the same attribute.
+    // libvirt writes <format>. A <driver> in its place has the same attribute.
     const pugi::xml_node format =
         below.child("format").empty() ? below.child("driver") : below.child("format");
     disk.layers.push_back(TRY(source_of(below, format)));
