@@ -64,8 +64,18 @@ bool begins_as_qcow2(const io::File& file) {
   return read && magic.get() == qcow2::magic;
 }
 
+bool names_files(const qcow2::Header& header) {
+  return header.backing_file() || header.has_data_file();
+}
+
 bool names_files(const ForestImage& image) {
-  return image.header && (image.header->backing_file() || image.header->has_data_file());
+  return image.header && names_files(*image.header);
+}
+
+// A header that is not read may name anything.
+bool may_name_files(const io::File& file) {
+  const Result<qcow2::Header> header = qcow2::read_header(file);
+  return !header || names_files(*header);
 }
 
 // A drive with nothing in it holds no image.
@@ -316,15 +326,6 @@ class Scanner {
     return links_.size() - count;
   }
 
-  // If the file were qcow2, as it begins.
-  [[nodiscard]] bool would_name_files(const std::string& path) const {
-    Result<std::unique_ptr<io::File>> file = files_.open(path);
-    if (!file)
-      return true;
-    const ForestImage image = describe(path, "qcow2", std::move(*file));
-    return !image.is_open || names_files(image);
-  }
-
   // Why it could not be added, or nothing.
   std::optional<Error> add_target(const Link& link) {
     Result<std::unique_ptr<io::File>> file = files_.open(link.path);
@@ -337,6 +338,7 @@ class Scanner {
       return Error{ErrorCode::refused, "it was replaced by another file meanwhile", 0};
     // A window with an image in it says nothing of the whole file.
     const bool is_recorded = link.format && (link.says_raw() || !link.has_window);
+    const bool hides_names = *probed == "qcow2" && link.says_raw() && may_name_files(**file);
     ForestImage image =
         describe(link.path, is_recorded ? *link.format : std::string(*probed), std::move(*file));
     if (const auto other = others_.find(identity); other != others_.end()) {
@@ -347,7 +349,7 @@ class Scanner {
     } else {
       image.in_scan = false;
     }
-    if (*probed == "qcow2" && link.says_raw() && would_name_files(link.path))
+    if (hides_names)
       image.unfollowed = raw_as_qcow2;
     if (!link.format && names_files(image) && !policy_.allow_probe) {
       image.follows_links = false;
@@ -370,12 +372,12 @@ class Scanner {
       } else if (image.format == "qcow2") {
         const bool in_scan = image.in_scan;
         std::vector<std::string> other_paths = std::move(image.other_paths);
-        const bool may_name_files = !image.is_open || names_files(image);
+        const bool hides_names = !image.is_open || names_files(image);
         if (Result<std::unique_ptr<io::File>> file = files_.open(image.name); file)
           image = describe(image.name, "raw", std::move(*file));
         image.in_scan = in_scan;
         image.other_paths = std::move(other_paths);
-        if (may_name_files)
+        if (hides_names)
           image.unfollowed = raw_as_qcow2;
       }
     }

@@ -108,7 +108,7 @@ TEST_CASE("scan: a link to an image outside is an image, a second name of one in
   CHECK(forest.images[1].path == folder / "in/link");
 }
 
-TEST_CASE("scan: the second name of a raw file is listed, whoever says that it is raw") {
+TEST_CASE("scan: a raw file keeps its second name, also if it begins like qcow2") {
   const TempFolder folder;
   testing::write_file(folder / "base.raw", std::string(65536, 'x'));
   make(folder / "like", "");  // begins like qcow2
@@ -119,6 +119,25 @@ TEST_CASE("scan: the second name of a raw file is listed, whoever says that it i
   const Forest forest = scanned(folder.path());
   CHECK(image(forest, folder / "base.raw").other_paths == std::vector{folder / "base.raw2"});
   CHECK(image(forest, folder / "like").other_paths == std::vector{folder / "like2"});
+}
+
+TEST_CASE(
+    "scan: a raw file outside the folders is inspected as raw, even if it begins like qcow2") {
+  const TempFolder folder;
+  std::filesystem::create_directories(folder / "in");
+  make(folder / "guest", "secret");
+  make(folder / "in/top", "../guest", "raw");
+  const io::OpenPolicy policy;
+  const auto files = io::system_files(policy).value();
+  std::vector<std::string> formats;
+  const Forest forest = scan(*files, policy, {.folders = {folder / "in"}}, 1,
+                             [&](const std::string& path, const Node& node) {
+                               if (path.ends_with("guest"))
+                                 formats.push_back(node.format);
+                             })
+                            .value();
+  CHECK(formats == std::vector<std::string>{"raw"});
+  CHECK(image(forest, folder / "in/../guest").unfollowed.has_value());
 }
 
 TEST_CASE("scan: an image is unused only if it was read and names no file") {
