@@ -67,9 +67,9 @@ Result<ExitStatus> describe_header(const InfoOptions& info, World& world) {
   return is_valid ? success : failure;
 }
 
-// An image whose header is refused has fields all the same.
+// An image whose header is refused has fields all the same. --header does not take a disk.
 Error with_advice(Error error, const InfoOptions& info, const World& world) {
-  if (error.code == ErrorCode::locked)
+  if (error.code == ErrorCode::locked || info.disks.file)
     return error;
   const Result<OpenedTree> tree = open_as_bytes(info, world);
   Bytes start(8);
@@ -95,12 +95,10 @@ Result<ExitStatus> run_verb(const InfoOptions& info, World& world) {
   if (info.header)
     return describe_header(info, world);
   Result<OpenedTree> opened = open_image(info, world);
-  if (!opened && !info.disks.file) {
+  if (!opened) {
     TRY(check_evidence(info.common));
     return fail(with_advice(opened.error(), info, world));
   }
-  if (!opened)
-    return fail(opened.error());
   const OpenedTree tree = std::move(*opened);
   TRY(warn_of_pending(info.common, *tree.top, world));
   std::vector<analysis::ImageInfo> images;
@@ -110,8 +108,7 @@ Result<ExitStatus> run_verb(const InfoOptions& info, World& world) {
   for (const graph::Node* node : nodes) {
     // A missing data file does not hide the metadata; a missing layer would.
     if (!node->is_open())
-      return fail(node == tree.top.get() && !info.disks.file ? with_advice(*node->gap, info, world)
-                                                             : *node->gap);
+      return fail(node == tree.top.get() ? with_advice(*node->gap, info, world) : *node->gap);
     images.push_back(analysis::image_info(*node));
     if (info.backing_chain && node->gap && node->gap->code == ErrorCode::refused)
       return fail(*node->gap);
