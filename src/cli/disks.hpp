@@ -7,7 +7,6 @@
 
 #include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include <coldchain/graph/layer_names.hpp>
@@ -38,8 +37,9 @@ struct NamedDisk {
                                                         const World& world);
 
 struct OpenedDisk {
-  OpenedTree tree;                      // from the layer that the word names
-  std::vector<graph::LayerName> names;  // of its layers, the top first; empty without --disk
+  OpenedTree tree;  // from the layer that the word names
+  std::vector<graph::LayerName>
+      names;  // the names of the layers, the top first; empty without --disk
 };
 
 // Opens a disk from the layer that its word names, with a finding for each layer that its image

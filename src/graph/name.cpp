@@ -208,7 +208,7 @@ Result<NameSpec> interpret_format(const json& options, int depth) {
 // The names are nested no deeper than nest() allows.
 void note_options(const json& options, const std::string& prefix,
                   std::map<std::string, std::string>& noted) {
-  for (const auto& [key, value] : options.items()) {  // of an array, its indices
+  for (const auto& [key, value] : options.items()) {  // an array has its indices as keys
     if (value.is_structured())
       note_options(value, prefix + key + ".", noted);
     else if (value.is_string())

@@ -83,7 +83,7 @@ void add_rows(Table& table, const Forest& forest, std::size_t root, const Forest
   struct Place {
     std::size_t image;
     std::size_t depth = 0;
-    std::string indent{};  // of the children
+    std::string indent{};  // what precedes the children
     std::string branch{};
   };
   constexpr std::size_t deepest = 16;

@@ -26,9 +26,9 @@ struct DomainSource {
   std::string path;    // of "file" and "block"
   std::string pool;    // of "volume"
   std::string volume;
-  std::string protocol;                // of "network"
+  std::string protocol;                // if the type is "network"
   io::Window window;                   // <slices>, of a raw image
-  std::string data_path;               // of an external data file, where the XML names one
+  std::string data_path;               // the external data file; empty: the XML names none
   std::optional<std::uint32_t> index;  // index=, as in the XML of a running machine
   std::optional<std::uint32_t> node;   // node='[4]', on <driver> or <backingStore>
 };

@@ -20,7 +20,7 @@ namespace coldchain::graph {
 struct NameSpec {
   std::string path;      // of a local file, as written; empty where `protocol` is set
   std::string protocol;  // "nbd", "http", …: a node that is not opened
-  // Of a protocol in a json: name: the texts and numbers of its options, "server.0.host" for one.
+  // The options of a protocol in a json: name, as text; a nested one is "server.0.host".
   std::map<std::string, std::string> protocol_options{};
   std::optional<std::string> format;  // where the name itself says it ("raw", "qcow2", …)
   bool typed = false;            // by the user, whose relative paths start at the current directory

@@ -23,7 +23,7 @@ struct TreeLayer {
   std::optional<analysis::Provided> provides;       // nothing with --fast or where it is not known
   std::optional<std::uint64_t> provides_elsewhere;  // of the top: bytes that no layer has
   std::optional<analysis::Watermark> watermark;     // where a limit was given
-  std::optional<graph::LayerName> name;             // of the disk of a machine
+  std::optional<graph::LayerName> name;             // if the layer belongs to a disk of a machine
 };
 
 using Tree = std::vector<TreeLayer>;  // the top first
